@@ -1,0 +1,5 @@
+"""The one error that a reader's input can cause."""
+
+
+class PacxError(ValueError):
+    """Bad input. The message says what is wrong, where (file, row, column) and what to do."""
