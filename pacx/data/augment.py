@@ -1,0 +1,100 @@
+"""Augmentation of a whole batch at once, with its own random draw for every image."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a training image; a probability of 0 switches a part off.
+
+    Attributes:
+        crop: Smallest and largest share of the area that is kept.
+        flip: Probability of a mirror image.
+        degrees: Largest rotation; applied with probability `rotate`.
+        jitter: Largest relative change of brightness and contrast; probability `jitter_p`.
+        blur: Probability of a 3x3 binomial blur.
+        erase: Probability that a rectangle of 2 to 10 % of the area is greyed out.
+    """
+
+    crop: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+    degrees: float = 0.0
+    rotate: float = 0.0
+    jitter: float = 0.0
+    jitter_p: float = 0.0
+    blur: float = 0.0
+    erase: float = 0.0
+
+
+#: Paper, stage 1: crop of half to all of the area, mirror.
+PRETRAINING = Augmentation(crop=(0.5, 1.0), flip=0.5)
+#: Paper, stage 2. No mirror: the heart's side carries meaning for the ECG.
+DISTILLATION = Augmentation(
+    crop=(0.75, 1.0), degrees=10, rotate=0.6, jitter=0.2, jitter_p=0.3, blur=0.15, erase=0.25
+)
+#: Paper, stage 3, segmentation.
+SEGMENTATION = Augmentation(flip=0.5, degrees=10, rotate=1.0)
+
+
+def augment(
+    images: torch.Tensor,
+    how: Augmentation,
+    generator: torch.Generator,
+    masks: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Augment a batch; masks follow the geometry of their images.
+
+    Args:
+        images: (N, H, W) uint8 or float in [0, 255].
+        how: What may happen.
+        generator: CPU generator of every random draw.
+        masks: (N, H, W), moved with the images by nearest neighbours.
+
+    Returns:
+        (N, H, W) float32 in [0, 255], and the masks or None.
+    """
+    n, device = len(images), images.device
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.rand(n, *shape, generator=generator).to(device)
+
+    zoom = (how.crop[0] + (how.crop[1] - how.crop[0]) * draw()).sqrt()
+    shift = (2 * draw(2) - 1) * (1 - zoom)[:, None]
+    mirror = 1 - 2 * (draw() < how.flip).float()
+    angle = torch.deg2rad((2 * draw() - 1) * how.degrees) * (draw() < how.rotate)
+    cos, sin = zoom * angle.cos(), zoom * angle.sin()
+    rows = [torch.stack([cos * mirror, -sin, shift[:, 0]], 1)]
+    rows += [torch.stack([sin * mirror, cos, shift[:, 1]], 1)]
+    grid = F.affine_grid(torch.stack(rows, 1), [n, 1, *images.shape[1:]], align_corners=False)
+    grey = F.grid_sample(images.float()[:, None], grid, align_corners=False)
+    if masks is not None:
+        moved = F.grid_sample(masks.float()[:, None], grid, mode="nearest", align_corners=False)
+        masks = moved[:, 0].to(masks.dtype)
+
+    def change() -> torch.Tensor:
+        amount = 1 + (2 * draw() - 1) * how.jitter * (draw() < how.jitter_p)
+        return amount[:, None, None, None]
+
+    if how.jitter_p:
+        grey = grey * change()
+        mean = grey.mean((1, 2, 3), keepdim=True)
+        grey = ((grey - mean) * change() + mean).clamp(0, 255)
+    if how.blur:
+        tap = torch.tensor([1.0, 2.0, 1.0], device=device) / 4
+        soft = F.conv2d(F.pad(grey, (1, 1, 1, 1), "replicate"), torch.outer(tap, tap)[None, None])
+        grey = torch.where((draw() < how.blur)[:, None, None, None], soft, grey)
+    if how.erase:
+        grey = grey.masked_fill(_rectangles(draw, how.erase, grey.shape[-2:])[:, None], 127.0)
+    return grey[:, 0], masks
+
+
+def _rectangles(draw, probability: float, shape: tuple[int, int]) -> torch.Tensor:
+    """(N, H, W) bool: True inside each image's rectangle, nowhere without one."""
+    area, aspect, centre = 0.02 + 0.08 * draw(), torch.exp(draw() - 0.5), draw(2)
+    half = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], 1) / 2
+    axes = [torch.linspace(0, 1, s, device=area.device)[None] for s in shape]
+    inside = [(axis - centre[:, i, None]).abs() < half[:, i, None] for i, axis in enumerate(axes)]
+    return inside[0][:, :, None] & inside[1][:, None, :] & (draw() < probability)[:, None, None]

@@ -1,0 +1,72 @@
+"""An archive of diagnosed 12-lead ECGs, in the layout of the PhysioNet/CinC Challenge 2021."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import wfdb
+from tqdm.auto import tqdm
+
+from pacx.constants import ECG_DIAGNOSES
+from pacx.data.cache import cached_array
+from pacx.data.ecg import preprocess, read_ecg
+from pacx.errors import PacxError
+
+
+class DiagnosedEcgs(NamedTuple):
+    """ECGs and what was diagnosed on them.
+
+    Attributes:
+        records: (N,) record names.
+        ecg: (N, 12, T) float32, preprocessed, leads in ECGFounder's order.
+        diagnoses: (N, K) float32, 1 = diagnosed; columns in the order of `ECG_DIAGNOSES`.
+        hz: Sampling rate.
+    """
+
+    records: list[str]
+    ecg: np.ndarray
+    diagnoses: np.ndarray
+    hz: float
+
+
+def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
+    """Read every record of `data_root/ecg-archive`.
+
+    Raises:
+        PacxError: The folder or a record is missing or broken, a header has no `Dx` line, or the
+            records differ in rate or length.
+    """
+    root = data_root / "ecg-archive"
+    headers = sorted(root.rglob("*.hea"))
+    if not headers:
+        raise PacxError(
+            f"{root} holds no .hea file. Put 12-lead WFDB records there, or make phantoms: "
+            f"pacx phantom --out {data_root}"
+        )
+    first = wfdb.rdheader(str(headers[0].with_suffix("")))
+    hz, length = first.fs, first.sig_len
+    diagnoses = np.stack([_diagnoses(header) for header in headers])
+
+    def fill(array: np.ndarray) -> None:
+        for i, header in enumerate(tqdm(headers, "read ECGs", leave=False)):
+            record = read_ecg(header)
+            if record.hz != hz or record.signal.shape[1] != length:
+                raise PacxError(
+                    f"{header}: {record.signal.shape[1]} samples at {record.hz} Hz; the archive's "
+                    f"first record has {length} at {hz} Hz. Resample the archive to one rate."
+                )
+            array[i] = preprocess(record.signal, hz)
+
+    facts = " ".join(f"{h.name} {h.stat().st_mtime_ns}" for h in headers)
+    ecg = cached_array(
+        cache, f"{root.resolve()} {facts}", (len(headers), 12, length), np.float32, fill
+    )
+    return DiagnosedEcgs([h.stem for h in headers], ecg, diagnoses, hz)
+
+
+def _diagnoses(header: Path) -> np.ndarray:
+    for line in header.read_text(encoding="utf-8").splitlines():
+        if line.replace(" ", "").startswith("#Dx:"):
+            codes = set(line.split(":", 1)[1].replace(" ", "").split(","))
+            return np.array([code in codes for code in ECG_DIAGNOSES], np.float32)
+    raise PacxError(f"{header} has no '# Dx:' line with SNOMED codes.")

@@ -1,0 +1,286 @@
+"""Twelve-lead ECGs: reading WFDB and DICOM files, lead order by name, and ECGFounder's filters."""
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pydicom
+import wfdb
+from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
+from scipy import ndimage, signal as dsp
+
+from pacx.constants import LEADS_ECGFOUNDER
+from pacx.errors import PacxError
+
+MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}
+_CANONICAL = {lead.upper(): lead for lead in LEADS_ECGFOUNDER}
+
+
+class Ecg(NamedTuple):
+    """One recording.
+
+    Attributes:
+        signal: (12, T) float64, mV; NaN where the file marks a sample as invalid.
+        leads: Names of the rows.
+        hz: Sampling rate.
+    """
+
+    signal: NDArray[np.float64]
+    leads: tuple[str, ...]
+    hz: float
+
+
+def read_ecg(path: str | Path, leads: Sequence[str] = LEADS_ECGFOUNDER) -> Ecg:
+    """Read a twelve-lead recording and bring its leads into order, by their names only.
+
+    Args:
+        path: A WFDB record (its `.hea`, its signal file, or the name without extension) or a
+            DICOM waveform.
+        leads: Wanted order.
+
+    Raises:
+        PacxError: The file is missing or damaged; it does not hold each of the twelve leads once,
+            by name, in a unit of voltage; the rate is impossible; or there is no signal in it.
+    """
+    path = Path(path)
+    read = _read_dicom if _is_dicom(path) else _read_wfdb
+    signal, names, units, hz = read(path)
+    names = [_lead_name(name, path) for name in names]
+    signal = np.stack(
+        [row * _millivolts(u, n, path) for row, u, n in zip(signal, units, names, strict=True)]
+    )
+    _check_rate(hz, str(path))
+    _check_signal(signal, str(path))
+    try:
+        ordered = reorder(signal, names, leads)
+    except PacxError as error:
+        raise PacxError(f"{path}: {error}") from error
+    return Ecg(ordered, tuple(leads), float(hz))
+
+
+def reorder(signal: NDArray, from_leads: Sequence[str], to_leads: Sequence[str]) -> NDArray:
+    """Permute the lead axis of (..., leads, T) by name.
+
+    MIMIC-IV-ECG stores aVF before aVL, ECGFounder wants aVL before aVF.
+
+    Raises:
+        PacxError: A name is given twice, a wanted lead is missing, or the names do not count the
+            rows.
+    """
+    from_leads, to_leads = list(from_leads), list(to_leads)
+    if signal.ndim < 2 or signal.shape[-2] != len(from_leads):
+        raise PacxError(
+            f"{len(from_leads)} lead names for a signal of shape {signal.shape}; "
+            "expected (..., leads, T)."
+        )
+    doubled = sorted({lead for lead in from_leads if from_leads.count(lead) > 1})
+    if doubled:
+        raise PacxError(f"lead {', '.join(doubled)} occurs twice; keep one recording of each lead.")
+    missing = [lead for lead in to_leads if lead not in from_leads]
+    if missing:
+        raise PacxError(
+            f"{len(from_leads)} leads, but {', '.join(missing)} is missing; "
+            f"needed are {', '.join(to_leads)}."
+        )
+    return signal[..., [from_leads.index(lead) for lead in to_leads], :]
+
+
+def check_limb_leads(signal: NDArray, leads: Sequence[str], tolerance: float = 0.02) -> None:
+    """Check the limb leads against each other, which finds swapped or misnamed rows.
+
+    Two of the six limb leads determine the others: III = II - I (Einthoven), aVR = -(I + II) / 2,
+    aVL = I - II / 2, aVF = II - I / 2 (Goldberger).
+
+    Args:
+        signal: (..., 12, T), mV, as recorded (before filters or scaling).
+        leads: Names of the rows.
+        tolerance: Largest accepted mean absolute deviation of a record, mV.
+
+    Raises:
+        PacxError: A lead deviates more.
+    """
+    row = {lead: signal[..., i, :] for i, lead in enumerate(leads)}
+    expected = {
+        "III": row["II"] - row["I"],
+        "aVR": -(row["I"] + row["II"]) / 2,
+        "aVL": row["I"] - row["II"] / 2,
+        "aVF": row["II"] - row["I"] / 2,
+    }
+    for lead, value in expected.items():
+        deviation = float(np.nanmean(np.abs(row[lead] - value), axis=-1).max())
+        if deviation > tolerance:
+            raise PacxError(
+                f"Lead {lead} deviates by {deviation:.3f} mV from what leads I and II imply "
+                f"(accepted: {tolerance} mV): rows are swapped or misnamed. Check the lead names."
+            )
+
+
+def resample(signal: NDArray, from_hz: float, to_hz: float) -> NDArray:
+    """Resample (..., T) by a rational factor, with an anti-aliasing filter; NaN becomes 0 first.
+
+    Returns:
+        (..., T') with T' = ceil(T * to_hz / from_hz), in the input's dtype.
+
+    Raises:
+        PacxError: A rate is impossible.
+    """
+    for hz in (from_hz, to_hz):
+        _check_rate(hz, "resample")
+    if from_hz == to_hz:
+        return signal
+    factor = Fraction(to_hz / from_hz).limit_denominator(1000)
+    finite = np.nan_to_num(signal, nan=0.0, posinf=0.0, neginf=0.0)
+    # "line": without it the filter sees a step from 0 to the baseline at both ends.
+    out = dsp.resample_poly(
+        finite, factor.numerator, factor.denominator, axis=-1, padtype="line"
+    )
+    return out.astype(signal.dtype, copy=False)
+
+
+def preprocess(signal: NDArray, hz: float) -> NDArray:
+    """ECGFounder's input pipeline: filters on every lead, then one z-score over all leads.
+
+    NaN becomes 0; notch at 50 Hz (Q 30); Butterworth band-pass 0.67-40 Hz of order 4, both forwards
+    and backwards (zero phase); minus a 0.4 s running median; then (x - mean) / (std + 1e-8) over
+    all leads and samples of a record. The notch stays at 50 Hz although mains hum in the USA is at
+    60 Hz, because the published weights were trained so. (ECGFounder, `util.py` and `dataset.py`.)
+
+    Below 100 Hz a filter edge would lie above half the sampling rate: the notch is then left out
+    and the band ends at the lower of 40 Hz and 0.45 * hz.
+
+    Args:
+        signal: (..., 12, T); any number of records, any unit and lead order.
+        hz: Sampling rate; the published weights want 500 Hz.
+
+    Returns:
+        Array of the same shape and floating dtype; computed in float64.
+
+    Raises:
+        PacxError: The rate is impossible, or a record is empty, too short, all zero or all NaN.
+    """
+    _check_rate(hz, "preprocess")
+    _check_signal(signal, "preprocess")
+    x = filter_ecg(signal, hz)
+    mean = x.mean(axis=(-2, -1), keepdims=True)
+    std = x.std(axis=(-2, -1), keepdims=True)
+    z = (x - mean) / (std + 1e-8)
+    return z.astype(signal.dtype if np.issubdtype(signal.dtype, np.floating) else float, copy=False)
+
+
+def filter_ecg(signal: NDArray, hz: float) -> NDArray[np.float64]:
+    """The filters of `preprocess` without its z-score: (..., T) to (..., T), same unit."""
+    x = np.nan_to_num(np.asarray(signal, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    band = dsp.butter(4, [0.67, min(40.0, 0.45 * hz)], "bandpass", fs=hz, output="sos")
+    edge = 3 * (2 * len(band) + 1)
+    if x.shape[-1] <= edge:
+        raise PacxError(f"The ECG has {x.shape[-1]} samples; the filters need more than {edge}.")
+    if hz > 100:
+        x = dsp.filtfilt(*dsp.iirnotch(50.0, Q=30.0, fs=hz), x, axis=-1)
+    # Second-order sections: the polynomial form of so narrow a low edge is ill-conditioned.
+    x = dsp.sosfiltfilt(band, x, axis=-1)
+    return x - _running_median(x, int(0.4 * hz) + 1 | 1)
+
+
+def _running_median(x: NDArray, window: int) -> NDArray:
+    """Median over an odd window along the last axis, zeros beyond the ends.
+
+    All rows in one line, with zeros between them: scipy's fast algorithm is for one dimension.
+    """
+    half = window // 2
+    rows = np.pad(x.reshape(-1, x.shape[-1]), ((0, 0), (half, half)))
+    median = ndimage.median_filter(rows.ravel(), size=window, mode="constant").reshape(rows.shape)
+    return median[:, half : half + x.shape[-1]].reshape(x.shape)
+
+
+def _is_dicom(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
+    stem = path.with_suffix("") if path.suffix in (".hea", ".mat", ".dat") else path
+    header = stem.parent / f"{stem.name}.hea"
+    if not header.is_file():
+        raise PacxError(
+            f"There is no ECG at {path}: neither the WFDB header {header.name} nor a DICOM file."
+        )
+    try:
+        files = wfdb.rdheader(str(stem)).file_name or []
+        outside = [name for name in files if Path(name).name != name]
+        if outside:
+            raise PacxError(f"{header}: the signal file {outside[0]} is not in the record's folder.")
+        absent = [name for name in files if not (stem.parent / name).is_file()]
+        if absent:
+            raise PacxError(f"{header}: its signal file {absent[0]} is missing.")
+        record = wfdb.rdrecord(str(stem))
+    except PacxError:
+        raise
+    except Exception as error:  # wfdb raises whatever its parser stumbles over
+        raise PacxError(f"{header} is not a readable WFDB record: {error}.") from error
+    if record.p_signal is None or record.p_signal.size == 0:
+        raise PacxError(f"{header} holds no samples.")
+    return record.p_signal.T, record.sig_name, record.units, record.fs
+
+
+def _read_dicom(path: Path) -> tuple[NDArray, list[str], list[str], float]:
+    try:
+        dataset = pydicom.dcmread(path)
+        groups = list(dataset.get("WaveformSequence", []))
+        # A file may hold a median beat beside the rhythm: the longest original group is wanted.
+        groups.sort(
+            key=lambda g: (g.get("WaveformOriginality") == "ORIGINAL", g.NumberOfWaveformSamples)
+        )
+        if not groups:
+            raise PacxError(f"{path} holds no waveform; give an ECG, not an image.")
+        group = groups[-1]
+        signal = dataset.waveform_array(list(dataset.WaveformSequence).index(group)).T
+        channels = group.ChannelDefinitionSequence
+        names = [c.get("ChannelLabel") or c.ChannelSourceSequence[0].CodeMeaning for c in channels]
+        units = [c.ChannelSensitivityUnitsSequence[0].CodeValue for c in channels]
+        return signal, names, units, float(group.SamplingFrequency)
+    except PacxError:
+        raise
+    except (InvalidDicomError, AttributeError, KeyError, IndexError, ValueError, OSError) as error:
+        raise PacxError(f"{path} is not a readable DICOM waveform: {error}.") from error
+
+
+def _lead_name(name: str | None, path: Path) -> str:
+    """ "Lead I (Einthoven)", "MDC_ECG_LEAD_AVR" or "avr" to the name used here."""
+    bare = re.sub(r"\(.*?\)|MDC_ECG_|LEAD", "", (name or "").upper()).strip(" _")
+    if bare not in _CANONICAL:
+        raise PacxError(
+            f"{path}: {f'lead {name!r} is unknown' if name else 'a lead has no name'}; "
+            f"known are {', '.join(LEADS_ECGFOUNDER)}."
+        )
+    return _CANONICAL[bare]
+
+
+def _millivolts(unit: str, lead: str, path: Path) -> float:
+    factor = MILLIVOLTS.get((unit or "").strip().lower())
+    if factor is None:
+        raise PacxError(f"{path}: lead {lead} is in {unit!r}; expected mV, uV or V.")
+    return factor
+
+
+def _check_rate(hz: float, where: str) -> None:
+    if not 10 <= hz <= 10_000:  # also false for NaN
+        raise PacxError(f"{where}: a sampling rate of {hz} Hz is impossible; expected 10 to 10,000.")
+
+
+def _check_signal(signal: NDArray, where: str) -> None:
+    """Every record of (..., leads, T) must hold a signal."""
+    if signal.ndim < 2 or signal.size == 0:
+        raise PacxError(f"{where}: the ECG is empty, its shape is {signal.shape}.")
+    records = signal.reshape(-1, signal.shape[-2] * signal.shape[-1])
+    all_nan = np.isnan(records).all(axis=1)
+    silent = ~(np.nan_to_num(records) != 0).any(axis=1)
+    for what, bad in (("only NaN", all_nan), ("only zeros", silent)):
+        if bad.any():
+            record = f" record {int(bad.argmax())}" if len(records) > 1 else ""
+            raise PacxError(f"{where}:{record} holds {what}; leave this ECG out.")

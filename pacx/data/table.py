@@ -1,0 +1,113 @@
+"""The one table that every data set's reader returns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pacx.errors import PacxError
+
+Task = Literal["pretraining", "binary", "multilabel", "multiclass", "segmentation"]
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A validated table of images.
+
+    Attributes:
+        name: Folder name under `data_root`.
+        task: What its labels are for.
+        labels: Label columns of `table`: 1, 0, or NaN where nobody knows.
+        table: One row an image: `patient`, `study`, `split`, `image` and, for segmentation,
+            `mask` (paths relative to `root`), then the label columns.
+        root: Folder that every path is relative to.
+    """
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    table: pd.DataFrame
+    root: Path
+
+    def split(self, name: str) -> pd.DataFrame:
+        """Rows of one split, index reset.
+
+        Raises:
+            PacxError: The split is empty.
+        """
+        rows = self.table[self.table["split"] == name].reset_index(drop=True)
+        if rows.empty:
+            raise PacxError(f"{self.name}: split '{name}' is empty in {self.root}.")
+        return rows
+
+
+def make_dataset(
+    name: str, task: Task, labels: list[str] | tuple[str, ...], table: pd.DataFrame, root: Path
+) -> Dataset:
+    """Check a reader's table and wrap it.
+
+    Raises:
+        PacxError: A column is missing, the table is empty, a split or label has an unknown value,
+            a patient is in two splits, or a path is not inside `root`.
+    """
+    columns = ["patient", "study", "split", "image", *labels]
+    columns += ["mask"] if task == "segmentation" else []
+    require_columns(table, columns, root)
+    if table.empty:
+        raise PacxError(f"{name}: {root} lists no image.")
+    table = table.reset_index(drop=True)
+    table = table.assign(patient=table["patient"].astype(str), study=table["study"].astype(str))
+    for column in {"image", "mask"} & set(table):
+        _check_paths(name, table[column], root)
+    unknown = set(table["split"]) - set(SPLITS)
+    if unknown:
+        raise PacxError(f"{name}: unknown split {sorted(map(str, unknown))} in {root}.")
+    for label in labels:
+        values = pd.to_numeric(table[label], errors="coerce")
+        bad = table[label].notna() & ~values.isin([0, 1])
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise PacxError(
+                f"{name}: column '{label}', row {row} is {table[label].iloc[row]!r}; "
+                "labels are 1, 0 or empty."
+            )
+        table[label] = values.astype("float32")
+    return Dataset(name, task, tuple(labels), table, root)
+
+
+def read_csv(path: Path, columns: list[str], **options) -> pd.DataFrame:
+    """Read a CSV file that must have certain columns.
+
+    Raises:
+        PacxError: The file is missing, empty, not UTF-8, or lacks a column.
+    """
+    if not path.is_file():
+        raise PacxError(f"{path} is missing. Check data_root, or the data set's own download.")
+    try:
+        table = pd.read_csv(path, **options)
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise PacxError(f"{path} cannot be read as a UTF-8 CSV table: {error}") from error
+    require_columns(table, columns, path)
+    return table
+
+
+def require_columns(table: pd.DataFrame, columns: list[str], where: Path) -> None:
+    """Raise `PacxError` unless every column is there."""
+    missing = [c for c in columns if c not in table]
+    if missing:
+        raise PacxError(f"{where} lacks the column(s) {missing}; it has {list(table)[:20]}.")
+
+
+def _check_paths(name: str, paths: pd.Series, root: Path) -> None:
+    """Refuse absolute paths and paths that climb: a table must not reach out of its root."""
+    text = paths.astype(str).str.replace("\\", "/", regex=False)
+    climbs = text.str.startswith("/") | text.str.contains(r"(?:^|/)\.\.(?:/|$)|^[A-Za-z]:")
+    if climbs.any():
+        row = int(np.flatnonzero(climbs)[0])
+        raise PacxError(
+            f"{name}: row {row} names '{paths.iloc[row]}', which is not inside {root}. "
+            "Paths must be relative to the data set's folder."
+        )

@@ -1,0 +1,130 @@
+"""Linear probes on cached features: many heads trained as one batched problem."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pacx.data.table import Dataset
+from pacx.errors import PacxError
+from pacx.evaluation.statistics import macro_auroc
+from pacx.profile import ProbeSettings
+
+
+def fit_probes(
+    train: tuple[np.ndarray, np.ndarray],
+    val: tuple[np.ndarray, np.ndarray],
+    test_features: np.ndarray,
+    settings: ProbeSettings,
+    *,
+    multiclass: bool = False,
+    subsets: np.ndarray | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Train one linear layer per subset and label set; keep the epoch with the best validation.
+
+    Paper, section 'Linear probe': AdamW, binary cross-entropy on each label (cross-entropy over
+    classes), best epoch by validation AUROC. Unknown labels (NaN) carry no loss.
+
+    Args:
+        train: Features (N, D) and labels (N, C).
+        val: Features and labels of the validation split.
+        test_features: (M, D).
+        settings: Epochs, batch size, learning rate, weight decay.
+        multiclass: Whether exactly one of the C labels is 1.
+        subsets: (K, n) training rows of each of K heads; all rows, one head, when None.
+        seed: Of the order of the batches.
+
+    Returns:
+        (K, M, C) probabilities.
+    """
+    x, y = (torch.from_numpy(np.array(a, np.float32)) for a in train)
+    if subsets is None:
+        subsets = np.arange(len(x))[None]
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.from_numpy(subsets)
+    heads, size = rows.shape
+    weight = torch.zeros(heads, x.shape[1], y.shape[1], requires_grad=True)
+    bias = torch.zeros(heads, 1, y.shape[1], requires_grad=True)
+    optimiser = torch.optim.AdamW(
+        [weight, bias], lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    val_x, test_x = (torch.from_numpy(np.array(a, np.float32)) for a in (val[0], test_features))
+    best = torch.full((heads,), -1.0)
+    best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
+    for _ in range(settings.epochs):
+        order = torch.argsort(torch.rand(heads, size, generator=generator), dim=1)
+        for part in torch.gather(rows, 1, order).split(settings.batch_size, dim=1):
+            loss = _loss(x[part] @ weight + bias, y[part], multiclass)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        with torch.no_grad():
+            scores = _probabilities(val_x @ weight + bias, multiclass).numpy()
+            reached = torch.tensor([_auroc(val[1], s) for s in scores])
+            better = reached > best
+            best = torch.where(better, reached, best)
+            best_weight[better], best_bias[better] = weight[better], bias[better]
+    return _probabilities(test_x @ best_weight + best_bias, multiclass).numpy()
+
+
+def draw_subsets(labels: np.ndarray, fraction: float, draws: int, seed: int) -> np.ndarray:
+    """Draw training rows so that every class keeps at least one positive and one negative.
+
+    Paper, section 'Label efficiency'; its public code also guarantees one positive only.
+
+    Args:
+        labels: (N, C), 1, 0 or NaN.
+        fraction: Share of the rows.
+        draws: K independent draws.
+        seed: Of the draws.
+
+    Returns:
+        (K, n) row numbers, n = `round(fraction * N)`.
+
+    Raises:
+        PacxError: The share is too small to hold one positive of each class.
+    """
+    n = round(fraction * len(labels))
+    return np.stack([_draw(labels, n, np.random.default_rng([seed, k])) for k in range(draws)])
+
+
+def labels_of(dataset: Dataset, split: str) -> np.ndarray:
+    """(N, C) float32 labels of a split; 1, 0 or NaN = unknown."""
+    return dataset.split(split)[list(dataset.labels)].to_numpy(np.float32)
+
+
+def _draw(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    chosen: list[int] = []
+    for column in labels.T:
+        for value in (1, 0):
+            if not (column[chosen] == value).any():
+                candidates = np.flatnonzero(column == value)
+                if len(candidates):
+                    chosen.append(int(rng.choice(candidates)))
+    if len(chosen) > n:
+        raise PacxError(
+            f"{n} labelled images cannot hold a positive and a negative of each of "
+            f"{labels.shape[1]} labels. Raise the fraction in label_efficiency.fractions."
+        )
+    rest = np.setdiff1d(np.arange(len(labels)), chosen)
+    return np.concatenate([chosen, rng.choice(rest, n - len(chosen), replace=False)]).astype(int)
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, multiclass: bool) -> torch.Tensor:
+    """Sum over heads of each head's mean, so that heads do not change each other's steps."""
+    if multiclass:
+        per_case = -(labels * F.log_softmax(logits, -1)).sum(-1)
+        return per_case.mean(1).sum()
+    known = ~labels.isnan()
+    per_label = F.binary_cross_entropy_with_logits(
+        logits, labels.nan_to_num(), weight=known.float(), reduction="none"
+    )
+    return (per_label.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)).sum()
+
+
+def _probabilities(logits: torch.Tensor, multiclass: bool) -> torch.Tensor:
+    return logits.softmax(-1) if multiclass else logits.sigmoid()
+
+
+def _auroc(truth: np.ndarray, scores: np.ndarray) -> float:
+    return float(macro_auroc(truth, scores, np.ones((1, len(truth)), np.float32))[0])

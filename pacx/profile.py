@@ -1,0 +1,182 @@
+"""Profiles: what to run, how big, and on which data.
+
+A profile is a YAML file whose every key is checked; a key that nobody knows is an error, so a
+typing mistake cannot quietly run the default.
+"""
+
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from pacx.errors import PacxError
+
+Share = Field(ge=0.0, le=1.0)
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys fail, values cannot change afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomSettings(Settings):
+    """The phantom hospital: whose patients, how many in each data set and split."""
+
+    seed: int
+    image_size: PositiveInt = Field(description="pixels a side of the stored X-rays")
+    ecg_hz: PositiveInt = Field(description="sampling rate of the stored ECGs, Hz")
+    patients: dict[str, dict[str, PositiveInt]]
+
+
+class VitSettings(Settings):
+    """The CXR encoder's shape; the paper's is ViT-B/16 at 224 px."""
+
+    image_size: PositiveInt
+    patch_size: PositiveInt
+    width: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+
+
+class OptimiserSettings(Settings):
+    """AdamW with linear warm-up and a cosine to zero, as in every stage of the paper."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: float = Field(ge=0)
+    warmup_share: float = Field(ge=0, lt=1, description="share of all steps spent warming up")
+
+
+class MaeSettings(OptimiserSettings):
+    """Stage 1, X-rays."""
+
+    decoder_width: PositiveInt
+    decoder_depth: PositiveInt
+    decoder_heads: PositiveInt
+    mask_ratio: float = Field(gt=0, lt=1)
+    compared_mask_ratio: float = Field(gt=0, lt=1, description="trained beside it in chapter 02")
+    norm_pix_loss: bool
+
+
+class LabSettings(OptimiserSettings):
+    """Stage 1, blood tests."""
+
+    drop: float = Share
+
+
+class EcgSettings(OptimiserSettings):
+    """The ECG teacher: a Net1D that learns diagnoses, or the published ECGFounder."""
+
+    weights: Path | None = Field(description="12_lead_ECGFounder.pth; None trains a teacher")
+    base_filters: PositiveInt
+    filter_list: list[PositiveInt]
+    blocks: list[PositiveInt]
+    groups_width: PositiveInt
+
+
+class DistillSettings(OptimiserSettings):
+    """Stage 2."""
+
+    lora_rank: PositiveInt
+    lora_alpha: PositiveInt
+    lora_dropout: float = Share
+    norms: Literal["all", "final"] = Field(description="which LayerNorms are trained")
+    standardise_targets: bool = Field(description="False: raw teacher embeddings, as in the paper")
+    contrastive_weight: float = Field(ge=0)
+    regression_weight: float = Field(ge=0)
+    temperature: PositiveFloat
+    label_smoothing: float = Share
+    shared_dim: PositiveInt
+    gradient_clip: PositiveFloat
+
+
+class ProbeSettings(Settings):
+    """Stage 3: linear probes on frozen features."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: float = Field(ge=0)
+
+
+class SegmentationSettings(OptimiserSettings):
+    """Stage 3: a small decoder on frozen patch tokens."""
+
+
+class LabelEfficiencySettings(Settings):
+    """Stage 3: the same probes with fewer labels."""
+
+    fractions: list[float]
+    draws: PositiveInt = Field(description="independent draws of every fraction below 1")
+
+
+class Profile(Settings):
+    """Everything that decides what a run computes."""
+
+    name: str
+    description: str
+    seed: int = Field(description="of weights, batches, masks and probes; patients have their own")
+    data_root: Path | None = Field(description="folder of the real data; None: phantom hospital")
+    phantom: PhantomSettings
+    benchmarks: list[str] = Field(description="data sets of chapter 06, in this order")
+    vit: VitSettings
+    mae: MaeSettings
+    labs: LabSettings
+    ecg: EcgSettings
+    distill: DistillSettings
+    probe: ProbeSettings
+    segmentation: SegmentationSettings
+    label_efficiency: LabelEfficiencySettings
+    bootstrap: PositiveInt = Field(description="resamples of every interval")
+
+
+def available_profiles() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = resources.files("pacx") / "profiles"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_profile(name: str | Path, data_root: Path | None = None) -> Profile:
+    """Read a profile by its name, or from a YAML file of the reader's own.
+
+    Args:
+        name: One of `available_profiles()`, or a path ending in `.yaml`.
+        data_root: Replaces the profile's `data_root` when given.
+
+    Raises:
+        PacxError: The profile does not exist, is not YAML, or holds a bad key or value.
+    """
+    if str(name).endswith((".yaml", ".yml")):
+        source = Path(name)
+    else:
+        source = resources.files("pacx") / "profiles" / f"{name}.yaml"
+    if not source.is_file():
+        raise PacxError(
+            f"There is no profile '{name}'. Choose one of {', '.join(available_profiles())}, "
+            "or give the path of a .yaml file."
+        )
+    try:
+        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PacxError(f"Profile {source} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise PacxError(f"Profile {source} must be a mapping of settings, see pacx/profiles/.")
+    if data_root is not None:
+        values["data_root"] = data_root
+    try:
+        return Profile.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {_in_words(e)}" for e in error.errors()
+        )
+        raise PacxError(f"Profile {source.name}: {problems}") from error
+
+
+def _in_words(error: dict) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key, remove it or correct its spelling"
+    return f"{error['msg']} (found {error['input']!r})" if error["type"] != "missing" else "missing"

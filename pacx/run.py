@@ -1,0 +1,192 @@
+"""A run: one folder that holds everything that a profile has produced.
+
+```
+runs/<profile>/
+    profile.yaml   data/   cache/   artefacts/<name>/   results/*.parquet   figures/   notebooks/
+```
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata, resources
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from pacx.errors import PacxError
+from pacx.profile import Profile, load_profile
+
+#: Code that decides what an artefact holds. Figures and the book may change without retraining.
+_CODE_OF_ARTEFACTS = ("constants.py", "phantom", "data", "models", "training")
+
+_CHAPTERS = {
+    "mae": "02_cxr_mae", "labs": "03_lab_autoencoder", "ecg": "04_ecg_teacher",
+    "pacx": "05_distillation",
+}  # fmt: skip
+
+
+class Run:
+    """Typed paths of one run, and the two ways to fill it: artefacts and results."""
+
+    def __init__(self, profile: Profile, root: str | Path = "runs"):
+        self.profile = profile
+        self.folder = Path(root) / profile.name
+        self.cache = self.folder / "cache"
+        self.artefacts = self.folder / "artefacts"
+        self.results = self.folder / "results"
+        self.notebooks = self.folder / "notebooks"
+        self._claim_folder()
+
+    @property
+    def data_root(self) -> Path:
+        """Where the data sets lie: the reader's own, or the phantom hospital of this run."""
+        return self.profile.data_root or self.folder / "data"
+
+    @property
+    def is_phantom(self) -> bool:
+        """Whether every patient in this run is made up."""
+        return self.profile.data_root is None
+
+    def artefact(self, name: str) -> Path:
+        """Folder of an artefact that an earlier chapter made.
+
+        Raises:
+            PacxError: It is not there; the message names the chapter to run.
+        """
+        folder = self.artefacts / name
+        if not (folder / "made.json").is_file():
+            chapter = _CHAPTERS.get(name.split("-")[0], "01_cohort")
+            raise PacxError(
+                f"{folder} is missing. Run chapter {chapter} first: "
+                f"pacx run --profile {self.profile.name} --only {chapter[:2]}"
+            )
+        return folder
+
+    def build(self, name: str, make: Callable[[Path], None], *settings: object) -> Path:
+        """Return `artefacts/<name>`, made now unless a valid one is there.
+
+        `make` fills a temporary folder, which takes its name only when `make` has returned, so a
+        killed run leaves nothing half-made. An artefact is valid as long as `settings` and the
+        code that decides its content are the ones it was made with.
+
+        Args:
+            name: Folder name, a model name such as `mae` or `pacx-shuffled`.
+            make: Writes the artefact into the folder that it is given.
+            *settings: Everything that `make` depends on besides the code.
+        """
+        folder = self.artefacts / name
+        key = _digest([str(self.data_root), *map(repr, settings), _code_hash()])
+        stamp = folder / "made.json"
+        if stamp.is_file() and json.loads(stamp.read_text())["key"] == key:
+            return folder
+        partial = self.artefacts / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        started = time.perf_counter()
+        make(partial)
+        made = {"key": key, "seconds": time.perf_counter() - started, **self.provenance()}
+        (partial / "made.json").write_text(json.dumps(made, indent=1, default=str))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        return folder
+
+    def save_results(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
+        """Write a tidy table to `results/<name>.parquet` and give it back."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        target = self.results / f"{name}.parquet"
+        partial = target.with_suffix(".partial")
+        frame.to_parquet(partial, index=False)
+        os.replace(partial, target)
+        return frame
+
+    def load_results(self, name: str) -> pd.DataFrame:
+        """Read what `save_results` wrote.
+
+        Raises:
+            PacxError: No chapter of this run has written it yet.
+        """
+        source = self.results / f"{name}.parquet"
+        if not source.is_file():
+            raise PacxError(
+                f"{source} is missing. Run the earlier chapters first: "
+                f"pacx run --profile {self.profile.name}"
+            )
+        return pd.read_parquet(source)
+
+    def provenance(self) -> dict:
+        """Who made a number: profile, seeds, commit, versions, machine, time (UTC)."""
+        packages = ("torch", "timm", "peft", "lightning", "numpy", "scikit-learn")
+        return {
+            "profile": self.profile.name,
+            "seed": self.profile.seed,
+            "cohort": self.profile.phantom.seed if self.is_phantom else "real data",
+            "commit": _commit(),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in packages},
+        }
+
+    @cached_property
+    def settings_hash(self) -> str:
+        """Short hash of the whole profile."""
+        return _digest([self.profile.model_dump_json()])[:12]
+
+    def _claim_folder(self) -> None:
+        """Keep one profile's numbers in one folder."""
+        stamp = self.folder / "profile.yaml"
+        text = yaml.safe_dump(self.profile.model_dump(mode="json"), sort_keys=False)
+        if stamp.is_file() and stamp.read_text() != text:
+            shutil.rmtree(self.results, ignore_errors=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = stamp.with_suffix(f".{os.getpid()}.partial")
+            partial.write_text(text)
+            os.replace(partial, stamp)
+        except OSError as error:
+            raise PacxError(
+                f"The run folder {self.folder} cannot be written ({error.strerror}). "
+                "Choose another one with --runs."
+            ) from error
+
+
+def open_run(profile: str | Path | Profile = "demo", root: str | Path = "runs") -> Run:
+    """Open, or start, the run of a profile.
+
+    Args:
+        profile: Name of a profile, path of a YAML file, or a `Profile`.
+        root: Folder that holds all runs.
+    """
+    return Run(profile if isinstance(profile, Profile) else load_profile(profile), root)
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _code_hash() -> str:
+    package = Path(str(resources.files("pacx")))
+    files = [f for part in _CODE_OF_ARTEFACTS for f in _python_files(package / part)]
+    return _digest([f"{f.relative_to(package)}\n{f.read_text(encoding='utf-8')}" for f in files])
+
+
+def _python_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+def _commit() -> str:
+    here = Path(str(resources.files("pacx")))
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"pacx {metadata.version('pacx')}"

@@ -1,0 +1,59 @@
+"""Stage 1, blood tests: the mask-aware denoising autoencoder."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+
+from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.models.lab_autoencoder import LabAutoencoder, corrupt, masked_mse
+from pacx.run import Run
+from pacx.training.fit import Stage, fit
+
+
+class LabDenoising(Stage):
+    """Paper, section 'Unimodal pretraining': drop observed labs, restore all observed ones."""
+
+    def __init__(self, model: LabAutoencoder, settings, seed: int):
+        super().__init__(settings, seed)
+        self.model = model
+
+    def training_step(self, batch, _):
+        """One step on percentiles and observed, (B, 50) each."""
+        percentiles, observed = batch
+        kept = corrupt(observed, self.settings.drop, self.draws)
+        predicted, _ = self.model(percentiles, kept)
+        loss = masked_mse(predicted, percentiles, observed)
+        self.note(loss=loss)
+        return loss
+
+
+def train_labs(run: Run) -> Path:
+    """Train the lab autoencoder on Symile-MIMIC's train split, or load it.
+
+    Returns:
+        Folder with `model.safetensors` and `history.csv`.
+    """
+    settings, seed = run.profile.labs, run.profile.seed
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(seed)
+        pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
+        model = LabAutoencoder()
+        stage = LabDenoising(model, settings, seed)
+        history = fit(stage, [pairs.percentiles, pairs.observed], "labs")
+        save_model(model, str(folder / "model.safetensors"))
+        history.to_csv(folder / "history.csv", index=False)
+
+    return run.build("labs", make, settings, run.profile.phantom if run.is_phantom else "", seed)
+
+
+def load_labs(run: Run) -> LabAutoencoder:
+    """The lab autoencoder of this run, in evaluation mode.
+
+    Raises:
+        PacxError: The artefact is missing.
+    """
+    model = LabAutoencoder()
+    load_model(model, str(run.artefact("labs") / "model.safetensors"))
+    return model.eval()

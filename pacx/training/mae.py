@@ -1,0 +1,97 @@
+"""Stage 1, X-rays: masked autoencoding."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from pacx.data.augment import PRETRAINING, augment
+from pacx.data.datasets import load_dataset
+from pacx.data.images import load_images, normalise
+from pacx.models.encoder import build_encoder, load_encoder, save_encoder
+from pacx.models.mae import MaskedAutoencoder
+from pacx.run import Run
+from pacx.training.fit import Stage, fit
+
+
+class MaePretraining(Stage):
+    """Paper, section 'Unimodal pretraining': pixel MSE on the masked patches."""
+
+    betas = (0.9, 0.95)
+    decay_matrices_only = True
+
+    def __init__(self, mae: MaskedAutoencoder, mask_ratio: float, settings, seed: int):
+        super().__init__(settings, seed)
+        self.mae, self.mask_ratio = mae, mask_ratio
+
+    def training_step(self, batch, _):
+        """One step on (B, H, W) uint8 images."""
+        images, _ = augment(batch[0], PRETRAINING, self.draws)
+        loss = self.mae(normalise(images), self.mask_ratio).loss
+        self.note(loss=loss)
+        return loss
+
+
+def pretrain_mae(
+    run: Run, name: str = "mae", *, mask_ratio: float | None = None, further_steps: int = 0
+) -> Path:
+    """Pretrain the CXR encoder, or load it when this run has it already.
+
+    Args:
+        run: The run.
+        name: Of the artefact.
+        mask_ratio: Share of patches removed; the profile's unless given.
+        further_steps: Go on from the artefact `mae` for so many steps instead of starting anew.
+
+    Returns:
+        Folder with `model.safetensors` and `config.json` (the encoder), `decoder.safetensors` and
+        `history.csv`.
+    """
+    settings, seed = run.profile.mae, run.profile.seed
+    ratio = settings.mask_ratio if mask_ratio is None else mask_ratio
+
+    def make(folder: Path) -> None:
+        torch.manual_seed(seed)
+        mae = load_mae(run) if further_steps else _new_mae(run)
+        stage = MaePretraining(mae, ratio, settings, seed + bool(further_steps))
+        history = fit(stage, [pretraining_images(run, "train")], name, steps=further_steps or -1)
+        save_encoder(mae.encoder, folder)
+        decoder = {k: v for k, v in mae.state_dict().items() if not k.startswith("encoder.")}
+        save_file(decoder, folder / "decoder.safetensors")
+        history.to_csv(folder / "history.csv", index=False)
+
+    data = run.profile.phantom if run.is_phantom else ""
+    return run.build(name, make, settings, run.profile.vit, data, seed, ratio, further_steps)
+
+
+def load_mae(run: Run, name: str = "mae") -> MaskedAutoencoder:
+    """Encoder and decoder of an MAE artefact, in evaluation mode.
+
+    Raises:
+        PacxError: The artefact is missing.
+    """
+    folder = run.artefact(name)
+    mae = _new_mae(run)
+    decoder = load_file(folder / "decoder.safetensors")
+    encoder = load_encoder(folder).state_dict()
+    mae.load_state_dict({f"encoder.{k}": v for k, v in encoder.items()} | decoder)
+    return mae.eval()
+
+
+def pretraining_images(run: Run, split: str) -> np.ndarray:
+    """(N, H, W) uint8 frontal X-rays of CheXpert."""
+    dataset = load_dataset("chexpert", run.data_root)
+    names = list(dataset.split(split)["image"])
+    return load_images(dataset.root, names, run.profile.vit.image_size, run.cache)
+
+
+def _new_mae(run: Run) -> MaskedAutoencoder:
+    settings = run.profile.mae
+    return MaskedAutoencoder(
+        build_encoder(**run.profile.vit.model_dump()),
+        settings.decoder_width,
+        settings.decoder_depth,
+        settings.decoder_heads,
+        settings.norm_pix_loss,
+    )
