@@ -1,5 +1,7 @@
 """Frozen features: computed once for each encoder and data set."""
 
+import hashlib
+import mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from pacx.data.cache import cached_array
 from pacx.data.images import load_images, normalise
 from pacx.data.table import Dataset
+from pacx.evaluation.attention import attention_maps, attention_rollout
 from pacx.models.encoder import build_encoder, encode, load_encoder
 from pacx.run import Run
 
@@ -52,8 +55,6 @@ def extract_features(run: Run, model: str, images: np.ndarray, batch_size: int =
         batch_size: Images at once.
     """
     encoder = encoder_of(run, model)
-    stamp = "" if model == "random" else (run.artefact(model) / "made.json").read_text()
-    source = getattr(images, "filename", None) or hash(images.tobytes())
 
     def fill(out: np.ndarray) -> None:
         with torch.inference_mode():
@@ -64,5 +65,49 @@ def extract_features(run: Run, model: str, images: np.ndarray, batch_size: int =
                 out[start : start + batch_size, 1] = patches.mean(1).numpy()
 
     shape = (len(images), 2, run.profile.vit.width)
-    out = cached_array(run.cache, f"features {model} {stamp} {source}", shape, np.float32, fill)
+    key = f"features {stamp_of(run, model)} {_identity(images)}"
+    out = cached_array(run.cache, key, shape, np.float32, fill)
     return Features(out[:, 0], out[:, 1])
+
+
+def extract_rollouts(run: Run, model: str, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
+    """Attention rollout of a frozen encoder on images, cached.
+
+    Args:
+        run: The run.
+        model: See `encoder_of`.
+        images: (N, H, W) uint8.
+        batch_size: Images at once; all layers' attention of a batch is in memory.
+
+    Returns:
+        (N, H', W') rollout on the patch grid, see `pacx.evaluation.attention`.
+    """
+    encoder = encoder_of(run, model)
+    side = run.profile.vit.image_size // run.profile.vit.patch_size
+
+    def fill(out: np.ndarray) -> None:
+        for start in range(0, len(out), batch_size):
+            part = normalise(torch.from_numpy(np.array(images[start : start + batch_size])))
+            maps = attention_rollout(attention_maps(encoder, part))
+            out[start : start + batch_size] = maps.numpy()
+
+    key = f"rollout {stamp_of(run, model)} {_identity(images)}"
+    return cached_array(run.cache, key, (len(images), side, side), np.float32, fill)
+
+
+def stamp_of(run: Run, model: str) -> str:
+    """Text that changes whenever the model's weights do; part of every cache key.
+
+    Raises:
+        PacxError: The artefact is missing.
+    """
+    if model == "random":
+        return f"random {run.profile.seed} {run.profile.vit}"
+    return f"{model} {(run.artefact(model) / 'made.json').read_text()}"
+
+
+def _identity(images: np.ndarray) -> str:
+    """A whole memory map is named by its file; anything else, slices too, by its content."""
+    if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
+        return str(images.filename)
+    return f"{images.shape} {hashlib.sha256(np.ascontiguousarray(images)).hexdigest()}"

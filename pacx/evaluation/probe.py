@@ -52,8 +52,8 @@ def fit_probes(
     best = torch.full((heads,), -1.0)
     best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
     for _ in range(settings.epochs):
-        order = torch.argsort(torch.rand(heads, size, generator=generator), dim=1)
-        for part in torch.gather(rows, 1, order).split(settings.batch_size, dim=1):
+        order = torch.randperm(size, generator=generator)  # one for all heads: none sees the others
+        for part in rows[:, order].split(settings.batch_size, dim=1):
             loss = _loss(x[part] @ weight + bias, y[part], multiclass)
             optimiser.zero_grad()
             loss.backward()

@@ -8,7 +8,7 @@ from safetensors.torch import load_model, save_model
 
 from pacx.data.augment import SEGMENTATION, augment
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of
+from pacx.evaluation.features import encoder_of, stamp_of
 from pacx.models.encoder import encode
 from pacx.models.segmenter import Segmenter, segmentation_loss
 from pacx.run import Run
@@ -36,6 +36,7 @@ class Segmentation(Stage):
 
 def segment(
     run: Run,
+    target: str,
     model: str,
     train: tuple[np.ndarray, np.ndarray],
     test_images: np.ndarray,
@@ -44,6 +45,7 @@ def segment(
 
     Args:
         run: The run.
+        target: What is segmented, such as a data set's name; part of the artefact's name.
         model: See `encoder_of`.
         train: Images and masks, (N, H, W) each.
         test_images: (M, H, W).
@@ -58,11 +60,12 @@ def segment(
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         stage = Segmentation(encoder, Segmenter(vit.width, vit.patch_size), settings, seed)
-        fit(stage, list(train), f"segment {model}").to_csv(folder / "history.csv", index=False)
+        history = fit(stage, list(train), f"segment {target}, {model}")
+        history.to_csv(folder / "history.csv", index=False)
         save_model(stage.decoder, str(folder / "model.safetensors"))
 
-    stamp = "" if model == "random" else (run.artefact(model) / "made.json").read_text()
-    folder = run.build(f"segmenter-{model}", make, settings, vit, seed, stamp, len(train[0]))
+    depends = settings, vit, seed, stamp_of(run, model), len(train[0])
+    folder = run.build(f"segmenter-{target}-{model}", make, *depends)
     load_model(decoder, str(folder / "model.safetensors"))
     masks = []
     with torch.inference_mode():
@@ -73,7 +76,19 @@ def segment(
 
 
 def scores_per_image(predicted: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """`dice` and `iou` of each image, (M,) each; the paper's code sums over a batch instead."""
+    """Scores of each image; the paper's code sums over a batch instead.
+
+    Args:
+        predicted: (M, H, W) bool.
+        truth: (M, H, W), above 0 = inside.
+
+    Returns:
+        `Dice` and `IoU`, (M,) each; 1 where nothing is there and nothing was found.
+    """
     overlap = (predicted & (truth > 0)).sum((1, 2))
     area = predicted.sum((1, 2)) + (truth > 0).sum((1, 2))
-    return {"dice": 2 * overlap / area, "iou": overlap / (area - overlap)}
+    empty = area == 0
+    return {
+        "Dice": (2 * overlap + empty) / (area + empty),
+        "IoU": (overlap + empty) / (area - overlap + empty),
+    }

@@ -1,8 +1,11 @@
 """Intervals over patients, and words for what they show."""
 
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 
 class Estimate(NamedTuple):
@@ -30,17 +33,18 @@ def fast_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np
     Returns:
         (R,) AUROC; NaN where a resample holds one class only.
     """
-    order = np.argsort(scores, kind="stable")
-    truth, scores, weights = truth[order], scores[order], weights[:, order]
-    positive, negative = weights * (truth == 1), weights * (truth == 0)
-    # Tied scores share one rank: a positive beats the negatives below, and half of its own tie.
-    edges = np.flatnonzero(np.r_[True, np.diff(scores) != 0])
-    positive = np.add.reduceat(positive, edges, axis=1)
-    negative = np.add.reduceat(negative, edges, axis=1)
-    below = np.cumsum(negative, axis=1) - negative / 2
-    pairs = positive.sum(1) * negative.sum(1)
-    with np.errstate(invalid="ignore"):
-        return (positive * below).sum(1) / np.where(pairs > 0, pairs, np.nan)
+    positives, negatives = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
+    negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    # Weight of the negatives below each place in their own order, 0 first.
+    below = np.zeros((len(weights), len(negatives) + 1), weights.dtype)
+    np.cumsum(weights[:, negatives], axis=1, out=below[:, 1:])
+    # A positive beats the negatives below it, and half of those that tie with it.
+    first = np.searchsorted(scores[negatives], scores[positives], side="left")
+    last = np.searchsorted(scores[negatives], scores[positives], side="right")
+    drawn = weights[:, positives]
+    won = np.einsum("rp,rp->r", drawn, (below[:, first] + below[:, last]) / 2)
+    pairs = drawn.sum(1) * below[:, -1]
+    return won / np.where(pairs > 0, pairs, np.nan)
 
 
 def bootstrap_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -80,10 +84,82 @@ def macro_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> n
     return np.nanmean(values, axis=0)
 
 
+def macro_f1(truth: np.ndarray, decisions: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean F1 over tasks, for each weighting; as `sklearn.metrics.f1_score` with `zero_division=0`.
+
+    Args:
+        truth: (N, C), 1, 0 or NaN = unknown.
+        decisions: (N, C) bool.
+        weights: (R, N).
+
+    Returns:
+        (R,).
+    """
+    known = ~np.isnan(truth)
+    hits = weights @ ((truth == 1) & decisions).astype(weights.dtype)
+    misses = weights @ ((truth == 1) & ~decisions).astype(weights.dtype)
+    false_alarms = weights @ (known & (truth == 0) & decisions).astype(weights.dtype)
+    return (2 * hits / np.maximum(2 * hits + misses + false_alarms, 1)).mean(axis=1)
+
+
+def mean_over_cases(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Mean of one number a case, such as a paired difference, with its bootstrap interval.
+
+    Args:
+        values: (N,); NaN = the case does not count.
+        weights: (R, N).
+    """
+    known = ~np.isnan(values)
+    drawn = weights[:, known]
+    return interval(values[known].mean(), drawn @ values[known] / drawn.sum(1))
+
+
 def interval(point: float, resampled: np.ndarray) -> Estimate:
     """Percentile interval of a bootstrap."""
     low, high = np.nanpercentile(resampled, [2.5, 97.5])
     return Estimate(float(point), float(low), float(high))
+
+
+def paired_table(
+    models: Sequence[str],
+    reference: str,
+    measure: Callable[[str], tuple[float, np.ndarray]],
+    **facts: object,
+) -> pd.DataFrame:
+    """Score several models on the same resamples, each also as a difference from one of them.
+
+    Args:
+        models: Rows of the table.
+        reference: The model that the others are compared with; need not be among `models`.
+        measure: Model -> its score and the score on each of the same R resamples.
+        **facts: Columns that are equal in all rows, such as `dataset`.
+
+    Returns:
+        One row a model: the facts, model, value, low, high, reference, difference_value,
+        difference_low, difference_high (empty for the reference itself).
+    """
+    measured = cache(measure)
+    rows = []
+    for model in models:
+        (point, spread), (base, base_spread) = measured(model), measured(reference)
+        difference = interval(point - base, spread - base_spread)
+        if model == reference:
+            difference = Estimate(np.nan, np.nan, np.nan)
+        rows.append(
+            {
+                **facts,
+                "model": model,
+                **interval(point, spread)._asdict(),
+                "reference": reference,
+                **{f"difference_{k}": v for k, v in difference._asdict().items()},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def difference_of(row: pd.Series) -> Estimate:
+    """The difference in a row of `paired_table`."""
+    return Estimate(row["difference_value"], row["difference_low"], row["difference_high"])
 
 
 def verdict(difference: Estimate) -> str:

@@ -1,7 +1,7 @@
-"""From frozen encoders to one tidy table of probe results with paired intervals."""
+"""From frozen encoders to tidy tables of probe and segmentation results with paired intervals."""
 
 from collections.abc import Sequence
-from functools import cache
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,9 +11,10 @@ from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.splits import refuse_leaks
 from pacx.data.table import Dataset
-from pacx.evaluation.features import extract_features, images_of
+from pacx.evaluation.features import extract_features, images_of, stamp_of
 from pacx.evaluation.probe import draw_subsets, fit_probes, labels_of
-from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc
+from pacx.evaluation.segment import scores_per_image, segment
+from pacx.evaluation.statistics import bootstrap_weights, macro_auroc, macro_f1, paired_table
 from pacx.run import Run
 
 
@@ -63,8 +64,8 @@ def probe_scores(
             seed=seed,
         )
 
-    stamp = "" if model == "random" else (run.artefact(model) / "made.json").read_text()
-    key = f"probe {dataset.name} {model} {stamp} {settings} {seed} {fraction} {draws} {pooling}"
+    stamp = stamp_of(run, model)
+    key = f"probe {dataset.name} {stamp} {settings} {seed} {fraction} {draws} {pooling}"
     shape = (draws, len(features["test"]), len(dataset.labels))
     return cached_array(run.cache, key, shape, np.float32, fill)
 
@@ -75,57 +76,88 @@ def compare_probes(
     models: Sequence[str],
     *,
     tasks: Sequence[str] | None = None,
+    metric: Literal["AUROC", "F1"] = "AUROC",
     fraction: float = 1.0,
     pooling: str = "cls",
     reference: str = "mae",
 ) -> pd.DataFrame:
-    """Macro AUROC of several encoders on the same test patients, with paired differences.
+    """Macro score of several encoders on the same test patients, with paired differences.
 
-    With several draws of the training labels, a case's value is the mean over draws; intervals
-    resample patients.
+    With several draws of the training labels, a score is the mean over draws; intervals resample
+    patients.
 
     Args:
         run: The run.
         dataset: A benchmark.
         models: Encoders.
         tasks: Labels to average over; all of them when None.
+        metric: `AUROC`, or `F1` at a probability of 0.5 (multiclass: of the likeliest class).
         fraction: Share of the training labels.
         pooling: `cls` or `mean`.
         reference: The encoder that the others are compared with.
 
     Returns:
-        One row a model: dataset, task, model, pooling, fraction, metric, value, low, high,
-        reference, difference_value, difference_low, difference_high.
+        One row a model: dataset, task, pooling, fraction, metric, then the columns of
+        `pacx.evaluation.statistics.paired_table`.
     """
     chosen = [dataset.labels.index(t) for t in tasks or dataset.labels]
     truth = labels_of(dataset, "test")[:, chosen]
     patients = dataset.split("test")["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+    once = np.ones((1, len(truth)), np.float32)
 
-    @cache
-    def resampled(model: str) -> tuple[float, np.ndarray]:
-        scores = probe_scores(run, dataset, model, fraction=fraction, pooling=pooling)
-        once = np.ones((1, len(truth)))
-        draws = [np.asarray(s)[:, chosen] for s in scores]
-        point = np.mean([macro_auroc(truth, s, once)[0] for s in draws])
-        return point, np.mean([macro_auroc(truth, s, weights) for s in draws], axis=0)
+    def score(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        if metric == "AUROC":
+            return macro_auroc(truth, probabilities[:, chosen], weights)
+        if dataset.task == "multiclass":
+            decisions = probabilities == probabilities.max(axis=1, keepdims=True)
+        else:
+            decisions = probabilities >= 0.5
+        return macro_f1(truth, decisions[:, chosen], weights)
 
-    rows = []
-    for model in models:
-        (point, spread), (base, base_spread) = resampled(model), resampled(reference)
-        value = interval(point, spread)
-        difference = interval(point - base, spread - base_spread)
-        rows.append(
-            {
-                "dataset": dataset.name,
-                "task": "macro" if tasks is None or len(tasks) > 1 else tasks[0],
-                "model": model,
-                "pooling": pooling,
-                "fraction": fraction,
-                "metric": "AUROC",
-                **value._asdict(),
-                "reference": reference,
-                **{f"difference_{k}": v for k, v in difference._asdict().items()},
-            }
+    def measure(model: str) -> tuple[float, np.ndarray]:
+        draws = probe_scores(run, dataset, model, fraction=fraction, pooling=pooling)
+        point = np.mean([score(np.asarray(d), once)[0] for d in draws])
+        return point, np.mean([score(np.asarray(d), weights) for d in draws], axis=0)
+
+    task = "macro" if tasks is None or len(tasks) > 1 else tasks[0]
+    return paired_table(
+        models, reference, measure,
+        dataset=dataset.name, task=task, pooling=pooling, fraction=fraction, metric=metric,
+    )  # fmt: skip
+
+
+def compare_segmentation(
+    run: Run, dataset: Dataset, models: Sequence[str], *, reference: str = "mae"
+) -> pd.DataFrame:
+    """Mean IoU and Dice over test images, with intervals over patients and paired differences.
+
+    Args:
+        run: The run.
+        dataset: A benchmark with masks.
+        models: Encoders, each gets a decoder of its own.
+        reference: The encoder that the others are compared with.
+
+    Returns:
+        One row a metric and model: dataset, task, metric, then the columns of
+        `pacx.evaluation.statistics.paired_table`.
+    """
+    train = images_of(run, dataset, "train"), images_of(run, dataset, "train", "mask")
+    images, truth = images_of(run, dataset, "test"), images_of(run, dataset, "test", "mask")
+    scores = {
+        model: scores_per_image(segment(run, dataset.name, model, train, images), truth)
+        for model in dict.fromkeys([*models, reference])
+    }
+    patients = dataset.split("test")["patient"].to_numpy()
+    weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+
+    def table(metric: str) -> pd.DataFrame:
+        def measure(model: str) -> tuple[float, np.ndarray]:
+            values = scores[model][metric]
+            return values.mean(), weights @ values / weights.sum(axis=1)
+
+        return paired_table(
+            models, reference, measure, dataset=dataset.name, task="segmentation", metric=metric
         )
-    return pd.DataFrame(rows)
+
+    return pd.concat([table("IoU"), table("Dice")], ignore_index=True)

@@ -1,0 +1,1 @@
+"""The networks: CXR encoder and masked autoencoder, lab autoencoder, ECG teacher, heads."""

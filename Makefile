@@ -1,0 +1,55 @@
+# `make book` and `make test` need nothing but Python 3.11+ (with its venv module) and make.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Two spinning OpenMP threads beside another process cost a factor of ten.
+OMP_WAIT_POLICY ?= passive
+export OMP_WAIT_POLICY
+
+.DEFAULT_GOAL := help
+.PHONY: help book smoke test lint sync clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+book: $(VENV)/installed ## run every chapter (profile demo) and build the HTML
+	$(BIN)/pacx run --profile demo
+	$(BIN)/pacx book --profile demo
+
+smoke: $(VENV)/installed ## the same in minutes, too small for its numbers to mean anything
+	$(BIN)/pacx run --profile smoke
+	$(BIN)/pacx book --profile smoke
+
+test: $(VENV)/installed-test ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-test ## style, import order, notebooks in step with their sources
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_house.py
+
+sync: $(VENV)/installed-test ## write notebooks/*.ipynb from notebooks/*.py, without outputs
+	$(BIN)/jupytext --sync notebooks/*.py
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+clean: ## remove the virtual environment, the runs and every cache
+	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11. Choose another: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@ $(VENV)/installed

@@ -1,0 +1,5 @@
+"""`python -m pacx` is `pacx`."""
+
+from pacx.cli import main
+
+main()

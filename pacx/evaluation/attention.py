@@ -1,0 +1,120 @@
+"""Attention rollout: which patches does the CLS token look at?"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from pacx.errors import PacxError
+
+
+@torch.no_grad()
+def attention_maps(encoder: VisionTransformer, images: Tensor) -> Tensor:
+    """Attention probabilities of every block, before dropout.
+
+    timm's fused attention never forms them, so it is off during this call; afterwards the encoder
+    is as it was.
+
+    Args:
+        encoder: From `pacx.models.encoder`.
+        images: (N, 3, H, W), normalised as in training.
+
+    Returns:
+        (N, depth, heads, 1 + L, 1 + L); each row sums to 1.
+    """
+    attentions = [block.attn for block in encoder.blocks]
+    fused = [attention.fused_attn for attention in attentions]
+    seen: list[Tensor] = []
+    taps = [
+        attention.attn_drop.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        for attention in attentions
+    ]
+    try:
+        for attention in attentions:
+            attention.fused_attn = False
+        encoder.forward_features(images)
+    finally:
+        for attention, was_fused, tap in zip(attentions, fused, taps, strict=True):
+            attention.fused_attn = was_fused
+            tap.remove()
+    return torch.stack(seen, dim=1)
+
+
+def attention_rollout(
+    attentions: Tensor, head_fusion: Literal["mean", "max"] = "mean", start_layer: int = 0
+) -> Tensor:
+    """Follow the CLS token's attention through all layers (Abnar and Zuidema 2020).
+
+    Per layer: fuse the heads, add the identity for the residual path, normalise the rows; then
+    multiply the layers, the first one rightmost.
+
+    Args:
+        attentions: (N, depth, heads, 1 + L, 1 + L), from `attention_maps`.
+        head_fusion: How heads become one map (the paper: mean).
+        start_layer: First layer that takes part.
+
+    Returns:
+        (N, H', W') CLS to patches on the square patch grid. With the CLS token's share of itself,
+        a map sums to 1 (less 1e-6 a layer).
+
+    Raises:
+        PacxError: The fusion is unknown, no layer is left, or the patches form no square.
+    """
+    if head_fusion not in ("mean", "max"):
+        raise PacxError(f"head_fusion is {head_fusion!r}; use 'mean' or 'max'.")
+    depth, n_patches = attentions.shape[1], attentions.shape[-1] - 1
+    if not 0 <= start_layer < depth:
+        raise PacxError(f"start_layer is {start_layer}; the encoder has layers 0 to {depth - 1}.")
+    side = round(n_patches**0.5)
+    if side * side != n_patches:
+        raise PacxError(f"{n_patches} patches do not form a square grid.")
+
+    row = _cls_row(attentions[:, start_layer:], head_fusion)
+    return row[:, 1:].reshape(-1, side, side)
+
+
+def upsample(rollout: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bilinear maps (N, H, W) of a patch grid (N, H', W')."""
+    return F.interpolate(rollout[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def to_unit_range(maps: Tensor) -> Tensor:
+    """Stretch every map (N, H, W) to [0, 1], for display only: it hides how strong a map is."""
+    maps = maps - maps.amin(dim=(1, 2), keepdim=True)
+    return maps / (maps.amax(dim=(1, 2), keepdim=True) + 1e-6)
+
+
+def mass_in_mask(rollout: Tensor, masks: Tensor) -> Tensor:
+    """Share of the attention that falls inside a mask.
+
+    Args:
+        rollout: (N, H', W'), from `attention_rollout`; normalised here to sum 1.
+        masks: (N, H, W), 1 = inside; averaged over each patch's area.
+
+    Returns:
+        (N,) in [0, 1]. Over masks that partition the image, the shares sum to 1.
+
+    Raises:
+        PacxError: Not one mask for every map.
+    """
+    if rollout.ndim != 3 or masks.ndim != 3 or len(rollout) != len(masks):
+        raise PacxError(
+            f"Expected maps (N, H', W') and masks (N, H, W), got {tuple(rollout.shape)} and "
+            f"{tuple(masks.shape)}."
+        )
+    area = F.adaptive_avg_pool2d(masks.to(rollout.dtype)[:, None], rollout.shape[1:])[:, 0]
+    return (rollout * area).sum(dim=(1, 2)) / rollout.sum(dim=(1, 2))
+
+
+def _cls_row(attentions: Tensor, head_fusion: str) -> Tensor:
+    """The CLS token's row (N, 1 + L) of the product over all layers."""
+    layers = attentions.mean(dim=2) if head_fusion == "mean" else attentions.amax(dim=2)
+    layers = layers + torch.eye(layers.shape[-1], dtype=layers.dtype, device=layers.device)
+    layers = layers / (layers.sum(dim=-1, keepdim=True) + 1e-6)
+    # Only the CLS row is wanted: carry one row down from the last layer, not a whole matrix.
+    row = layers[:, -1, :1]
+    for layer in layers[:, :-1].flip(1).unbind(1):
+        row = row @ layer
+    return row[:, 0]

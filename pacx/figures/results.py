@@ -1,0 +1,194 @@
+"""Figures of results: differences with intervals, scores with intervals, label efficiency.
+
+All take a tidy table as `pacx.evaluation.transfer.compare_probes` returns it: one row a number,
+columns `model`, `value`, `low`, `high`, and `difference_value`, `difference_low`,
+`difference_high` where a difference was measured.
+"""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
+
+from pacx.figures.style import colour_of, name_of
+
+_ROW = 0.34  # inches of a row of dots
+
+
+def forest(
+    table: pd.DataFrame, *, rows: str = "task", x_label: str = "difference in AUROC, PaCX − MAE"
+) -> Figure:
+    """Forest plot: paired differences with 95 % intervals around a line at zero.
+
+    Args:
+        table: Tidy table with `difference_value`, `difference_low`, `difference_high` and `model`.
+        rows: Column that names the rows; each row shows every model of the table.
+        x_label: What the difference is, with its direction.
+    """
+    table = table.dropna(subset=["difference_value"])
+    names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
+    figure, axis = plt.subplots(figsize=(7.0, 1.1 + _ROW * len(names) * max(1, len(models) / 2)))
+    axis.axvline(0, color="0.6", linewidth=1)
+    _dots(axis, table, rows, "difference_value", "difference_low", "difference_high")
+    axis.set_xlabel(x_label)
+    _rows_axis(axis, names)
+    _legend(axis, models)
+    return figure
+
+
+def dots(
+    table: pd.DataFrame,
+    *,
+    rows: str = "task",
+    x_label: str = "AUROC",
+    chance: float | None = None,
+    published: pd.DataFrame | None = None,
+    colours: dict[str, str] | None = None,
+) -> Figure:
+    """Scores with 95 % intervals: one line of dots a task or data set, one colour a model.
+
+    Args:
+        table: Tidy table with `value`, `low`, `high` and `model`.
+        rows: Column that names the rows.
+        x_label: What the score is.
+        chance: Where guessing lies; a dashed line.
+        published: The paper's values of the same rows (columns `rows`, `model`, `value`), drawn as
+            hollow diamonds.
+        colours: Name -> colour, where the column `model` holds no models but something else.
+    """
+    names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
+    figure, axis = plt.subplots(figsize=(7.0, 1.1 + _ROW * len(names) * max(1, len(models) / 2)))
+    if chance is not None:
+        axis.axvline(chance, color="0.6", linewidth=1, linestyle="--", label="chance")
+    _dots(axis, table, rows, "value", "low", "high", colours)
+    if published is not None:
+        _published_dots(axis, published, rows, names, models)
+    axis.set_xlabel(x_label)
+    _rows_axis(axis, names)
+    _legend(axis, models, colours)
+    return figure
+
+
+def bars(table: pd.DataFrame, *, groups: str = "task", y_label: str = "AUROC") -> Figure:
+    """Bars with 95 % intervals, one group a value of `groups`, one colour a model.
+
+    For quantities that start at zero, such as shares; `dots` is for scores that do not.
+    """
+    names, models = list(dict.fromkeys(table[groups])), list(dict.fromkeys(table["model"]))
+    figure, axis = plt.subplots(figsize=(max(5.0, 1.0 + 1.2 * len(names)), 3.6))
+    width = 0.8 / len(models)
+    for k, model in enumerate(models):
+        part = table[table["model"] == model].set_index(groups).reindex(names)
+        places = [i + (k - (len(models) - 1) / 2) * width for i in range(len(names))]
+        axis.bar(places, part["value"], 0.92 * width, color=colour_of(model), label=name_of(model))
+        axis.vlines(places, part["low"], part["high"], color="black", linewidth=1.2)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(names)), [_words(name, 14) for name in names])
+    axis.set_ylabel(y_label)
+    _legend(axis, models)
+    return figure
+
+
+def label_efficiency(
+    table: pd.DataFrame,
+    *,
+    panels: str = "dataset",
+    y_label: str = "AUROC",
+    published: pd.DataFrame | None = None,
+) -> Figure:
+    """Score against the share of training labels, with 95 % bands, one panel a data set.
+
+    Args:
+        table: Tidy table with `fraction`, `value`, `low`, `high` and `model`.
+        panels: Column that names the panels.
+        y_label: What the score is.
+        published: The paper's values (columns `panels`, `fraction`, `model`, `value`), drawn as
+            hollow diamonds in the panel of the same name.
+    """
+    names, models = list(dict.fromkeys(table[panels])), list(dict.fromkeys(table["model"]))
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.2 + 2.9 * columns, 0.8 + 2.6 * rows), squeeze=False
+    )
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for model in models:
+            part = table[(table[panels] == name) & (table["model"] == model)]
+            part = part.sort_values("fraction")
+            colour = colour_of(model)
+            axis.plot(part["fraction"], part["value"], "o-", color=colour, markersize=4)
+            axis.fill_between(
+                part["fraction"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0
+            )
+            if published is not None:
+                paper = published[(published[panels] == name) & (published["model"] == model)]
+                axis.plot(
+                    paper["fraction"], paper["value"], "D", markerfacecolor="none",
+                    markeredgecolor=colour,
+                )  # fmt: skip
+        axis.set(title=_words(name), xlabel="share of training labels", ylabel=y_label)
+        axis.set_xscale("log")
+        shares = sorted(table["fraction"].unique())
+        axis.xaxis.set_major_locator(FixedLocator(shares))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    _legend(axes.flat[len(names) - 1], models)
+    return figure
+
+
+def _dots(
+    axis: Axes, table: pd.DataFrame, rows: str, value: str, low: str, high: str,
+    colours: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
+    for model in models:
+        part = table[table["model"] == model]
+        places = [_place(names.index(name), models, model) for name in part[rows]]
+        colour = colours[model] if colours else colour_of(model)
+        axis.hlines(places, part[low], part[high], color=colour, linewidth=1.8)
+        axis.plot(part[value], places, "o", color=colour, markersize=5)
+
+
+def _published_dots(
+    axis: Axes, published: pd.DataFrame, rows: str, names: list, models: list[str]
+) -> None:
+    known = published[published[rows].isin(names) & published["model"].isin(models)]
+    for row in known.to_dict("records"):
+        axis.plot(
+            row["value"], _place(names.index(row[rows]), models, row["model"]), "D", markersize=6,
+            markerfacecolor="none", markeredgecolor=colour_of(row["model"]),
+        )  # fmt: skip
+
+
+def _place(row: int, models: list[str], model: str) -> float:
+    """Height of a model's dot within its row."""
+    return row + 0.7 * ((models.index(model) + 0.5) / len(models) - 0.5)
+
+
+def _rows_axis(axis: Axes, names: list) -> None:
+    axis.set_yticks(range(len(names)), [_words(name) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    for edge in range(1, len(names)):
+        axis.axhline(edge - 0.5, color="0.92", linewidth=0.8, zorder=0)
+
+
+def _legend(axis: Axes, models: list[str], colours: dict[str, str] | None = None) -> None:
+    """A legend below the figure, in the order of the table."""
+    if len(models) > 1:
+        looks = colours or {m: colour_of(m) for m in models}
+        names = {m: m if colours else name_of(m) for m in models}
+        handles = [
+            plt.Line2D([], [], marker="o", linestyle="", color=looks[m], label=names[m])
+            for m in models
+        ]
+        axis.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(models)))
+
+
+def _words(name: object, width: int = 34) -> str:
+    """`kidney_disease` reads "kidney disease"; long names wrap."""
+    return textwrap.fill(str(name).replace("_", " "), width)

@@ -1,0 +1,37 @@
+"""The library's own source and a data set's own folders, shown where a chapter explains them."""
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from IPython.display import Markdown
+
+
+def show_source(*objects: Callable | type) -> Markdown:
+    """Source of functions, methods or classes as one highlighted block.
+
+    What is shown is what runs: it is read from the installed package, never pasted.
+
+    Args:
+        *objects: Anything that `inspect.getsource` can find.
+    """
+    parts = [textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in objects]
+    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
+
+
+def show_tree(root: Path, most: int = 3) -> Markdown:
+    """Folders and files below `root`, at most `most` of each folder's entries."""
+    return Markdown("```text\n" + "\n".join([f"{root.name}/", *_branches(root, most)]) + "\n```")
+
+
+def _branches(folder: Path, most: int) -> list[str]:
+    entries = sorted(folder.iterdir(), key=lambda entry: (entry.is_dir(), entry.name))
+    lines = []
+    for entry in entries[:most]:
+        lines.append(f"├── {entry.name}{'/' if entry.is_dir() else ''}")
+        if entry.is_dir():
+            lines += [f"│   {line}" for line in _branches(entry, most)]
+    if len(entries) > most:
+        lines.append(f"└── … {len(entries) - most} more")
+    return lines

@@ -1,0 +1,103 @@
+"""Weights on disk: safetensors beside a small JSON file, read back completely or not at all."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pacx.errors import PacxError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+def save_checkpoint(module: nn.Module, config: Mapping, folder: str | Path) -> None:
+    """Write `model.safetensors` and `config.json` into a folder, each under a temporary name first.
+
+    Args:
+        module: Its state dict is saved, moved to the CPU.
+        config: What is needed to build the module again; JSON values only.
+        folder: Made when missing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # safetensors refuses tensors that share memory, hence the copies.
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
+    weights, settings = folder / f".{WEIGHTS}.tmp", folder / f".{CONFIG}.tmp"
+    save_file(state, weights)
+    settings.write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
+    os.replace(weights, folder / WEIGHTS)
+    os.replace(settings, folder / CONFIG)
+
+
+def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Read the two files that `save_checkpoint` wrote.
+
+    Returns:
+        The settings and the state dict, on the CPU.
+
+    Raises:
+        PacxError: A file is missing or is not what its name says.
+    """
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise PacxError(
+                f"{folder} holds no {name}. A saved model is a folder with {WEIGHTS} and {CONFIG}; "
+                "give that folder."
+            )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        state = load_file(folder / WEIGHTS)
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise PacxError(f"{folder} cannot be read: {error}. Save the model again.") from error
+    if not isinstance(config, dict):
+        raise PacxError(f"{folder / CONFIG} is not a JSON object. Save the model again.")
+    return config, state
+
+
+def load_matching(
+    module: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path
+) -> nn.Module:
+    """Load a state dict whose every name and shape matches; anything else is one error.
+
+    Args:
+        module: Receives the weights, in place.
+        state: Name to tensor.
+        source: What to call the origin of the weights in the error.
+
+    Returns:
+        The module.
+
+    Raises:
+        PacxError: Names are missing or unexpected, or shapes differ.
+    """
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in state]
+    unexpected = [name for name in state if name not in wanted]
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    if missing or unexpected or shapes:
+        problems = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("of another shape", shapes),
+            )
+            if names
+        ]
+        raise PacxError(
+            f"The weights in {source} do not fit {type(module).__name__}: of {len(wanted)} tensors, "
+            f"{'; '.join(problems)}. Nothing was loaded: give the file that belongs to this model."
+        )
+    module.load_state_dict(dict(state), strict=True)
+    return module

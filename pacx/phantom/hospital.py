@@ -1,0 +1,127 @@
+"""The phantom hospital on disk: every data set in the layout of the real one."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from pacx.errors import PacxError
+from pacx.phantom import layouts
+
+#: Written into each folder's `phantom.json`; raise it when the patients or the layouts change.
+FORMAT = 1
+
+WRITERS: dict[str, Callable[[Path, layouts.Cohort], None]] = {
+    "chexpert": layouts.write_chexpert,
+    "symile-mimic": layouts.write_symile_mimic,
+    "ecg-archive": layouts.write_ecg_archive,
+    "chexchonet": layouts.write_chexchonet,
+    "medmod": layouts.write_medmod,
+    "chestx6": layouts.write_chestx6,
+    "covid-qu-ex": layouts.write_covid_qu_ex,
+    "phantom-truth": layouts.write_phantom_truth,
+}
+DATASETS = tuple(WRITERS)
+
+
+def write_hospital(
+    root: Path,
+    sizes: Mapping[str, Mapping[str, int]],
+    image_size: int,
+    ecg_hz: int,
+    seed: int,
+    progress: bool = True,
+    coupling: float = 1.0,
+) -> None:
+    """Writes the phantom data sets to `root/<dataset>/`.
+
+    Every data set has patients of its own. A folder appears only when it is complete; one that
+    was written with the same settings is kept.
+
+    Args:
+        root: Folder of all data sets.
+        sizes: Data set -> split ("train", "val", "test") -> number of patients. Data sets that
+            ship without a split (`chexchonet`, `medmod`, `ecg-archive`) write the sum.
+        image_size: Pixels a side of the X-rays (Symile-MIMIC's are 10/7 of it, as 320 is of 224).
+        ecg_hz: Samples a second of the ECGs.
+        seed: Seed of the hospital.
+        progress: Whether to show a progress bar for each data set.
+        coupling: How strongly X-rays show the patients' states; 0 = not at all.
+
+    Raises:
+        PacxError: A data set or a split is unknown, a number is impossible, or a folder holds
+            something else than these settings would write.
+    """
+    _check(sizes, image_size, ecg_hz)
+    root = Path(root)
+    for name, patients in sizes.items():
+        settings = {
+            "format": FORMAT, "dataset": name, "patients": dict(patients), "seed": seed,
+            "image_size": image_size, "ecg_hz": ecg_hz, "coupling": coupling,
+        }  # fmt: skip
+        if _is_complete(root / name, settings):
+            continue
+        partial = root / f".{name}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            with tqdm(desc=f"phantom {name}", unit=" files", disable=not progress) as bar:
+                cohort = layouts.Cohort(
+                    splits=dict(patients),
+                    image_size=image_size,
+                    ecg_hz=ecg_hz,
+                    seed=dataset_seed(seed, name),
+                    coupling=coupling,
+                    bar=bar,
+                )
+                WRITERS[name](partial, cohort)
+            (partial / "phantom.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+            partial.replace(root / name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def dataset_seed(seed: int, name: str) -> int:
+    """The seed of one data set's patients: no two data sets share any."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
+
+
+def _check(sizes: Mapping[str, Mapping[str, int]], image_size: int, ecg_hz: int) -> None:
+    unknown = sorted(set(sizes) - set(DATASETS))
+    if unknown:
+        raise PacxError(f"Unknown phantom data set(s) {unknown}; choose from {list(DATASETS)}.")
+    for name, splits in sizes.items():
+        for split, count in splits.items():
+            if split not in ("train", "val", "test") or count < 1:
+                raise PacxError(
+                    f"phantom {name}: {split}: {count} is not possible; splits are train, val and "
+                    "test, with at least one patient each."
+                )
+    if "symile-mimic" in sizes:
+        few = [s for s in ("train", "val", "test") if sizes["symile-mimic"].get(s, 0) < 10]
+        if few:
+            raise PacxError(
+                f"phantom symile-mimic: {few} need at least 10 patients each: a query of the "
+                "retrieval test has ten candidates."
+            )
+    if image_size < 16 or ecg_hz < 50:
+        raise PacxError(
+            f"phantom: image_size {image_size} and ecg_hz {ecg_hz} must be at least 16 px and 50 Hz."
+        )
+
+
+def _is_complete(folder: Path, settings: dict) -> bool:
+    if not folder.exists():
+        return False
+    note = folder / "phantom.json"
+    found = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    if found == settings:
+        return True
+    what = "other phantoms" if found else "something that is not a phantom data set"
+    raise PacxError(
+        f"{folder} already holds {what}. Delete the folder to write it anew, or choose another "
+        "root."
+    )

@@ -1,0 +1,63 @@
+"""Smooth shapes in continuous coordinates, for radiographs of any size."""
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+
+
+def step(distance: np.ndarray, softness: float) -> np.ndarray:
+    """0 to 1 as `distance` goes from -softness to +softness, smoothly."""
+    t = np.clip(distance * np.float32(0.5 / softness) + np.float32(0.5), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def blob(dx: np.ndarray, dy: np.ndarray, width: float, height: float) -> np.ndarray:
+    """A Gaussian hill of height 1."""
+    dx, dy = dx / width, dy / height
+    return np.exp(-(dx * dx + dy * dy))
+
+
+def softplus(z: np.ndarray) -> np.ndarray:
+    """About 0 below -1, about z above 1: a sign that only sick patients show."""
+    return np.log1p(np.exp(np.clip(2 * z, -30, 30))) / 2
+
+
+def coordinates(p: SimpleNamespace, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of the pixels' centres in the patient, each `(B, H, W)` float32."""
+    axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+    x, y = axis[None, None, :] - p.shift_x, axis[None, :, None] - p.shift_y
+    cos, sin = np.cos(p.tilt) / p.scale, np.sin(p.tilt) / p.scale
+    return x * cos + y * sin, y * cos - x * sin
+
+
+def texture(count: int, size: int, rng: np.random.Generator, cells: int) -> np.ndarray:
+    """Smooth random fields `(B, H, W)` of about unit variance; `cells` grains along an edge."""
+    grid = rng.standard_normal((count, cells + 4, cells + 4), np.float32)
+    place = (np.arange(size, dtype=np.float32) + 0.5) * (cells / size) + 1.5
+    weights = np.exp(-((place[:, None] - np.arange(cells + 4, dtype=np.float32)) ** 2) / 0.8)
+    weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
+    return weights @ grid @ weights.T
+
+
+def curve(x: np.ndarray, y: np.ndarray, start, bend, end, pieces: int = 8) -> np.ndarray:
+    """Distance of every pixel to a quadratic Bezier curve drawn as `pieces` straight lines.
+
+    The control points are pairs of numbers or of `(B, 1, 1)` arrays.
+    """
+    nearest = np.full_like(x, 9.0)
+    t = np.linspace(0, 1, pieces + 1, dtype=np.float32)
+    points = [
+        tuple(
+            (1 - k) ** 2 * a + 2 * k * (1 - k) * b + k * k * c
+            for a, b, c in zip(start, bend, end, strict=True)
+        )
+        for k in t
+    ]
+    for (ax, ay), (bx, by) in pairwise(points):
+        dx, dy = np.float32(bx - ax), np.float32(by - ay)
+        px, py = x - np.float32(ax), y - np.float32(ay)
+        along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy + 1e-9), 0, 1)
+        px, py = px - along * dx, py - along * dy
+        nearest = np.minimum(nearest, px * px + py * py)
+    return np.sqrt(nearest)

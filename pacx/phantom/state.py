@@ -1,0 +1,277 @@
+"""Who the phantom patients are: a linear structural causal model, and the labels it implies.
+
+Every latent state is roughly standard normal. `EQUATIONS` is the only place where causes are
+written down: it samples patients, and chapter 01 draws and prints it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from pacx.constants import ANATOMY_TASKS, CHEXPERT_FINDINGS, MEDMOD_PHENOTYPES, PHYSIOLOGY_TASKS
+
+
+class Equation(NamedTuple):
+    """One state: what it stands for, its direct causes with their weights, its noise's sd."""
+
+    meaning: str
+    parents: dict[str, float]
+    noise: float
+
+
+#: Structural equations in causal order: state = sum(weight * parent) + noise * N(0, 1).
+EQUATIONS: dict[str, Equation] = {
+    "age": Equation("age", {}, 1.0),
+    "bmi": Equation("body mass index", {}, 1.0),
+    "hypertension": Equation("long-standing high blood pressure", {"age": 0.45, "bmi": 0.3}, 0.84),
+    "hypertrophy": Equation(
+        "thickness of the left ventricle's wall", {"hypertension": 0.6, "age": 0.1}, 0.76
+    ),
+    "renal": Equation("loss of kidney function", {"hypertension": 0.35, "age": 0.3}, 0.83),
+    "dilation": Equation(
+        "size of the left ventricle's cavity", {"hypertrophy": 0.45, "age": 0.1}, 0.87
+    ),
+    "copd": Equation("chronic obstructive lung disease", {"age": 0.3, "bmi": -0.15}, 0.94),
+    "atrial_load": Equation(
+        "stretch of the left atrium", {"age": 0.35, "dilation": 0.4}, 0.81
+    ),
+    "fluid": Equation(
+        "fluid overload", {"dilation": 0.45, "renal": 0.4, "atrial_load": 0.12}, 0.7
+    ),
+    "anaemia": Equation("lack of red blood cells", {"renal": 0.45, "age": 0.1}, 0.87),
+    "inflammation": Equation("infection and inflammation", {"copd": 0.15}, 0.98),
+    "potassium": Equation("serum potassium", {"renal": 0.55}, 0.83),
+    "conduction": Equation("delay of conduction in the ventricles", {"dilation": 0.4}, 0.91),
+}
+STATES = tuple(EQUATIONS)
+
+#: Task -> the state it is read from.
+TASK_STATES = {
+    "hypertrophy": "hypertrophy",
+    "dilation": "dilation",
+    "congestion": "fluid",
+    "kidney_disease": "renal",
+    "obstructive_lung_disease": "copd",
+    "anaemia": "anaemia",
+    "inflammation": "inflammation",
+}
+TASK_PREVALENCE = 0.19
+TASK_NOISE = 0.35
+ROTATION_THRESHOLD = 1.3
+
+
+class Phenotype(NamedTuple):
+    """A label = sum(weight * column) + N(0, noise), over the threshold that gives `prevalence`."""
+
+    prevalence: float
+    weights: dict[str, float]
+
+
+NOISE_OF_PHENOTYPES = 0.6
+
+#: MedMod's phenotypes as combinations of states (and of facts seen in the picture).
+PHENOTYPES: dict[str, Phenotype] = dict(
+    zip(
+        MEDMOD_PHENOTYPES,
+        (
+            Phenotype(0.25, {"renal": 0.8, "inflammation": 0.3, "fluid": 0.3}),
+            Phenotype(0.07, {"hypertension": 0.5, "age": 0.4, "atrial_load": 0.4}),
+            Phenotype(0.09, {"age": 0.4, "hypertension": 0.3, "dilation": 0.5}),
+            Phenotype(0.33, {"atrial_load": 0.9, "potassium": 0.2}),
+            Phenotype(0.22, {"renal": 1.0}),
+            Phenotype(0.16, {"copd": 1.0}),
+            Phenotype(0.20, {"inflammation": 0.3, "bmi": 0.2}),
+            Phenotype(0.11, {"conduction": 1.0}),
+            Phenotype(0.28, {"dilation": 0.6, "fluid": 0.7}),
+            Phenotype(0.33, {"age": 0.5, "hypertension": 0.5, "hypertrophy": 0.2}),
+            Phenotype(0.11, {"bmi": 0.5, "renal": 0.5}),
+            Phenotype(0.20, {"bmi": 0.7, "age": 0.2}),
+            Phenotype(0.38, {"bmi": 0.4, "age": 0.5}),
+            Phenotype(0.40, {"hypertension": 1.0, "renal": -0.4}),
+            Phenotype(0.38, {"potassium": 0.4, "fluid": 0.6}),
+            Phenotype(0.08, {"anaemia": 0.9}),
+            Phenotype(0.20, {"hypertension": 0.6, "renal": 0.7}),
+            Phenotype(0.12, {"fluid": 0.3, "bmi": 0.3, "inflammation": 0.2}),
+            Phenotype(0.12, {"copd": 0.4, "inflammation": 0.5}),
+            Phenotype(0.05, {"inflammation": 0.5}),
+            Phenotype(0.14, {"pneumothorax": 0.9, "fluid": 0.5}),
+            Phenotype(0.16, {"inflammation": 1.0, "copd": 0.2}),
+            Phenotype(0.24, {"copd": 0.5, "fluid": 0.5, "inflammation": 0.4}),
+            Phenotype(0.20, {"inflammation": 1.0, "renal": 0.2}),
+            Phenotype(0.10, {"inflammation": 0.7, "dilation": 0.5}),
+        ),
+        strict=True,
+    )
+)
+
+#: CheXpert's findings (all but "No Finding") as a radiologist would read them off the film.
+FINDINGS: dict[str, Phenotype] = {
+    "Enlarged Cardiomediastinum": Phenotype(0.10, {"fluid": 0.6, "age": 0.4}),
+    "Cardiomegaly": Phenotype(0.16, {"dilation": 0.9, "hypertrophy": 0.4}),
+    "Lung Opacity": Phenotype(0.40, {"fluid": 0.6, "inflammation": 0.7}),
+    "Lung Lesion": Phenotype(0.05, {"age": 0.2}),
+    "Edema": Phenotype(0.25, {"fluid": 1.0}),
+    "Consolidation": Phenotype(0.12, {"inflammation": 1.0}),
+    "Pneumonia": Phenotype(0.08, {"inflammation": 0.9, "copd": 0.2}),
+    "Atelectasis": Phenotype(0.16, {"bmi": 0.6, "fluid": 0.3}),
+    "Pneumothorax": Phenotype(0.14, {"pneumothorax": 3.0}),
+    "Pleural Effusion": Phenotype(0.36, {"fluid": 0.9, "renal": 0.3}),
+    "Pleural Other": Phenotype(0.05, {"age": 0.3}),
+    "Fracture": Phenotype(0.05, {"age": 0.4, "bmi": -0.2}),
+    "Support Devices": Phenotype(0.40, {"pacemaker": 3.0, "tube": 3.0}),
+}
+
+
+def sample_patients(n: int, seed: int) -> pd.DataFrame:
+    """Draws patients from the causal model.
+
+    Args:
+        n: Number of patients.
+        seed: The same `(n, seed)` gives the same patients.
+
+    Returns:
+        One row a patient: the states of `EQUATIONS` (about N(0, 1)); `sex` ("F", "M"),
+        `age_years` (18-90), `bmi_value` (kg/m2); and what only the picture shows: `rotation`
+        (about N(0, 1), sign = direction), `pacemaker`, `tube`, `pneumothorax`, `ap_view` (bool).
+    """
+    rng = np.random.default_rng([seed, 1])
+    states: dict[str, np.ndarray] = {}
+    for name, equation in EQUATIONS.items():
+        value = equation.noise * rng.standard_normal(n)
+        for parent, weight in equation.parents.items():
+            value = value + weight * states[parent]
+        states[name] = value
+    patients = pd.DataFrame(states).astype(np.float32)
+    patients["sex"] = np.where(rng.random(n) < 0.47, "F", "M")
+    patients["age_years"] = np.clip(np.rint(58 + 16 * states["age"]), 18, 90).astype(int)
+    patients["bmi_value"] = np.round(27.5 * np.exp(0.2 * states["bmi"]), 1)
+    patients["rotation"] = rng.standard_normal(n).astype(np.float32)
+    for fact, share in {"pacemaker": 0.18, "tube": 0.2, "pneumothorax": 0.18}.items():
+        patients[fact] = rng.random(n) < share
+    patients["ap_view"] = rng.random(n) < 0.5
+    return patients
+
+
+def task_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Downstream labels: state + N(0, 0.35) over a fixed threshold, or a fact of the picture.
+
+    Args:
+        patients: Rows of `sample_patients`.
+        seed: Seed of the labels' noise.
+
+    Returns:
+        0/1 (int) columns `PHYSIOLOGY_TASKS` + `ANATOMY_TASKS`, the patients' index.
+    """
+    rng = np.random.default_rng([seed, 2])
+    tasks = {
+        task: _over_threshold(
+            patients, Phenotype(TASK_PREVALENCE, {TASK_STATES[task]: 1.0}), TASK_NOISE, rng
+        )
+        for task in PHYSIOLOGY_TASKS
+    }
+    facts = {
+        "pacemaker": patients["pacemaker"],
+        "tube": patients["tube"],
+        "rotation": patients["rotation"].abs() > ROTATION_THRESHOLD,
+        "pneumothorax": patients["pneumothorax"],
+    }
+    tasks |= {task: facts[task] for task in ANATOMY_TASKS}
+    return pd.DataFrame(tasks, index=patients.index).astype(int)
+
+
+def phenotype_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """MedMod's 25 phenotypes as 0/1 columns (see `PHENOTYPES`)."""
+    rng = np.random.default_rng([seed, 3])
+    columns = {
+        name: _over_threshold(patients, phenotype, NOISE_OF_PHENOTYPES, rng)
+        for name, phenotype in PHENOTYPES.items()
+    }
+    return pd.DataFrame(columns, index=patients.index).astype(int)
+
+
+def chexpert_findings(patients: pd.DataFrame, seed: int, certain: bool = False) -> pd.DataFrame:
+    """CheXpert's 14 findings as a report labeller writes them: 1, 0, -1 (uncertain) or NaN.
+
+    Args:
+        patients: Rows of `sample_patients`.
+        seed: Seed of the reader's noise and wording.
+        certain: True = 0 or 1 only, as in CheXpert's `valid.csv`.
+
+    Returns:
+        Float columns `CHEXPERT_FINDINGS`.
+    """
+    rng = np.random.default_rng([seed, 4])
+    n = len(patients)
+    present = pd.DataFrame(
+        {
+            name: _over_threshold(patients, finding, TASK_NOISE, rng)
+            for name, finding in FINDINGS.items()
+        },
+        index=patients.index,
+    )
+    present.insert(0, "No Finding", ~present.drop(columns="Support Devices").any(axis=1))
+    present = present[list(CHEXPERT_FINDINGS)].astype(float)
+    if certain:
+        return present
+    wording = rng.random((n, len(CHEXPERT_FINDINGS)))
+    absent = np.where(wording < 0.15, 0.0, np.where(wording < 0.18, -1.0, np.nan))
+    found = np.where(wording < 0.12, -1.0, 1.0)
+    findings = present.where(present == 0, found).where(present == 1, absent)
+    findings["No Finding"] = present["No Finding"].replace(0.0, np.nan)
+    return findings
+
+
+def echo_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """CheXchoNet's echocardiogram: wall and cavity in cm, and the labels read off them.
+
+    Returns:
+        `ivsd` (septum), `lvpwd` (posterior wall), `lvidd` (cavity), all cm in diastole; `slvh`,
+        `dlv`, `composite_slvh_dlv` (0/1).
+    """
+    rng = np.random.default_rng([seed, 5])
+    n = len(patients)
+    wall = patients["hypertrophy"].to_numpy() + TASK_NOISE * rng.standard_normal(n)
+    cavity = patients["dilation"].to_numpy() + TASK_NOISE * rng.standard_normal(n)
+    male = (patients["sex"] == "M").to_numpy()
+    slvh, dlv = wall > 1.2, cavity > 1.3
+    return pd.DataFrame(
+        {
+            "ivsd": np.round(1.02 + 0.17 * wall + 0.05 * male, 2),
+            "lvpwd": np.round(0.98 + 0.16 * wall + 0.05 * male, 2),
+            "lvidd": np.round(4.4 + 0.6 * cavity + 0.35 * male, 2),
+            "slvh": slvh.astype(int),
+            "dlv": dlv.astype(int),
+            "composite_slvh_dlv": (slvh | dlv).astype(int),
+        },
+        index=patients.index,
+    )
+
+
+def state_covariance() -> pd.DataFrame:
+    """Covariance of the states that `EQUATIONS` implies: (I - B)^-1 D (I - B)^-T."""
+    weights = pd.DataFrame(0.0, index=STATES, columns=STATES)
+    for name, equation in EQUATIONS.items():
+        for parent, weight in equation.parents.items():
+            weights.loc[name, parent] = weight
+    total = np.linalg.inv(np.eye(len(STATES)) - weights.to_numpy())
+    noise = np.diag([equation.noise**2 for equation in EQUATIONS.values()])
+    return pd.DataFrame(total @ noise @ total.T, index=STATES, columns=STATES)
+
+
+def _over_threshold(
+    patients: pd.DataFrame, label: Phenotype, noise: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Where score + noise passes a threshold fixed by the model, not by these patients."""
+    weights = pd.Series(label.weights)
+    states = weights[weights.index.isin(STATES)]
+    facts = weights.drop(states.index)
+    score = (patients[list(weights.index)].astype(float) * weights).sum(axis=1).to_numpy()
+    covariance = state_covariance().loc[states.index, states.index].to_numpy()
+    spread = np.sqrt(states.to_numpy() @ covariance @ states.to_numpy() + noise**2)
+    if len(facts) and facts.min() >= 3:  # a fact that decides alone: half-way is the threshold
+        threshold = facts.min() / 2
+    else:
+        threshold = spread * norm.ppf(1 - label.prevalence)
+    return score + noise * rng.standard_normal(len(patients)) > threshold

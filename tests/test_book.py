@@ -1,0 +1,112 @@
+"""The book as readers meet it: built without a warning, whole, and quiet on the network."""
+
+import functools
+import http.server
+import re
+import shutil
+import threading
+
+import pytest
+from conftest import PROJECT, pacx
+
+from pacx.book import toc_pages
+
+PAGES = [f"{page}.html" for page in toc_pages(PROJECT)]
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def html(smoke_runs):
+    done = pacx("book", "--profile", "smoke", "--runs", str(smoke_runs))
+    assert done.returncode == 0, done.stderr
+    assert "index.html" in done.stdout
+    return smoke_runs / "smoke" / "html"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_there(html, page):
+    assert (html / page).is_file()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_local_links_and_images_exist(html, page):
+    text = (html / page).read_text(encoding="utf-8")
+    for address in re.findall(r'(?:href|src)="([^"]+)"', text):
+        if re.match(r"(https?|mailto|data|javascript):|#", address):
+            continue
+        target = (html / page).parent / re.split(r"[?#]", address)[0]
+        assert target.exists(), f"{page} links to {address}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_loaded_from_elsewhere(html, page):
+    text = (html / page).read_text(encoding="utf-8")
+    loaded = re.findall(r'<(?:script|img|iframe|source)[^>]+src="(https?:[^"]+)"', text)
+    loaded += re.findall(r'<link[^>]+rel="(?:stylesheet|preload)"[^>]+href="(https?:[^"]+)"', text)
+    assert not loaded
+
+
+def test_pages_are_light(html):
+    sizes = {page: (html / page).stat().st_size for page in PAGES}
+    assert not {page: size for page, size in sizes.items() if size > 6_000_000}
+
+
+@pytest.fixture(scope="session")
+def site(html):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(html))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_in_a_browser(browser, site, page):
+    tab = browser.new_page(viewport={"width": 1440, "height": 900})
+    asked, failed, said = [], [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("requestfailed", lambda request: failed.append(request.url))
+    tab.on("response", lambda r: failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    tab.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(f"{site}/{page}", wait_until="networkidle")
+
+    assert not [url for url in asked if not url.startswith((site, "data:", "blob:"))]
+    assert not failed
+    assert not said
+    broken = "images => images.filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+    assert not tab.eval_on_selector_all("img", broken)
+    if tab.query_selector(".math"):
+        tab.wait_for_selector("mjx-container")
+
+    tab.set_viewport_size({"width": 360, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.close()
+
+
+def test_chapters_open_in_colab(html):
+    text = (html / "notebooks" / "01_cohort.html").read_text(encoding="utf-8")
+    assert re.search(r"colab\.research\.google\.com/github/.+/notebooks/01_cohort\.ipynb", text)
+    assert re.search(r"mybinder\.org/.+01_cohort\.ipynb", text)

@@ -1,0 +1,182 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import wfdb
+from pydicom.data import get_testdata_file
+
+from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
+from pacx.data.ecg import check_limb_leads, filter_ecg, preprocess, read_ecg, reorder, resample
+from pacx.errors import PacxError
+
+REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
+DICOM = get_testdata_file("waveform_ecg.dcm")
+
+
+def tagged(leads=LEADS_MIMIC, n_samples=1000) -> np.ndarray:
+    """A signal (12, T) whose rows tell their lead: amplitude = 1 + place in LEADS_ECGFOUNDER."""
+    wave = np.sin(np.linspace(0, 20 * np.pi, n_samples))
+    return np.stack([(1 + LEADS_ECGFOUNDER.index(lead)) * wave for lead in leads])
+
+
+def write_wfdb(folder, signal, leads, hz=100, units="mV") -> Path:
+    wfdb.wrsamp(
+        "record", fs=hz, units=[units] * len(leads), sig_name=list(leads), p_signal=signal.T,
+        fmt=["16"] * len(leads), write_dir=str(folder),
+    )  # fmt: skip
+    return folder / "record"
+
+
+def test_real_dicom():
+    ecg = read_ecg(DICOM)
+    assert ecg.signal.shape == (12, 10_000)
+    assert ecg.hz == 1000
+    assert ecg.leads == LEADS_ECGFOUNDER
+    assert 0.2 < np.abs(ecg.signal).max() < 5  # mV, not the file's uV
+    check_limb_leads(ecg.signal, ecg.leads, tolerance=0.005)
+    mimic = read_ecg(DICOM, LEADS_MIMIC)
+    np.testing.assert_array_equal(mimic.signal[4], ecg.signal[5])
+    with pytest.raises(PacxError, match="aV"):
+        check_limb_leads(ecg.signal, LEADS_MIMIC)  # the right rows under the wrong names
+
+
+def test_real_wfdb_records():
+    records = sorted((REAL / "ecg").glob("*.hea"))
+    if not records:
+        pytest.skip(f"no real recordings in {REAL} (set PACX_REAL)")
+    for path in records:
+        ecg = read_ecg(path)
+        assert ecg.signal.shape == (12, 5000)
+        assert ecg.hz == 500
+        check_limb_leads(ecg.signal, ecg.leads)
+        clean = preprocess(ecg.signal, ecg.hz)
+        assert clean.std() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["", ".hea", ".dat"])
+def test_wfdb_leads_are_ordered_by_name(tmp_path, suffix):
+    path = write_wfdb(tmp_path, tagged(), LEADS_MIMIC)
+    ecg = read_ecg(f"{path}{suffix}")
+    assert np.abs(ecg.signal).max(axis=1) == pytest.approx(np.arange(1, 13), rel=0.01)
+    assert read_ecg(path, LEADS_MIMIC).leads == LEADS_MIMIC
+
+
+def test_names_are_read_whatever_their_case_and_units_converted(tmp_path):
+    names = [lead.upper() for lead in LEADS_MIMIC]
+    ecg = read_ecg(write_wfdb(tmp_path, 1000 * tagged(), names, units="uV"))
+    assert np.abs(ecg.signal).max(axis=1) == pytest.approx(np.arange(1, 13), rel=0.01)
+
+
+def test_reorder_swaps_only_what_differs():
+    batch = np.stack([tagged(), 2 * tagged()])
+    ordered = reorder(batch, LEADS_MIMIC, LEADS_ECGFOUNDER)
+    np.testing.assert_array_equal(ordered, np.stack([tagged(LEADS_ECGFOUNDER)] * 2) * [[[1]], [[2]]])
+    assert (ordered != batch).any(axis=(0, 2)).nonzero()[0].tolist() == [4, 5]
+
+
+def dicom_copy(path, change) -> Path:
+    dataset = pydicom.dcmread(DICOM)
+    change(dataset)
+    dataset.save_as(path)
+    return path
+
+
+def unname(dataset):
+    channel = dataset.WaveformSequence[0].ChannelDefinitionSequence[3]
+    channel.ChannelSourceSequence[0].CodeMeaning = ""
+
+
+BAD_FILES = {
+    "missing": (lambda f: f / "nowhere", "no ECG at"),
+    "missing_signal": (
+        lambda f: (write_wfdb(f, tagged(), LEADS_MIMIC), (f / "record.dat").unlink())[0],
+        "record.dat is missing",
+    ),
+    "eleven_leads": (lambda f: write_wfdb(f, tagged()[:11], LEADS_MIMIC[:11]), "V6 is missing"),
+    "duplicate": (
+        lambda f: write_wfdb(f, tagged(), ("I", "I", *LEADS_MIMIC[2:])), "I occurs twice",
+    ),
+    "unknown": (lambda f: write_wfdb(f, tagged(), (*LEADS_MIMIC[:11], "V9")), "'V9' is unknown"),
+    "unit": (lambda f: write_wfdb(f, tagged(), LEADS_MIMIC, units="mmHg"), "mmHg"),
+    "zeros": (lambda f: write_wfdb(f, 0 * tagged(), LEADS_MIMIC), "only zeros"),
+    "nan": (lambda f: write_wfdb(f, np.nan * tagged(), LEADS_MIMIC), "only NaN"),
+    "rate": (lambda f: write_wfdb(f, tagged(), LEADS_MIMIC, hz=1), "1 Hz is impossible"),
+    "unnamed_dicom": (lambda f: dicom_copy(f / "x.dcm", unname), "no name"),
+    "no_waveform": (
+        lambda f: dicom_copy(f / "x.dcm", lambda d: d.pop("WaveformSequence")), "no waveform",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files_are_one_clear_error(tmp_path, case):
+    make, message = BAD_FILES[case]
+    path = make(tmp_path)
+    with pytest.raises(PacxError, match=message) as caught:
+        read_ecg(path)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_broken_and_hostile_headers(tmp_path):
+    (tmp_path / "text.hea").write_text("this is not a header\n")
+    with pytest.raises(PacxError, match="not a readable WFDB record"):
+        read_ecg(tmp_path / "text")
+    path = write_wfdb(tmp_path, tagged(), LEADS_MIMIC)
+    header = path.with_suffix(".hea")
+    header.write_text(header.read_text().replace("record.dat", "../record.dat"))
+    with pytest.raises(PacxError, match="not in the record's folder"):
+        read_ecg(path)
+
+
+@pytest.mark.parametrize(
+    ("signal", "hz", "message"),
+    [
+        (np.zeros((12, 5000)), 500, "only zeros"),
+        (np.full((12, 5000), np.nan), 500, "only NaN"),
+        (np.zeros((12, 0)), 500, "empty"),
+        (np.stack([tagged(), 0 * tagged()]), 100, "record 1 holds only zeros"),
+        (tagged()[:, :20], 100, "20 samples"),
+        (tagged(), 0, "impossible"),
+        (tagged(), float("nan"), "impossible"),
+        (tagged(), 1e6, "impossible"),
+    ],
+)
+def test_unusable_signals_are_refused(signal, hz, message):
+    with pytest.raises(PacxError, match=message):
+        preprocess(signal, hz)
+
+
+@pytest.mark.parametrize("hz", [50, 80, 100, 128, 250, 500, 1000])
+def test_every_rate_keeps_the_heartbeat_and_drops_wander(hz):
+    t = np.arange(10 * hz) / hz
+    beat = np.tile(np.sin(2 * np.pi * 8 * t), (12, 1))
+    wander = 3 * np.sin(2 * np.pi * 0.1 * t)
+    clean = filter_ecg(beat + wander, hz)[:, 2 * hz : 8 * hz]
+    assert np.corrcoef(clean[0], beat[0, 2 * hz : 8 * hz])[0, 1] > 0.98
+    if hz > 100:
+        hum = filter_ecg(np.tile(np.sin(2 * np.pi * 50 * t), (12, 1)), hz)[:, 2 * hz : 8 * hz]
+        assert np.abs(hum).max() < 0.05
+
+
+def test_records_are_independent_of_each_other():
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(3, 12, 1000)) * np.array([1, 10, 100])[:, None, None]
+    together = preprocess(batch, 100)
+    for record, clean in zip(batch, together, strict=True):
+        np.testing.assert_allclose(preprocess(record, 100), clean, atol=1e-9)
+    assert preprocess(batch.astype(np.float32), 100).dtype == np.float32
+
+
+def test_resampling_keeps_the_wave_and_its_offset():
+    t = np.arange(5000) / 500
+    signal = np.tile(2 + np.sin(2 * np.pi * 5 * t), (12, 1)).astype(np.float32)
+    low = resample(signal, 500, 100)
+    assert low.shape == (12, 1000)
+    assert low.dtype == np.float32
+    np.testing.assert_allclose(low[:, 20:-20], signal[:, ::5][:, 20:-20], atol=0.01)
+    assert np.abs(low - signal[:, ::5]).max() < 0.2  # no step at the ends
+    assert resample(signal, 500, 500) is signal
+    with pytest.raises(PacxError, match="impossible"):
+        resample(signal, 500, 0)

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from pacx.errors import PacxError
+from pacx.evaluation.probe import draw_subsets, fit_probes
+from pacx.profile import ProbeSettings
+
+SETTINGS = ProbeSettings(epochs=60, batch_size=64, learning_rate=3e-2, weight_decay=0.0)
+
+
+def _cases(n: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6)).astype(np.float32)
+    truth = x @ np.array([[2, 0], [0, -2], [1, 1], [0, 0], [0, 0], [0, 0]])
+    return x, (truth + noise * rng.normal(size=(n, 2)) > 0).astype(np.float32)
+
+
+def test_as_good_as_logistic_regression():
+    train, val, (test_x, test_y) = _cases(600, 1), _cases(200, 2), _cases(500, 3)
+    ours = fit_probes(train, val, test_x, SETTINGS)[0]
+    for c in range(2):
+        sklearn = LogisticRegression().fit(train[0], train[1][:, c]).predict_proba(test_x)[:, 1]
+        scores = roc_auc_score(test_y[:, c], ours[:, c]), roc_auc_score(test_y[:, c], sklearn)
+        assert scores[0] == pytest.approx(scores[1], abs=0.01)
+        assert np.abs(ours[:, c] - sklearn).mean() < 0.05
+
+
+def test_separable_data_are_separated():
+    test_x, test_y = _cases(300, 3, noise=0.0)
+    ours = fit_probes(_cases(600, 1, noise=0.0), _cases(200, 2, noise=0.0), test_x, SETTINGS)[0]
+    assert ((ours > 0.5) == test_y).mean() > 0.97
+
+
+def test_multiclass_probabilities():
+    x, y = _cases(400, 1, noise=0.0)
+    classes = np.eye(4, dtype=np.float32)[(2 * y[:, 0] + y[:, 1]).astype(int)]
+    ours = fit_probes((x, classes), (x, classes), x, SETTINGS, multiclass=True)[0]
+    assert ours.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert (ours.argmax(axis=1) == classes.argmax(axis=1)).mean() > 0.95
+
+
+def test_heads_are_independent():
+    train, val, (test_x, _) = _cases(300, 1), _cases(100, 2), _cases(100, 3)
+    subsets = draw_subsets(train[1], 0.4, 3, seed=0)
+    together = fit_probes(train, val, test_x, SETTINGS, subsets=subsets)
+    for k in range(3):
+        alone = fit_probes(train, val, test_x, SETTINGS, subsets=subsets[[k]])
+        np.testing.assert_allclose(alone[0], together[k], atol=1e-4)
+
+
+def test_unknown_labels_carry_no_loss():
+    (x, y), val, (test_x, _) = _cases(300, 1), _cases(100, 2), _cases(100, 3)
+    unknown = np.random.default_rng(4).random(300) < 0.5
+    partly = y.copy()
+    partly[unknown, 0] = np.nan
+    ours = fit_probes((x, partly), val, test_x, SETTINGS)[0]
+    assert np.isfinite(ours).all()
+    # What the unknown labels might be cannot matter: the other label's probe is nearly the same.
+    full = fit_probes((x, y), val, test_x, SETTINGS)[0]
+    assert np.abs(ours[:, 1] - full[:, 1]).mean() < 0.05
+    nothing = np.full_like(y, np.nan)
+    assert fit_probes((x, nothing), val, test_x, SETTINGS)[0] == pytest.approx(0.5)
+
+
+def test_the_best_epoch_is_kept():
+    """With a learning rate that ruins the probe, more epochs must not hurt the kept one."""
+    train, val, (test_x, test_y) = _cases(600, 1), _cases(200, 2), _cases(500, 3)
+    wild = SETTINGS.model_copy(update={"learning_rate": 50.0, "epochs": 30})
+    once = wild.model_copy(update={"epochs": 1})
+    scores = [
+        roc_auc_score(test_y, fit_probes(train, val, test_x, s)[0], average="macro")
+        for s in (once, wild)
+    ]
+    assert scores[1] >= scores[0] - 0.02
+
+
+def test_draws_keep_every_class():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((500, 4)) < [0.02, 0.5, 0.97, 0.1]).astype(np.float32)
+    subsets = draw_subsets(labels, 0.02, 20, seed=3)
+    assert subsets.shape == (20, 10)
+    for rows in subsets:
+        assert len(set(rows)) == 10
+        assert (labels[rows] == 1).any(axis=0).all()
+        assert (labels[rows] == 0).any(axis=0).all()
+    assert (draw_subsets(labels, 0.02, 20, seed=3) == subsets).all()
+    assert (draw_subsets(labels, 0.02, 20, seed=4) != subsets).any()
+    assert len({tuple(sorted(rows)) for rows in subsets}) == 20
+
+
+def test_a_share_too_small_is_refused():
+    labels = np.eye(25, dtype=np.float32).repeat(10, axis=0)
+    with pytest.raises(PacxError, match="label_efficiency.fractions"):
+        draw_subsets(labels, 0.01, 1, seed=0)

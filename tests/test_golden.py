@@ -1,0 +1,706 @@
+"""Side by side with the public reference code: formula inputs in, its recorded outputs expected.
+
+The files come from `tests/golden/` or from the folder in the environment variable PACX_GOLDEN.
+"""
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from golden_formula import (
+    FOLDER,
+    assert_close,
+    assert_stats,
+    axes,
+    evaluate,
+    formula_weights,
+    read_golden_files,
+    tolerance,
+)
+
+from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
+from pacx.data.ecg import filter_ecg, preprocess, reorder
+from pacx.evaluation.alignment import ridge_alignment
+from pacx.evaluation.attention import (
+    _cls_row,
+    attention_maps,
+    attention_rollout,
+    to_unit_range,
+    upsample,
+)
+from pacx.models.distillation import DistillationHeads, DistillationLoss, Projections
+from pacx.models.ecg_founder import Net1D
+from pacx.models.encoder import (
+    add_lora,
+    build_encoder,
+    encode,
+    merge_lora,
+    trainable_parameters,
+)
+from pacx.models.lab_autoencoder import LabAutoencoder, masked_mse
+from pacx.models.mae import MaskedAutoencoder
+from pacx.models.segmenter import Segmenter, dice_and_iou, segmentation_loss
+
+ITEMS = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G10")
+FILES = read_golden_files()
+
+
+def our_name(name: str) -> str:
+    """The one place that maps the reference's names to ours.
+
+    Net1D, lab autoencoder, segmentation decoder, LoRA encoder and heads have the same names. Ours
+    keeps the MAE's encoder in a module of its own; the loss's terms are called by what they do.
+    """
+    terms = {
+        "clip_cxr_ecg": "contrastive_ecg",
+        "clip_cxr_labs": "contrastive_labs",
+        "clip_total": "contrastive",
+        "reg_ecg": "regression_ecg",
+        "reg_labs": "regression_labs",
+        "reg_total": "regression",
+    }
+    return terms.get(name, name.removeprefix("loss_module."))
+
+
+def our_mae_name(name: str) -> str:
+    return name if name.startswith(("decoder_", "mask_token")) else f"encoder.{name}"
+
+
+@pytest.fixture(scope="module")
+def golden(request):
+    """The file of an item; a missing one skips."""
+    for item, content in FILES:
+        if item == request.param:
+            return content
+    pytest.skip(f"no file of item {request.param} in {FOLDER}")
+
+
+def item(name: str):
+    return pytest.mark.parametrize("golden", [name], indirect=True)
+
+
+def test_every_file_is_known():
+    assert FILES, f"no g*.json in {FOLDER}"
+    unknown = sorted({name for name, _ in FILES} - set(ITEMS))
+    assert not unknown, f"{FOLDER} holds items that no test here checks: {', '.join(unknown)}"
+
+
+def load_formula(module: torch.nn.Module, golden: dict, rename=our_name) -> torch.nn.Module:
+    """Fill a module with the file's weights (float32) and go on in float64, in evaluation mode."""
+    expected = {rename(name): tuple(shape) for name, shape, *_ in golden["state"]}
+    assert {name: tuple(t.shape) for name, t in module.state_dict().items()} == expected
+    weights = {rename(name): w for name, w in formula_weights(golden).items()}
+    left_out = set(module.load_state_dict(weights, strict=False).missing_keys)
+    assert left_out == set(expected) - set(weights)
+    return module.double().eval()
+
+
+def image_input(golden: dict, n_images: int, size: int) -> torch.Tensor:
+    n, c, i, j = axes(n_images, 3, size, size)
+    text = re.sub(r", \([\d,]+\),", ",", golden["input"])  # the shape, where a file states it
+    images = evaluate(golden, text, n=n, c=c, i=i, j=j)
+    return torch.from_numpy(images.astype(np.float32)).double()
+
+
+def encoder_shape(golden: dict, prefix: str = "", heads: int | None = None) -> dict[str, int]:
+    """Arguments of `build_encoder`, from the shapes in 'state' and the heads in 'model'."""
+    shapes = {name.removeprefix(prefix): shape for name, shape, *_ in golden["state"]}
+    patch = shapes["patch_embed.proj.weight"][-1]
+    grid = math.isqrt(shapes["pos_embed"][1] - 1)
+    blocks = {name.split(".")[1] for name in shapes if name.startswith("blocks.")}
+    return {
+        "image_size": grid * patch,
+        "patch_size": patch,
+        "width": shapes["cls_token"][-1],
+        "depth": len(blocks),
+        "heads": heads or int(re.search(r"num_heads=(\d+)", golden["model"])[1]),
+    }
+
+
+# ------------------------------------------------------------------------------------- ECG teacher
+@item("G1")
+@torch.inference_mode()
+def test_ecg_founder(golden):
+    config = dict(golden["config"])
+    assert config.pop("use_do") is False  # dropout is off in the published configuration
+    net = Net1D(**config)
+    assert len(net.state_dict()) == golden["n_state"]
+    assert sum(p.numel() for p in net.parameters()) == golden["n_params"]
+    load_formula(net, golden)
+
+    sizes = [int(n) for n in re.findall(r"\b[blt]<(\d+)", golden["input"])]
+    b, l, t = axes(*sizes)  # noqa: E741 - the file's own letters
+    text = re.sub(r", *b<.*", "", golden["input"])
+    signal = torch.from_numpy(evaluate(golden, text, b=b, l=l, t=t).astype(np.float32))
+
+    stages = []
+    taps = [s.register_forward_hook(lambda *a: stages.append(a[2])) for s in net.stage_list]
+    features = net.features(signal.double())
+    for tap in taps:
+        tap.remove()
+    logits = net.dense(features)
+
+    expected = golden["expected"]
+    limits = tolerance(golden["tolerance"]["features"])
+    assert_close(features, expected["features"], limits)
+    for row, stats in zip(features, expected["features_stats"], strict=True):
+        assert_stats(row, stats, limits)
+    for wanted in expected["stage_outputs"]:
+        found = stages[wanted["stage"]].transpose(1, 2)  # channels come last inside the network
+        assert list(found.shape) == wanted["shape"]
+        assert_stats(found, wanted, limits, f"stage {wanted['stage']}")
+        assert_close(found[0, 0, :4], wanted["first4"], limits)
+    limits = tolerance(golden["tolerance"]["logits"])
+    assert_close(logits[:, :10], expected["logits_first10"], limits)
+    for row, stats in zip(logits, expected["logits_stats"], strict=True):
+        assert_stats(row, stats, limits)
+
+    # The batch-norm tensors of the checkpoint must not matter, and would if they were used.
+    state = net.state_dict()
+    for name in golden["unused_in_forward"]["names"]:
+        state[name].copy_(torch.full_like(state[name], 7))
+    assert torch.equal(net.features(signal.double()), features)
+    single = net.float().features(signal)
+    assert_close(single, expected["features"], tolerance(golden["tolerance"]["features"]))
+
+
+# --------------------------------------------------------------------------------- ECG preprocessing
+@item("G2")
+def test_ecg_preprocessing(golden):
+    hz = golden["fs"]
+    mimic = raw_ecg(golden, hz)
+    order = golden["lead_reorder"]
+    assert (order["mimic"], order["ecgfounder"]) == ([*LEADS_MIMIC], [*LEADS_ECGFOUNDER])
+    signal = reorder(mimic, LEADS_MIMIC, LEADS_ECGFOUNDER)
+    np.testing.assert_array_equal(signal, mimic[order["index_into_mimic"]])
+
+    texts = golden["tolerance"].split("float32 PaCX path")
+    limits, limits32 = tolerance(texts[0]), tolerance(texts[1])
+    expected = golden["expected_float64"]
+    at = expected["indices"]
+    rows = dict(zip(expected["zscored"], expected["leads_in_ecgfounder_order"], strict=True))
+    filtered, z = filter_ecg(signal, hz), preprocess(signal, hz)
+    assert z.dtype == np.float64
+    for lead, row in rows.items():
+        assert LEADS_ECGFOUNDER[row] == lead
+        assert_close(filtered[row, at], expected["filtered_before_zscore"][lead], limits, lead)
+        assert_close(z[row, at], expected["zscored"][lead], limits, lead)
+    assert_close(filtered.mean(), expected["filtered_mean"], limits)
+    assert_close(filtered.std(), expected["filtered_std"], limits)
+    assert_close(z.std(axis=1), expected["zscored_std_per_lead"], limits)
+    assert_close(z.mean(axis=1), expected["zscored_mean_per_lead"], limits)
+    assert_close(np.linalg.norm(z), expected["zscored_l2"], {"atol": 0, "rtol": 1e-6})
+
+    # As Symile-MIMIC stores it: scaled to [-1, 1] over the whole record, float32.
+    scaled = 2 * (signal - signal.min()) / (signal.max() - signal.min()) - 1
+    z32 = preprocess(scaled.astype(np.float32), hz)
+    assert z32.dtype == np.float32
+    expected32 = golden["expected_pacx_float32"]
+    for lead, row in rows.items():
+        assert_close(z32[row, at], expected32["zscored"][lead], limits32, lead)
+    assert_close(z32.std(axis=1), expected32["std_per_lead"], limits32)
+
+    case = golden["nan_case"]
+    lead, first, last = re.search(
+        r"lead index (\d+) .*samples (\d+)\.\.(\d+)", case["description"]
+    ).groups()
+    broken = mimic.copy()
+    broken[int(lead), int(first) : int(last) + 1] = np.nan
+    z = preprocess(reorder(broken, LEADS_MIMIC, LEADS_ECGFOUNDER), hz)
+    assert_close(z[LEADS_ECGFOUNDER.index("III"), at], case["zscored_III"], limits)
+
+    wrong = golden["wrong_variant_without_reorder"]["aVL"]
+    z = preprocess(mimic, hz)
+    assert_close(z[rows["aVL"], at], wrong, limits)
+    assert np.abs(np.subtract(wrong, expected["zscored"]["aVL"])).max() > 0.01
+
+
+def raw_ecg(golden: dict, hz: int) -> np.ndarray:
+    """The file's made-up recording (12, T), mV: slow part, sum over beats, noise."""
+    text = golden["input"]
+    l, t = axes(12, int(re.search(r"t=0\.\.(\d+)", text)[1]) + 1)  # noqa: E741
+    where = {"l": l, "t": t, "s": t / hz}
+    slow = re.search(r"ph constant: (.*?)\+ sum over beats", text)[1]
+    last, time, beat, noise = re.search(
+        r"k=0\.\.(\d+) at time c=([^:]*): (.*?)\+ ([\d.]+\*U\(.*?\))", text
+    ).groups()
+    signal = evaluate(golden, slow, **where) + evaluate(golden, noise, **where)
+    for k in range(int(last) + 1):
+        c = evaluate(golden, time, k=k)
+        signal = signal + evaluate(golden, beat, c=c, **where)
+    return signal
+
+
+# ------------------------------------------------------------------------------- masked autoencoder
+@pytest.fixture(scope="module")
+def mae(golden):
+    """The reference's ViT-B/16 with its 512 x 8 decoder, formula images and noise, float64."""
+    shapes = {name: shape for name, shape, *_ in golden["state"]}
+    decoder_width = shapes["mask_token"][-1]
+    # Heads leave no trace in shapes: 64 channels a head in ViT-B, 32 in the public decoder.
+    shape = encoder_shape(golden, heads=shapes["cls_token"][-1] // 64)
+    depth = len({name.split(".")[1] for name in shapes if name.startswith("decoder_blocks.")})
+    model = MaskedAutoencoder(build_encoder(**shape), decoder_width, depth, decoder_width // 32)
+    load_formula(model, golden, our_mae_name)
+    n, patches = (int(x) for x in re.search(r"shape \((\d+),(\d+)\)", golden["noise"]).groups())
+    i, j = axes(n, patches)
+    noise = evaluate(golden, golden["noise"].replace(" as float32", ", float32"), n=i, l=j)
+    return model, image_input(golden, n, shape["image_size"]), torch.from_numpy(
+        noise.astype(np.float32)
+    )
+
+
+@item("G3")
+def test_mae_state(golden, mae):
+    model, *_ = mae
+    assert len(model.state_dict()) == golden["n_state"]
+    assert trainable_parameters(model) == golden["n_params_trainable"]
+    assert sum(p.numel() for p in model.parameters()) == golden["n_params_total"]
+    frozen = {our_mae_name(name) for name, _, kind in golden["state"] if "=False" in kind}
+    assert {n for n, p in model.named_parameters() if not p.requires_grad} == frozen
+
+    limits = {"atol": 1e-7, "rtol": 1e-6}
+    check, table = golden["pos_embed_check"], model.encoder.pos_embed[0]
+    for key, value in check.items():
+        if match := re.fullmatch(r"pos_embed_row(\d+)(_cols)?", key):
+            row = table[int(match[1])]
+            columns = [int(c) for c in value] if match[2] else range(len(value))
+            wanted = list(value.values()) if match[2] else value
+            assert_close(row[list(columns)], wanted, limits, key)
+    assert_close(table.norm(), check["l2"], limits)
+    assert_close(model.decoder_pos_embed.norm(), check["decoder_l2"], limits)
+    assert not table[0].any()
+
+
+@item("G3")
+@torch.inference_mode()
+def test_mae_forward(golden, mae):
+    model, images, noise = mae
+    limits = {name: tolerance(t) for name, t in golden["tolerance"].items() if t != "exact"}
+    expected = golden["expected"]
+    out = model(images, golden["mask_ratio"], noise)
+
+    keep = golden["len_keep"]
+    assert out.latent.shape[1] == 1 + keep
+    kept_in_order = out.ids_restore.argsort(dim=1)[:, :keep]
+    assert kept_in_order.tolist() == expected["kept_indices_in_order"]
+    assert out.mask.sum(dim=1).tolist() == expected["mask_sum"]
+    kept = [(row == 0).nonzero().ravel().tolist() for row in out.mask]
+    assert kept == expected["mask_kept_positions"]
+    assert out.ids_restore[:, :10].tolist() == expected["ids_restore_first10"]
+
+    for name, values in (("latent", out.latent), ("pred", out.prediction)):
+        wanted = expected[name]
+        assert list(values.shape) == wanted["shape"]
+        assert_stats(values, wanted["stats"], limits[name], name)
+        for key, numbers in wanted.items():
+            if match := re.fullmatch(r"(cls|token|patch)(\d*)", key):
+                row = values[:, int(match[2] or 0)][:, wanted["dims"]]
+                assert_close(row, numbers, limits[name], key)
+
+    assert_close(out.loss, expected["loss_norm_pix_false"], limits["loss"])
+    model.norm_pix_loss = True
+    loss = model(images, golden["mask_ratio"], noise).loss
+    model.norm_pix_loss = False
+    assert_close(loss, expected["loss_norm_pix_true"], limits["loss"])
+
+    other = golden["mask_ratio_0_75"]
+    out = model(images, 0.75, noise)
+    assert out.latent.shape[1] == 1 + other["len_keep"]
+    assert_close(out.loss, other["loss"], limits["loss"])
+
+
+@item("G3")
+@torch.inference_mode()
+def test_mae_patches_and_whole_images(golden, mae):
+    model, images, _ = mae
+    limits = tolerance(golden["tolerance"]["latent"])
+    expected = golden["expected"]
+    for key, values in expected.items():
+        if match := re.fullmatch(r"patchify_patch(\d+)_dims", key):
+            patch = model.patchify(images)[0, int(match[1])]
+            assert_close(patch[[int(d) for d in values]], list(values.values()), limits)
+    assert torch.equal(model.unpatchify(model.patchify(images)), images)
+
+    wanted = expected["encode_cls_no_mask"]
+    cls, patches = encode(model.encoder, images)
+    assert patches.shape[1] == model.encoder.patch_embed.num_patches
+    assert_stats(cls, wanted["stats"], limits)
+    assert_close(cls[:, wanted["dims"]], wanted["values"], limits)
+    assert_close(cls[0, :64], wanted["first64_image0"], limits)
+
+
+@item("G3")
+@torch.inference_mode()
+def test_mae_layer_norm_eps(golden, mae):
+    model, *_ = mae
+    probe = golden["layernorm_eps_probe"]
+    limits = tolerance(golden["tolerance"]["eps_probe"])
+    for name, expected in probe["eps_1e_6"].items():
+        norm = model.get_submodule(our_mae_name(name))
+        j = np.arange(norm.normalized_shape[0])
+        text = re.search(r"float32\((.*?)\), j<", probe["input"])[1]
+        x = torch.from_numpy(evaluate(golden, text, j=j).astype(np.float32)).double()
+        assert_close(norm(x[None, None])[0, 0, probe["dims"]], expected, limits, name)
+    wrong = np.array(probe["wrong_norm_with_eps_1e_5_first4"])
+    assert np.abs(wrong - probe["eps_1e_6"]["norm"][:4]).max() > 10 * limits["atol"]
+
+
+# ----------------------------------------------------------------------------------------- distillation
+def distillation_inputs(golden: dict) -> dict[str, torch.Tensor]:
+    """The file's embeddings, rounded to float32, in float64."""
+    values = {}
+    for name, text in golden["inputs"].items():
+        if isinstance(text, str) and "U(" in text:
+            exact = evaluate(golden, text.replace("(float32)", ""), **values)
+            values[name] = exact.astype(np.float32).astype(np.float64)
+            if name == "base":
+                values["b"] = exact  # the file rounds what is built from the base, not the base
+    return {name: torch.from_numpy(v) for name, v in values.items()}
+
+
+def distillation_terms(
+    golden: dict,
+    x: dict[str, torch.Tensor],
+    modalities=("ecg", "labs"),
+    temperature: float | None = None,
+    label_smoothing: float | None = None,
+    rows: slice = slice(None),
+) -> tuple[dict[str, torch.Tensor], DistillationLoss]:
+    settings = golden["settings"]
+    temperature = settings["temperature"] if temperature is None else temperature
+    smoothing = settings["label_smoothing"] if label_smoothing is None else label_smoothing
+    loss = DistillationLoss(
+        settings["clip_weight"], settings["regression_weight"], temperature, smoothing, modalities
+    ).double()
+    loss.logit_scale.data.fill_(math.log(1 / temperature))  # float64 all the way
+    projections = Projections(
+        x["cxr_shared"][rows],
+        {m: x[f"{m}_shared"][rows] for m in modalities},
+        {m: x[f"{m}_pred"][rows] for m in modalities},
+    )
+    return loss(projections, {m: x[f"{m}_target"][rows] for m in modalities}), loss
+
+
+def distillation_limits(golden: dict) -> dict[str, float]:
+    relative = re.search(r"([\d.e-]+) in float64", golden["tolerance"])[1]
+    return {"rtol": float(relative), "atol": 1e-10}  # the files print ten digits
+
+
+def assert_terms(terms: dict, expected: dict, limits: dict) -> None:
+    assert set(terms) == {our_name(name) for name in expected}
+    for name, value in expected.items():
+        assert_close(terms[our_name(name)], value, limits, name)
+
+
+VARIANTS = {"both": ("ecg", "labs"), "ecg_only": ("ecg",), "labs_only": ("labs",)}
+
+
+@item("G4")
+def test_distillation_loss(golden):
+    x, limits, expected = distillation_inputs(golden), distillation_limits(golden), golden["expected"]
+    for variant, modalities in VARIANTS.items():
+        assert_terms(distillation_terms(golden, x, modalities)[0], expected[variant], limits)
+    for key, value in expected.items():
+        if match := re.match(r"label_smoothing_([\d.]+)_total", key):
+            terms, _ = distillation_terms(golden, x, label_smoothing=float(match[1]))
+        elif match := re.match(r"temperature_([\d.]+)_clamped_at_([\d.]+)", key):
+            terms, _ = distillation_terms(golden, x, temperature=float(match[1]))
+            assert float(terms["logit_scale"]) == float(match[2])
+        else:
+            continue
+        assert_close(terms["total"], value, limits, key)
+
+
+@item("G4")
+def test_distillation_gradients(golden):
+    x, expected = distillation_inputs(golden), golden["expected"]["grad_both"]
+    for name in ("cxr", "ecg", "labs"):
+        x[f"{name}_shared"].requires_grad_(True)
+    terms, loss = distillation_terms(golden, x)
+    terms["total"].backward()
+    limits = {"atol": 1e-11, "rtol": 2e-8}  # nine digits are printed
+    for key, value in expected.items():
+        if key == "logit_scale":
+            assert_close(loss.logit_scale.grad, value, limits, key)
+        elif match := re.fullmatch(r"(\w+)_first4_row0", key):
+            assert_close(x[f"{match[1]}_shared"].grad[0, :4], value, limits, key)
+        elif match := re.fullmatch(r"(\w+)_l2", key):
+            assert_close(x[f"{match[1]}_shared"].grad.norm(), value, limits, key)
+
+
+def distill_in_rank(rank: int, world: int, folder: str, golden: dict) -> None:
+    """One process of `test_distillation_two_processes`."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
+    )
+    x = distillation_inputs(golden)
+    local = golden["inputs"]["B"] // world
+    rows = slice(rank * local, (rank + 1) * local)
+    result = {}
+    for variant in ("both", "ecg_only"):
+        t = torch.ones(x["cxr_shared"].shape[1], dtype=torch.float64, requires_grad=True)
+        terms, _ = distillation_terms(
+            golden, x | {"cxr_shared": x["cxr_shared"] * t}, VARIANTS[variant], rows=rows
+        )
+        terms["total"].backward()
+        dist.all_reduce(t.grad)  # what DDP does, with the division below
+        result[variant] = {name: float(v) for name, v in terms.items()}
+        result[f"{variant}_gradient"] = t.grad / world
+    torch.save(result, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@item("G4")
+def test_distillation_two_processes(golden, tmp_path):
+    expected, limits = golden["two_process"], distillation_limits(golden)
+    world = len([key for key in expected if re.fullmatch(r"rank\d+", key)])
+    mp.spawn(distill_in_rank, (world, str(tmp_path), golden), nprocs=world)
+    ranks = [torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in range(world)]
+    for r, result in enumerate(ranks):
+        assert_terms(result["both"], expected[f"rank{r}"], limits)
+        assert_terms(result["ecg_only"], expected[f"ecg_only_rank{r}"], limits)
+        gradient = result["both_gradient"]
+        limits_gradient = {"atol": 1e-11, "rtol": 2e-8}
+        assert_close(gradient.norm(), expected["grad_wrt_t"]["l2"], limits_gradient)
+        assert_close(gradient[:4], expected["grad_wrt_t"]["first4"], limits_gradient)
+    mean = np.mean([result["both"]["total"] for result in ranks])
+    assert_close(mean, golden["expected"]["both"]["total"], limits)
+
+    # With the negatives of its own process only, a rank would find another, lower loss.
+    x, local = distillation_inputs(golden), golden["inputs"]["B"] // world
+    for r, result in enumerate(ranks):
+        rows = slice(r * local, (r + 1) * local)
+        wrong = distillation_terms(golden, x, rows=rows)[0]["contrastive"]
+        assert_close(wrong, expected["wrong_local_negatives_clip_total"][f"rank{r}"], limits)
+        assert result["both"]["contrastive"] > wrong.item() + 0.01
+
+
+# ------------------------------------------------------------------------------------------- alignment
+@item("G5")
+def test_alignment(golden):
+    inputs, expected = golden["inputs"], golden["expected"]
+    last_train, last = (int(n) for n in re.findall(r"\.\.(\d+)", inputs["X"])[:2])
+    w, noise = evaluate(golden, inputs["W"]), evaluate(golden, inputs["N"])
+    n, d = axes(last + 1, len(w))
+    x = evaluate(golden, inputs["X"].split(": ")[1], n=n, d=d)
+    y = evaluate(golden, inputs["Y"], X=x, W=w, N=noise).astype(np.float32)
+    x = x.astype(np.float32)
+    train, test = slice(last_train + 1), slice(last_train + 1, None)
+    alpha = float(re.search(r"alpha=([\d.]+)", " ".join(golden["method"]))[1])
+    ks = tuple(int(k) for k in expected["recall"])
+    found = ridge_alignment(x[train], y[train], x[test], y[test], alpha, ks)
+
+    limits = tolerance(golden["tolerance"])
+    for ours, theirs in (
+        ("r2", "r2"),
+        ("cosine_raw", "cosine_raw"),
+        ("cosine_centred", "cosine_centred"),
+        ("random_raw", "random_pair_raw"),
+        ("random_centred", "random_pair_centred"),
+    ):
+        assert_close(getattr(found, ours), expected[theirs], limits, ours)
+    assert {str(k): v for k, v in found.recall.items()} == expected["recall"]
+    assert found.ranks.tolist() == expected["rank_of_own_target"]
+    assert_close(found.prediction[:2, :6], expected["y_pred_rows0_1_first6"], limits)
+    norm = {"atol": limits["atol"], "rtol": 1e-6}
+    assert_close(np.linalg.norm(found.prediction), expected["y_pred_l2"], norm)
+
+
+# --------------------------------------------------------------------------------------- attention rollout
+@item("G6")
+@torch.inference_mode()
+def test_attention_rollout(golden):
+    limits = {"atol": float(re.search(r"([\d.e-]+) \(float64\)", golden["tolerance"])[1]), "rtol": 0}
+    encoder = load_formula(build_encoder(**encoder_shape(golden)), golden)
+    check = golden["attention_check"]
+    images = image_input(golden, len(check["features_first8"]), encoder.patch_embed.img_size[0])
+    maps = attention_maps(encoder, images)
+    assert_close(maps[0, 0, :, 0, :5], check["block0_head_cls_row_first5"], limits)
+    assert_close(encoder(images)[:, :8], check["features_first8"], limits)
+
+    for key, expected in golden["expected"].items():
+        fusion, start = re.fullmatch(r"head_fusion=(\w+),start_layer=(\d+)", key).groups()
+        rollout = attention_rollout(maps, fusion, int(start))
+        (grid,) = (v for k, v in expected.items() if k.startswith("cls_to_patch"))
+        assert_close(rollout, grid, limits, key)
+        whole_row = _cls_row(maps[:, int(start) :], fusion).sum(dim=1)
+        assert_close(whole_row, expected["row_sum_of_joint_cls"], limits, key)
+
+        ((name, before),) = ((k, v) for k, v in expected.items() if k.startswith("upsampled"))
+        size = tuple(int(n) for n in re.search(r"(\d+)x(\d+)", name).groups())
+        large = upsample(rollout, size)
+        rows, columns = zip(*before["px"], strict=True)
+        assert_stats(large, before["stats"], limits, key)
+        assert_close(large[:, rows, columns], before["values"], limits, key)
+
+        after, unit = expected["after_minmax"], to_unit_range(large)
+        assert_close(unit.mean(dim=(1, 2)), after["mean"], limits, key)
+        assert_close(unit[:, rows, columns], after["values"], limits, key)
+        assert_close(
+            torch.stack([unit.amin((1, 2)), unit.amax((1, 2))], 1), after["minmax"], limits, key
+        )
+        peaks = [unit[i, r, c] for i, (r, c) in enumerate(after["argmax"])]
+        assert_close(torch.stack(peaks), unit.amax((1, 2)), limits, key)
+
+
+# ---------------------------------------------------------------------------------- lab autoencoder
+@item("G7")
+@torch.inference_mode()
+def test_lab_autoencoder(golden):
+    shapes = {name: shape for name, shape in golden["state"]}
+    width, hidden = shapes["encoder.3.weight"]
+    model = LabAutoencoder(shapes["decoder.2.weight"][0], hidden, width)
+    assert sum(p.numel() for p in model.parameters()) == golden["n_params"]
+    load_formula(model, golden)
+
+    inputs = golden["inputs"]
+    p = evaluate(golden, inputs["x"])
+    observed = evaluate(golden, inputs["mask"].split(", then")[0]).astype(int)
+    for row, value in re.findall(r"row (\d+) all ([01])", inputs["mask"]):
+        observed[int(row)] = int(value)
+    mean = evaluate(golden, re.sub(r" \(\d+\)$", "", inputs["means"]), size=model.n_labs)
+    raw = evaluate(golden, inputs["raw"].split(" (")[0], m=observed, p=p, mu=mean)
+    draw, shown = inputs["drop"].split(" and ")
+    dropped = evaluate(golden, draw) & evaluate(golden, shown, m=observed)
+    assert observed.sum(axis=1).tolist() == golden["mask_row_sums"]
+    assert dropped.sum(axis=1).tolist() == golden["drop_row_sums"]
+
+    raw, observed, kept, dropped = (
+        torch.from_numpy(np.asarray(a, np.float32)).double()
+        for a in (raw, observed, observed * ~dropped, dropped)
+    )
+    limits = tolerance(golden["tolerance"])
+
+    def check(latent, prediction, expected):
+        assert_close(latent[:, :8], expected["latent_first8"], limits)
+        assert_close(latent.norm(dim=1), expected["latent_l2"], limits)
+        assert_close(prediction[:, :6], expected["recon_first6"], limits)
+        assert_close(prediction.mean(dim=1), expected["recon_mean"], limits)
+
+    expected = golden["expected"]
+    prediction, latent = model(raw, observed)  # ours multiplies by `observed` itself
+    check(latent, prediction, expected["zeroed"])
+    assert_close(masked_mse(prediction, raw, observed), expected["zeroed"]["masked_mse"], limits)
+    assert torch.equal(latent, model.embed(raw * observed, observed))
+
+    case = expected["training_corrupted"]
+    prediction, corrupted = model(raw, kept)
+    check(corrupted, prediction, case)
+    assert_close(masked_mse(prediction, raw, observed), case["masked_mse"], limits)
+    assert_close(masked_mse(prediction, raw, dropped), case["mse_on_dropped_only"], limits)
+
+    # The public extraction feeds the training mean where nothing was measured: another embedding.
+    case = expected["inference_raw_meanimputed"]
+    unmasked = model.encoder(torch.cat([raw, observed], dim=1))
+    prediction = model.decoder(unmasked)
+    check(unmasked, prediction, case)
+    assert_close(masked_mse(prediction, raw, observed), case["masked_mse_to_raw"], limits)
+    gap = (unmasked - latent).norm(dim=1)
+    assert_close(gap, golden["latent_gap_inference_vs_zeroed_l2"], limits)
+
+
+# --------------------------------------------------------------------------------------- segmentation
+@item("G8")
+@torch.inference_mode()
+def test_segmentation(golden):
+    tokens = evaluate(golden, golden["input"])
+    grid = golden["layers"][0][1][-1]
+    size = golden["expected"]["shape"][-1]
+    model = load_formula(Segmenter(tokens.shape[-1], size // grid), golden)
+    seen = []
+    taps = [m.register_forward_hook(lambda *a: seen.append(a[2].clone())) for m in model.decoder]
+    logits = model(torch.from_numpy(tokens.astype(np.float32)).double())
+    for tap in taps:
+        tap.remove()
+
+    limits, expected = tolerance(golden["tolerance"]), golden["expected"]
+    for layer, found, (kind, shape, stats) in zip(
+        model.decoder, seen, golden["layers"], strict=True
+    ):
+        assert (type(layer).__name__, list(found.shape)) == (kind, shape)
+        assert_stats(found, stats, limits, kind)
+    assert list(logits.shape) == expected["shape"]
+    assert_stats(logits, expected["stats"], limits)
+    image = logits[0, 0]
+    assert_close(image[:2, :2], expected["corner_2x2"], limits)
+    for key, value in expected.items():
+        if match := re.fullmatch(r"row(\d+)_cols", key):
+            row = image[int(match[1]), [int(c) for c in value]]
+            assert_close(row, list(value.values()), limits, key)
+        elif match := re.fullmatch(r"block_means_row(\d+)", key):
+            block = size // len(value)
+            band = image[int(match[1]) * block : (int(match[1]) + 1) * block]
+            assert_close(band.reshape(block, -1, block).mean(dim=(0, 2)), value, limits, key)
+    assert_close((image > 0).double().mean(), expected["positive_fraction"], limits)
+
+    wanted = golden["loss_and_metrics"]
+    row, column, radius2 = re.search(
+        r"\(i-(\d+)\)\^2\+\(j-(\d+)\)\^2<(\d+)", wanted["mask"]
+    ).groups()
+    i, j = axes(size, size)
+    mask = torch.from_numpy((i - int(row)) ** 2 + (j - int(column)) ** 2 < int(radius2))[None, None]
+    loss, (dice, iou) = segmentation_loss(logits, mask), dice_and_iou(logits, mask)
+    for found, name in (
+        (loss.total, "loss"),
+        (loss.bce, "bce"),
+        (loss.dice, "dice_loss"),
+        (dice, "dice_score"),
+        (iou, "iou"),
+    ):
+        assert_close(found, wanted[name], limits, name)
+
+
+# -------------------------------------------------------------------------------------------------- LoRA
+@item("G10")
+@torch.inference_mode()
+def test_lora_outputs_and_merge(golden):
+    rank, alpha = (int(n) for n in re.search(r"r=(\d+) alpha=(\d+)", golden["model"]).groups())
+    shape = encoder_shape(golden, prefix="base_model.model.")
+    model = load_formula(add_lora(build_encoder(**shape), rank, alpha), golden)
+    limits, expected = tolerance(golden["tolerance"]), golden["expected"]
+    images = image_input(golden, len(expected["cls_with_adapters"]), shape["image_size"])
+    with_adapters, _ = encode(model, images)
+    assert_close(with_adapters, expected["cls_with_adapters"], limits)
+    with model.disable_adapter():
+        without, _ = encode(model, images)
+    assert_close(without[:, :8], expected["cls_adapters_disabled_first8"], limits)
+
+    merged = merge_lora(model)
+    for key, value in expected.items():
+        if match := re.fullmatch(r"merged_(qkv|fc1|fc2)_?(\d+)_row(\d+)_first(\d+)", key):
+            layer, block, row, n = match.groups()
+            part = "attn" if layer == "qkv" else "mlp"
+            weight = merged.get_submodule(f"blocks.{block}.{part}.{layer}").weight
+            assert_close(weight[int(row), : int(n)], value, limits, key)
+    assert_close(encode(merged, images)[0], with_adapters.numpy(), {"atol": 1e-9, "rtol": 0})
+
+
+@item("G10")
+def test_lora_counts_and_heads(golden):
+    full = golden["full_size_vit_b16"]
+    shapes = {our_name(name): tuple(shape) for name, shape in full["head_state"]}
+    cxr_width = shapes["cxr_to_shared.mlp.1.weight"][1]
+    with torch.device("meta"):
+        # ViT-B/16 at 224 px: 12 blocks, 12 heads.
+        shape = (224, 16, cxr_width, 12, 12)
+        final = add_lora(build_encoder(*shape), norms="final")
+        every = add_lora(build_encoder(*shape), norms="all")
+    assert trainable_parameters(final) == full["encoder_trainable"]
+    assert sum(p.numel() for p in final.parameters()) == full["encoder_total"]
+    free = {name: p.numel() for name, p in final.named_parameters() if p.requires_grad}
+    assert sum(n for name, n in free.items() if ".lora_" in name) == full["lora_trainable"]
+    assert [name for name in free if ".lora_" not in name] == full["trainable_norm_params"]
+    assert trainable_parameters(every) == full["if_all_norms_trainable"]
+
+    widths = {m: shapes[f"cxr_to_{m}.mlp.1.weight"][0] for m in ("ecg", "labs")}
+    heads = DistillationHeads(cxr_width, widths, shapes["cxr_to_shared.mlp.1.weight"][0])
+    state = heads.state_dict() | DistillationLoss().state_dict()
+    assert {name: tuple(t.shape) for name, t in state.items()} == shapes
+    for name, count in full["heads"].items():
+        assert trainable_parameters(heads.get_submodule(name)) == count

@@ -1,0 +1,105 @@
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pacx.errors import PacxError
+from pacx.models.ecg_founder import ECG_FOUNDER, Net1D, SameConv1d, load_ecg_founder
+
+SMALL = {
+    "in_channels": 12, "base_filters": 16, "ratio": 1, "filter_list": (16, 32),
+    "m_blocks_list": (2, 1), "kernel_size": 16, "stride": 2, "groups_width": 16, "n_classes": 5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published():
+    torch.manual_seed(0)
+    return Net1D(**ECG_FOUNDER).eval()
+
+
+def test_complete_weights_are_read(published, tmp_path):
+    torch.save({"epoch": 3, "state_dict": published.state_dict()}, tmp_path / "weights.pth")
+    loaded = load_ecg_founder(tmp_path / "weights.pth")
+    assert not loaded.training
+    assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), published.parameters()))  # noqa: B905
+
+
+@pytest.mark.parametrize("damage", ["missing", "unexpected", "small"])
+def test_partly_matching_weights_are_refused(published, tmp_path, damage):
+    state = dict(published.state_dict())
+    if damage == "missing":
+        del state["dense.weight"]
+    elif damage == "unexpected":
+        state["dense.extra"] = torch.zeros(1)
+    else:
+        state = Net1D(**SMALL, use_bn=False).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "weights.pth")
+    with pytest.raises(PacxError, match="do not fit Net1D") as caught:
+        load_ecg_founder(tmp_path / "weights.pth")
+    assert {"missing": "dense.weight", "unexpected": "dense.extra", "small": "missing"}[
+        damage
+    ] in str(caught.value)
+
+
+class Malicious:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_code_in_a_weights_file_is_not_run(tmp_path):
+    torch.save({"state_dict": Malicious(tmp_path / "ran")}, tmp_path / "weights.pth")
+    with pytest.raises(PacxError, match="holds more than weights"):
+        load_ecg_founder(tmp_path / "weights.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_missing_and_damaged_files_are_one_clear_error(tmp_path):
+    with pytest.raises(PacxError, match="Download"):
+        load_ecg_founder(tmp_path / "nowhere.pth")
+    (tmp_path / "text.pth").write_text("not a checkpoint")
+    with pytest.raises(PacxError, match="damaged"):
+        load_ecg_founder(tmp_path / "text.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(PacxError, match="no state dict"):
+        load_ecg_founder(tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize("kernel", [1, 15, 16])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("length", [100, 101])
+def test_same_convolution_pads_as_stated(kernel, stride, length):
+    torch.manual_seed(0)
+    layer, x = SameConv1d(4, 6, kernel, stride if kernel > 1 else 1, groups=2 if kernel > 1 else 1), (
+        torch.randn(2, 4, length)
+    )
+    stride = layer.conv.stride[0]
+    out = -(-length // stride)
+    pad = max(0, (out - 1) * stride + kernel - length)
+    expected = layer.conv(F.pad(x, (pad // 2, pad - pad // 2)))
+    assert torch.allclose(layer(x.transpose(1, 2)).transpose(1, 2), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_bn", [False, True])
+def test_small_networks_train(use_bn):
+    torch.manual_seed(0)
+    net = Net1D(**SMALL, use_bn=use_bn)
+    x = torch.randn(4, 12, 333)
+    assert net.features(x).shape == (4, 32)
+    net(x).square().mean().backward()
+    trained = [n for n, p in net.named_parameters() if p.grad is not None and p.grad.any()]
+    assert any("bn" in name for name in trained) == use_bn
+    assert {"first_conv.conv.weight", "dense.weight"} <= set(trained)
+
+
+def test_wrong_signals_and_shapes_are_refused():
+    with pytest.raises(PacxError, match=r"expected \(N, 12, T\)"):
+        Net1D(**SMALL, use_bn=False)(torch.zeros(2, 500, 12))
+    with pytest.raises(PacxError, match="groups"):
+        Net1D(**SMALL | {"filter_list": (16, 30)}, use_bn=False)
+    with pytest.raises(PacxError, match="stages"):
+        Net1D(**SMALL | {"m_blocks_list": (1,)}, use_bn=False)

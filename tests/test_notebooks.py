@@ -1,0 +1,86 @@
+"""Every chapter runs, and the runner copes with failure and with nothing to do."""
+
+import textwrap
+
+import nbformat
+import pytest
+from conftest import PROJECT, pacx
+
+from pacx.book import execute
+from pacx.errors import PacxError
+from pacx.run import open_run
+
+CHAPTERS = sorted(path.stem for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.py"))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_chapter_runs_without_error(smoke_runs, chapter):
+    notebook = nbformat.read(smoke_runs / "smoke" / "notebooks" / f"{chapter}.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    assert all(cell.execution_count for cell in code)
+    assert not [o for cell in code for o in cell.outputs if o.output_type == "error"]
+    assert notebook.metadata["pacx"]["profile"] == "smoke"
+    assert str(smoke_runs) not in nbformat.writes(notebook).replace("profile.yaml", "")
+
+
+@pytest.mark.parametrize("name", ["transfer", "label_efficiency", "alignment", "components"])
+def test_results_that_the_book_compares_exist(smoke_runs, name):
+    frame = open_run("smoke", smoke_runs).load_results(name)
+    assert {"dataset", "model", "metric", "value"} <= set(frame.columns)
+    assert {"mae", "pacx"} <= set(frame["model"])
+
+
+def test_second_run_executes_nothing(smoke_runs):
+    done = pacx("run", "--profile", "smoke", "--runs", str(smoke_runs))
+    assert done.returncode == 0
+    assert done.stdout.count("unchanged") == len(CHAPTERS)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A project with two tiny chapters; the second fails while a file is missing."""
+    folder = tmp_path / "project"
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / "constraints.txt").write_text("")
+    chapter = """\
+        # %% tags=["parameters"]
+        profile = "demo"
+        runs = "runs"
+
+        # %%
+        {}
+    """
+    bodies = {"01_good": "print(profile)", "02_bad": "open('needed')"}
+    for name, body in bodies.items():
+        text = textwrap.dedent(chapter).format(body)
+        (folder / "notebooks" / f"{name}.py").write_text(text)
+    return folder
+
+
+def test_failure_names_chapter_cell_and_error_then_run_goes_on(project, tmp_path, capsys):
+    run = open_run("smoke", tmp_path / "runs")
+    with pytest.raises(PacxError, match=r"02_bad failed in cell .*FileNotFoundError") as caught:
+        execute(run, project=project)
+    assert "02_bad.failed.ipynb" in str(caught.value)
+    files = sorted(path.name for path in run.notebooks.iterdir())
+    assert files == ["01_good.ipynb", "02_bad.failed.ipynb"]
+
+    (project / "needed").write_text("")
+    capsys.readouterr()
+    execute(run, project=project)
+    assert "01_good: unchanged" in capsys.readouterr().out
+    assert sorted(path.name for path in run.notebooks.iterdir()) == [
+        "01_good.ipynb",
+        "02_bad.ipynb",
+    ]
+
+
+def test_changed_chapter_is_executed_again(project, tmp_path, capsys):
+    run = open_run("smoke", tmp_path / "runs")
+    execute(run, only="01", project=project)
+    execute(run, only="01", project=project)
+    assert "unchanged" in capsys.readouterr().out
+    source = project / "notebooks" / "01_good.py"
+    source.write_text(source.read_text() + "\n# %%\n1 + 1\n")
+    execute(run, only="01", project=project)
+    assert "unchanged" not in capsys.readouterr().out

@@ -1,0 +1,203 @@
+"""The data sets on disk: layouts of the real ones, complete or absent."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import wfdb
+from PIL import Image
+
+from pacx.constants import (
+    ANATOMY_TASKS, CHESTX6_CLASSES, CHEXPERT_FINDINGS, ECG_DIAGNOSES, LABS, MEDMOD_PHENOTYPES,
+    PHYSIOLOGY_TASKS,
+)  # fmt: skip
+from pacx.errors import PacxError
+from pacx.phantom import layouts
+from pacx.phantom.hospital import DATASETS, write_hospital
+
+SIZES = {
+    "chexpert": {"train": 24, "val": 6},
+    "symile-mimic": {"train": 20, "val": 10, "test": 12},
+    "ecg-archive": {"train": 12},
+    "chexchonet": {"train": 16},
+    "medmod": {"train": 12},
+    "chestx6": {"train": 12, "val": 6, "test": 6},
+    "covid-qu-ex": {"train": 6, "val": 3, "test": 3},
+    "phantom-truth": {"train": 6, "val": 3, "test": 5},
+}
+
+
+def write(root, sizes=SIZES, seed=7, size=32):
+    write_hospital(root, sizes, image_size=size, ecg_hz=100, seed=seed, progress=False)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hospital")
+    write(folder)
+    return folder
+
+
+def contents(folder):
+    return {
+        str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()
+    }
+
+
+def test_every_data_set_is_there(root):
+    assert set(SIZES) == set(DATASETS)
+    assert {f.name for f in root.iterdir()} == set(DATASETS)
+
+
+def test_same_seed_same_files(root, tmp_path):
+    sizes = {k: SIZES[k] for k in ("chexpert", "ecg-archive", "symile-mimic")}
+    write(tmp_path, sizes)
+    for name in sizes:
+        assert contents(tmp_path / name) == contents(root / name)
+
+
+def test_chexpert(root):
+    base = root / "chexpert"
+    train, valid = (pd.read_csv(base / f) for f in ("train.csv", "valid.csv"))
+    wanted = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS]
+    assert list(train) == list(valid) == wanted
+    assert train["Path"].str.match(
+        r"CheXpert-v1.0-small/train/patient\d{5}/study\d/view\d_(frontal|lateral).jpg"
+    ).all()
+    for path in pd.concat([train, valid])["Path"]:
+        assert Image.open(base / path.split("/", 1)[1]).size == (32, 32)
+    assert train["Path"].str.extract(r"(patient\d+)")[0].nunique() == 24
+    assert train.loc[train["Frontal/Lateral"] == "Lateral", "AP/PA"].isna().all()
+    assert valid[list(CHEXPERT_FINDINGS)].isin([0, 1]).all().all()
+
+
+def test_symile_mimic(root):
+    base = root / "symile-mimic"
+    columns = ["subject_id", "hadm_id", "cxr_path", "ecg_path"]
+    items = [str(lab.itemid) for lab in LABS]
+    table = pd.read_csv(base / "train.csv")
+    assert list(table) == [*columns, *items, *(f"{i}_percentile" for i in items)]
+    for split, rows in {"train": 20, "val": 10, "val_retrieval": 100, "test": 120}.items():
+        load = lambda name: np.load(base / "data_npy" / split / f"{name}_{split}.npy")  # noqa: B023, E731
+        cxr, ecg = load("cxr"), load("ecg")
+        assert cxr.shape == (rows, 3, 45, 45) and cxr.dtype == np.float32
+        assert ecg.shape == (rows, 1, 1000, 12) and ecg.dtype == np.float32
+        assert np.allclose(ecg.min(axis=(1, 2, 3)), -1) and np.allclose(ecg.max(axis=(1, 2, 3)), 1)
+        grey = cxr * layouts.IMAGENET_STD[:, None, None] + layouts.IMAGENET_MEAN[:, None, None]
+        assert grey.min() > -1e-5 and grey.max() < 1 + 1e-5
+        observed, percentiles = load("labs_missingness"), load("labs_percentiles")
+        assert observed.dtype == np.int64 and percentiles.dtype == np.float32
+        csv = pd.read_csv(base / f"{split}.csv")
+        assert np.array_equal(observed == 1, csv[items].notna())
+        assert (percentiles >= 0).all() and (percentiles <= 1).all()
+        assert np.array_equal(load("hadm_id"), csv["hadm_id"])
+        assert len(pd.read_csv(base / "data_npy" / split / "truth.csv")) == rows
+    train, test = pd.read_csv(base / "train.csv"), pd.read_csv(base / "test.csv")
+    assert not set(train["subject_id"]) & set(test["subject_id"])
+    queries = test.groupby("label_hadm_id")
+    assert (queries["label"].sum() == 1).all() and (queries.size() == 10).all()
+    assert (queries["hadm_id"].nunique() == 10).all()
+    assert ((test["hadm_id"] == test["label_hadm_id"]) == (test["label"] == 1)).all()
+    medmod = pd.read_csv(root / "medmod" / "medmod.csv")
+    symile = pd.concat([train, test, pd.read_csv(base / "val.csv")])
+    assert not set(medmod["subject_id"]) & set(symile["subject_id"])
+    assert not set(medmod["hadm_id"]) & set(symile["hadm_id"])
+
+
+def test_ecg_archive(root):
+    base = root / "ecg-archive"
+    records = (base / "RECORDS").read_text().split()
+    assert len(records) == 12
+    for name in records:
+        record = wfdb.rdrecord(str(base / name))
+        digital = wfdb.rdrecord(str(base / name), physical=False).d_signal.astype(int)
+        assert record.fs == 100 and record.p_signal.shape == (1000, 12)
+        assert set(record.units) == {"mV"} and record.adc_gain == [1000.0] * 12
+        assert record.checksum == [int(c) for c in wrapped(digital.sum(axis=0))]
+        lead = {n: digital[:, k] for k, n in enumerate(record.sig_name)}
+        assert np.abs(lead["II"] - lead["I"] - lead["III"]).max() <= 1
+        comments = dict(c.split(": ") for c in record.comments)
+        assert comments["Sex"] in ("Female", "Male") and 18 <= int(comments["Age"]) <= 90
+        assert set(comments["Dx"].split(",")) <= {*ECG_DIAGNOSES, "426783006"}
+
+
+def wrapped(total):
+    return (total + 32768) % 65536 - 32768
+
+
+def test_chexchonet_and_medmod(root):
+    table = pd.read_csv(root / "chexchonet" / "metadata.csv")
+    assert table["patient_id"].nunique() == 16 < len(table)
+    assert all((root / "chexchonet" / "images" / f).is_file() for f in table["cxr_filename"])
+    assert (table.groupby("patient_id")["composite_slvh_dlv"].nunique() == 1).all()
+    stays = pd.read_csv(root / "medmod" / "medmod.csv")
+    assert list(stays) == ["subject_id", "hadm_id", "stay_id", "cxr_path", *MEDMOD_PHENOTYPES]
+    assert all((root / "medmod" / path).is_file() for path in stays["cxr_path"])
+
+
+def test_folder_data_sets(root):
+    for split, count in SIZES["chestx6"].items():
+        folders = {f.name: len(list(f.iterdir())) for f in (root / "chestx6" / split).iterdir()}
+        assert set(folders) == set(CHESTX6_CLASSES) and sum(folders.values()) == count
+    base = root / "covid-qu-ex" / "Lung Segmentation Data" / "Lung Segmentation Data"
+    images = list(base.glob("*/*/images/*.png"))
+    assert len(images) == 12
+    for image in images:
+        mask = np.asarray(Image.open(image.parent.parent / "lung masks" / image.name))
+        assert set(np.unique(mask)) == {0, 255}
+
+
+def test_phantom_truth(root):
+    base = root / "phantom-truth"
+    table = pd.read_csv(base / "labels.csv")
+    assert table["split"].value_counts().to_dict() == SIZES["phantom-truth"]
+    assert {*PHYSIOLOGY_TASKS, *ANATOMY_TASKS, "state_fluid", "sex", "age_years"} <= set(table)
+    for image in table["image"]:
+        name = image.removeprefix("images/")
+        assert Image.open(base / image).size == (32, 32)
+        for mask in ("lungs", "heart", "bones", "devices", "body"):
+            assert (base / "masks" / mask / name).is_file()
+
+
+def test_no_patient_is_in_two_data_sets(root):
+    truth = pd.read_csv(root / "phantom-truth" / "labels.csv")["state_age"]
+    paired = pd.read_csv(root / "symile-mimic" / "data_npy" / "train" / "truth.csv")["state_age"]
+    assert not set(truth) & set(paired)
+
+
+def test_kept_when_complete_refused_when_different(root):
+    note = root / "medmod" / "phantom.json"
+    before = note.stat().st_mtime_ns
+    write(root)
+    assert note.stat().st_mtime_ns == before
+    with pytest.raises(PacxError, match="other phantoms"):
+        write(root, seed=8)
+    assert json.loads(note.read_text())["seed"] == 7
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def stop(image, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(layouts, "_encode", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, {"medmod": {"train": 4}})
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    write(tmp_path, {"medmod": {"train": 4}})
+    assert (tmp_path / "medmod" / "medmod.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"mimic": {"train": 5}}, {"medmod": {"holdout": 5}}, {"symile-mimic": {"train": 20}}]
+)
+def test_impossible_settings(tmp_path, sizes):
+    with pytest.raises(PacxError):
+        write(tmp_path, sizes)
+
+
+def test_folder_of_something_else(tmp_path):
+    (tmp_path / "medmod").mkdir()
+    with pytest.raises(PacxError, match="not a phantom"):
+        write(tmp_path, {"medmod": {"train": 4}})
