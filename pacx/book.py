@@ -23,6 +23,7 @@ from traitlets.config import Config
 
 from pacx import paper
 from pacx.errors import PacxError
+from pacx.figures.style import MODELS
 from pacx.run import Run
 
 #: Result tables that stand beside a published one: results/<name>.parquet.
@@ -179,18 +180,15 @@ def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
             cwd=str(project.resolve()),
             config=_PRIVATE_KERNEL,
         )
-    except PapermillExecutionError as error:
+    except (PapermillExecutionError, DeadKernelError) as error:
         partial.replace(failed)
-        last_line = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+        if isinstance(error, DeadKernelError):
+            why = "lost its Python process, most often for want of memory"
+        else:
+            last_line = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
+            why = f"failed in cell {error.cell_index}: {last_line}"
         raise PacxError(
-            f"Chapter {source.stem} failed in cell {error.cell_index}: {last_line}\n"
-            f"See {failed}; what came before it is kept."
-        ) from error
-    except DeadKernelError as error:
-        partial.replace(failed)
-        raise PacxError(
-            f"Chapter {source.stem}: its Python process died, most often for want of memory. "
-            f"See {failed}; what came before it is kept."
+            f"Chapter {source.stem} {why}. See {failed}; what came before it is kept."
         ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -240,21 +238,27 @@ def _assemble(run: Run, project: Path) -> Path:
 
 
 def _ours(run: Run, name: str) -> str:
-    """The run's own table, seeds averaged; intervals where there is one seed."""
+    """The run's own table: 95 % intervals where it has them, and paired differences from MAE."""
     kind = "phantom patients" if run.is_phantom else "real data"
     about = f"This run, profile `{run.profile.name}`, {kind}."
     if not (run.results / f"{name}.parquet").is_file():
         return f"{about} It holds no table `{name}`."
     frame = run.load_results(name)
-    keys = [c for c in ("dataset", "target", "metric", "fraction", "model") if c in frame]
-    values = [c for c in ("value", "low", "high") if c in frame]
-    mean = frame.groupby(keys, sort=False)[values].mean().reset_index()
-    has_interval = frame.groupby(keys).size().max() == 1 and "low" in mean
-    mean["value"] = [
-        f"{row.value:.3f}" + (f" [{row.low:.3f}, {row.high:.3f}]" if has_interval else "")
-        for row in mean.itertuples()
+    if "low" in frame:
+        about += " In brackets 95 % intervals."
+    if "difference_value" in frame:
+        paired = frame[(frame["model"] == "pacx") & (frame["reference"] == "mae")]
+        paired = paired.drop(columns=["value", "low", "high"])
+        paired = paired.rename(columns=lambda column: column.removeprefix("difference_"))
+        frame = pd.concat([frame, paired.assign(model="PaCX - MAE")])
+    frame["value"] = [
+        f"{row.value:.3f}" + (f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else "")
+        for row in frame.reindex(columns=["value", "low", "high"]).itertuples()
     ]
-    return f"{about}\n\n{paper.pipe_table(paper.wide_table(mean[[*keys, 'value']]))}"
+    frame["model"] = [MODELS[model][0] if model in MODELS else model for model in frame["model"]]
+    keys = [c for c in ("dataset", "target", "task", "metric", "fraction") if c in frame]
+    table = paper.wide_table(frame[[*keys, "model", "value"]]).fillna("")
+    return f"{about}\n\n{paper.pipe_table(table)}"
 
 
 def _status(run: Run, project: Path) -> str:

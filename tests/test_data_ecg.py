@@ -29,6 +29,19 @@ def write_wfdb(folder, signal, leads, hz=100, units="mV") -> Path:
     return folder / "record"
 
 
+def edit_header(record, old, new) -> Path:
+    header = record.with_suffix(".hea")
+    header.write_text(header.read_text().replace(old, new))
+    return record
+
+
+def write_invalid(folder) -> Path:
+    """Every sample is the code that WFDB's format 16 keeps for "invalid"."""
+    record = write_wfdb(folder, tagged(), LEADS_MIMIC)
+    np.full(12 * 1000, -32768, "<i2").tofile(record.with_suffix(".dat"))
+    return record
+
+
 def test_real_dicom():
     ecg = read_ecg(DICOM)
     assert ecg.signal.shape == (12, 10_000)
@@ -72,7 +85,8 @@ def test_names_are_read_whatever_their_case_and_units_converted(tmp_path):
 def test_reorder_swaps_only_what_differs():
     batch = np.stack([tagged(), 2 * tagged()])
     ordered = reorder(batch, LEADS_MIMIC, LEADS_ECGFOUNDER)
-    np.testing.assert_array_equal(ordered, np.stack([tagged(LEADS_ECGFOUNDER)] * 2) * [[[1]], [[2]]])
+    expected = tagged(LEADS_ECGFOUNDER)
+    np.testing.assert_array_equal(ordered, np.stack([expected, 2 * expected]))
     assert (ordered != batch).any(axis=(0, 2)).nonzero()[0].tolist() == [4, 5]
 
 
@@ -96,12 +110,13 @@ BAD_FILES = {
     ),
     "eleven_leads": (lambda f: write_wfdb(f, tagged()[:11], LEADS_MIMIC[:11]), "V6 is missing"),
     "duplicate": (
-        lambda f: write_wfdb(f, tagged(), ("I", "I", *LEADS_MIMIC[2:])), "I occurs twice",
+        lambda f: edit_header(write_wfdb(f, tagged(), LEADS_MIMIC), " III\n", " II\n"),
+        "II occurs twice",
     ),
     "unknown": (lambda f: write_wfdb(f, tagged(), (*LEADS_MIMIC[:11], "V9")), "'V9' is unknown"),
     "unit": (lambda f: write_wfdb(f, tagged(), LEADS_MIMIC, units="mmHg"), "mmHg"),
     "zeros": (lambda f: write_wfdb(f, 0 * tagged(), LEADS_MIMIC), "only zeros"),
-    "nan": (lambda f: write_wfdb(f, np.nan * tagged(), LEADS_MIMIC), "only NaN"),
+    "nan": (write_invalid, "only NaN"),
     "rate": (lambda f: write_wfdb(f, tagged(), LEADS_MIMIC, hz=1), "1 Hz is impossible"),
     "unnamed_dicom": (lambda f: dicom_copy(f / "x.dcm", unname), "no name"),
     "no_waveform": (
@@ -124,9 +139,8 @@ def test_broken_and_hostile_headers(tmp_path):
     with pytest.raises(PacxError, match="not a readable WFDB record"):
         read_ecg(tmp_path / "text")
     path = write_wfdb(tmp_path, tagged(), LEADS_MIMIC)
-    header = path.with_suffix(".hea")
-    header.write_text(header.read_text().replace("record.dat", "../record.dat"))
-    with pytest.raises(PacxError, match="not in the record's folder"):
+    edit_header(path, "record.dat", "../record.dat")  # out of the record's folder
+    with pytest.raises(PacxError, match="not a readable WFDB record"):
         read_ecg(path)
 
 

@@ -74,8 +74,9 @@ def test_missing_and_damaged_files_are_one_clear_error(tmp_path):
 @pytest.mark.parametrize("length", [100, 101])
 def test_same_convolution_pads_as_stated(kernel, stride, length):
     torch.manual_seed(0)
-    layer, x = SameConv1d(4, 6, kernel, stride if kernel > 1 else 1, groups=2 if kernel > 1 else 1), (
-        torch.randn(2, 4, length)
+    layer, x = (
+        SameConv1d(4, 6, kernel, stride if kernel > 1 else 1, groups=2 if kernel > 1 else 1),
+        (torch.randn(2, 4, length)),
     )
     stride = layer.conv.stride[0]
     out = -(-length // stride)

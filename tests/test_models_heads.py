@@ -63,7 +63,9 @@ def test_wrong_labs_are_one_clear_error(labs, change, message):
         LabAutoencoder().embed(*change(*labs))
 
 
-@pytest.mark.parametrize(("patch", "channels"), [(16, [256, 128, 64, 32, 1]), (8, [256, 128, 64, 1])])
+@pytest.mark.parametrize(
+    ("patch", "channels"), [(16, [256, 128, 64, 32, 1]), (8, [256, 128, 64, 1])]
+)
 def test_segmenter_grows_to_full_resolution(patch, channels):
     model = Segmenter(24, patch)
     widths = [m.out_channels for m in model.decoder if hasattr(m, "out_channels")]

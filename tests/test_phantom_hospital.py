@@ -9,11 +9,16 @@ import wfdb
 from PIL import Image
 
 from pacx.constants import (
-    ANATOMY_TASKS, CHESTX6_CLASSES, CHEXPERT_FINDINGS, ECG_DIAGNOSES, LABS, MEDMOD_PHENOTYPES,
+    ANATOMY_TASKS,
+    CHESTX6_CLASSES,
+    CHEXPERT_FINDINGS,
+    ECG_DIAGNOSES,
+    LABS,
+    MEDMOD_PHENOTYPES,
     PHYSIOLOGY_TASKS,
 )  # fmt: skip
 from pacx.errors import PacxError
-from pacx.phantom import layouts
+from pacx.phantom import cohort, pairs
 from pacx.phantom.hospital import DATASETS, write_hospital
 
 SIZES = {
@@ -62,9 +67,11 @@ def test_chexpert(root):
     train, valid = (pd.read_csv(base / f) for f in ("train.csv", "valid.csv"))
     wanted = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT_FINDINGS]
     assert list(train) == list(valid) == wanted
-    assert train["Path"].str.match(
-        r"CheXpert-v1.0-small/train/patient\d{5}/study\d/view\d_(frontal|lateral).jpg"
-    ).all()
+    assert (
+        train["Path"]
+        .str.match(r"CheXpert-v1.0-small/train/patient\d{5}/study\d/view\d_(frontal|lateral).jpg")
+        .all()
+    )
     for path in pd.concat([train, valid])["Path"]:
         assert Image.open(base / path.split("/", 1)[1]).size == (32, 32)
     assert train["Path"].str.extract(r"(patient\d+)")[0].nunique() == 24
@@ -84,7 +91,7 @@ def test_symile_mimic(root):
         assert cxr.shape == (rows, 3, 45, 45) and cxr.dtype == np.float32
         assert ecg.shape == (rows, 1, 1000, 12) and ecg.dtype == np.float32
         assert np.allclose(ecg.min(axis=(1, 2, 3)), -1) and np.allclose(ecg.max(axis=(1, 2, 3)), 1)
-        grey = cxr * layouts.IMAGENET_STD[:, None, None] + layouts.IMAGENET_MEAN[:, None, None]
+        grey = cxr * pairs.IMAGENET_STD[:, None, None] + pairs.IMAGENET_MEAN[:, None, None]
         assert grey.min() > -1e-5 and grey.max() < 1 + 1e-5
         observed, percentiles = load("labs_missingness"), load("labs_percentiles")
         assert observed.dtype == np.int64 and percentiles.dtype == np.float32
@@ -180,7 +187,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def stop(image, path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(layouts, "_encode", stop)
+    monkeypatch.setattr(cohort, "_encode", stop)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, {"medmod": {"train": 4}})
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,12 @@ import pandas as pd
 import pytest
 
 from pacx.constants import (
-    ANATOMY_TASKS, CHEXPERT_FINDINGS, ECG_DIAGNOSES, LABS, LEADS_MIMIC, MEDMOD_PHENOTYPES,
+    ANATOMY_TASKS,
+    CHEXPERT_FINDINGS,
+    ECG_DIAGNOSES,
+    LABS,
+    LEADS_MIMIC,
+    MEDMOD_PHENOTYPES,
     PHYSIOLOGY_TASKS,
 )  # fmt: skip
 from pacx.phantom import state

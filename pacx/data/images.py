@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as vision
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pacx.data.cache import cached_array
 from pacx.errors import PacxError

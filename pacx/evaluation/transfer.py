@@ -100,6 +100,35 @@ def compare_probes(
         One row a model: dataset, task, pooling, fraction, metric, then the columns of
         `pacx.evaluation.statistics.paired_table`.
     """
+    def measure(model: str) -> tuple[float, np.ndarray]:
+        return macro_score(
+            run, dataset, model, tasks=tasks, metric=metric, fraction=fraction, pooling=pooling
+        )
+
+    task = "macro" if tasks is None or len(tasks) > 1 else tasks[0]
+    return paired_table(
+        models, reference, measure,
+        dataset=dataset.name, task=task, pooling=pooling, fraction=fraction, metric=metric,
+    )  # fmt: skip
+
+
+def macro_score(
+    run: Run,
+    dataset: Dataset,
+    model: str,
+    *,
+    tasks: Sequence[str] | None = None,
+    metric: Literal["AUROC", "F1"] = "AUROC",
+    fraction: float = 1.0,
+    pooling: str = "cls",
+) -> tuple[float, np.ndarray]:
+    """One encoder's score, and its score on each bootstrap resample, equal for all encoders.
+
+    See `compare_probes` for the arguments.
+
+    Returns:
+        The score, and (R,) scores of the resamples.
+    """
     chosen = [dataset.labels.index(t) for t in tasks or dataset.labels]
     truth = labels_of(dataset, "test")[:, chosen]
     patients = dataset.split("test")["patient"].to_numpy()
@@ -115,16 +144,12 @@ def compare_probes(
             decisions = probabilities >= 0.5
         return macro_f1(truth, decisions[:, chosen], weights)
 
-    def measure(model: str) -> tuple[float, np.ndarray]:
-        draws = probe_scores(run, dataset, model, fraction=fraction, pooling=pooling)
-        point = np.mean([score(np.asarray(d), once)[0] for d in draws])
-        return point, np.mean([score(np.asarray(d), weights) for d in draws], axis=0)
-
-    task = "macro" if tasks is None or len(tasks) > 1 else tasks[0]
-    return paired_table(
-        models, reference, measure,
-        dataset=dataset.name, task=task, pooling=pooling, fraction=fraction, metric=metric,
-    )  # fmt: skip
+    draws = [
+        np.asarray(draw)
+        for draw in probe_scores(run, dataset, model, fraction=fraction, pooling=pooling)
+    ]
+    point = np.mean([score(draw, once)[0] for draw in draws])
+    return point, np.mean([score(draw, weights) for draw in draws], axis=0)
 
 
 def compare_segmentation(

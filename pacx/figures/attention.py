@@ -29,6 +29,7 @@ def overlays(
     both = len(maps) == 2
     columns = 1 + len(maps) + both
     figure, axes = grid_of_axes(len(images), columns, width=1.9 * columns, ratio=1.1)
+    figure.set_figheight(figure.get_figheight() + 0.7 * (1 + both))  # the colour bars
     top = max(np.quantile(values, 0.995) for values in maps.values())
     names = list(maps)
     for row, image in enumerate(images):

@@ -111,8 +111,9 @@ def position_similarity(positions: np.ndarray, grid: int, shown: Sequence[int]) 
     """
     unit = positions / np.linalg.norm(positions, axis=1, keepdims=True)
     figure, axes = grid_of_axes(1, len(shown), width=2.0 * len(shown), ratio=1.1)
+    lowest = (unit @ unit.T).min()
     for axis, number in zip(axes, shown, strict=True):
-        heat = axis.imshow((unit @ unit[number]).reshape(grid, grid), cmap="viridis", vmin=-1, vmax=1)
+        heat = axis.imshow((unit @ unit[number]).reshape(grid, grid), cmap="viridis", vmin=lowest, vmax=1)
         row, column = divmod(number, grid)
         axis.plot(column, row, "x", color="white", markersize=7, markeredgewidth=2)
         axis.set_title(f"patch in row {row + 1}, column {column + 1}", fontsize=9)

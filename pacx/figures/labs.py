@@ -34,7 +34,7 @@ def lab_panel(values: np.ndarray, labs: Sequence[Lab] = LABS, columns: int = 2) 
             range(len(part)), [f"{labs[k].name} ({labs[k].unit})" for k in part], fontsize=8
         )
         axis.set(
-            ylim=(per_column - 0.4, -0.6), xlim=(-_LIMIT - 0.1, 1 + _LIMIT + 0.75),
+            ylim=(per_column - 0.4, -0.6), xlim=(-_LIMIT - 0.1, 1 + _LIMIT + 0.95),
             xlabel="reference range of each test",
         )  # fmt: skip
         axis.set_xticks([0, 1], ["low", "high"])
@@ -76,7 +76,7 @@ def ordering_curves(
 def _row(axis, row: int, lab: Lab, value: float) -> None:
     if np.isnan(value):
         axis.plot(0.5, row, "x", color=_ABSENT, markersize=5)
-        axis.text(1 + _LIMIT + 0.1, row, "–", fontsize=8, va="center", color=_ABSENT)
+        axis.text(1 + _LIMIT + 0.25, row, "–", fontsize=8, va="center", color=_ABSENT)
         return
     place = (value - lab.low) / (lab.high - lab.low)
     outside = not 0 <= place <= 1
@@ -85,6 +85,6 @@ def _row(axis, row: int, lab: Lab, value: float) -> None:
     marker = "o" if shown == place else ("<" if place < 0 else ">")
     axis.plot(shown, row, marker, color=colour, markersize=5)
     axis.text(
-        1 + _LIMIT + 0.1, row, f"{value:.3g}", fontsize=8, va="center", color=colour,
+        1 + _LIMIT + 0.25, row, f"{value:.3g}", fontsize=8, va="center", color=colour,
         weight="bold" if outside else "normal",
     )  # fmt: skip

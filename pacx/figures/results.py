@@ -39,6 +39,50 @@ def forest(
     return figure
 
 
+def forest_panels(
+    table: pd.DataFrame,
+    *,
+    panels: str,
+    filled: str,
+    x_label: str = "difference in AUROC, model − MAE",
+) -> Figure:
+    """Forest plots side by side: one row a model, one panel an outcome.
+
+    Args:
+        table: Tidy table with `model` and the columns `difference_*`.
+        panels: Column that names the panels.
+        filled: Column with two values, the first drawn filled, the second hollow below it.
+        x_label: What the difference is, with its direction.
+    """
+    models, outcomes = list(dict.fromkeys(table["model"])), list(dict.fromkeys(table[panels]))
+    kinds = list(dict.fromkeys(table[filled]))
+    figure, axes = plt.subplots(
+        1, len(outcomes), figsize=(2.0 + 2.7 * len(outcomes), 1.4 + 0.42 * len(models)), sharey=True
+    )
+    for axis, outcome in zip(axes, outcomes, strict=True):
+        axis.axvline(0, color="0.6", linewidth=1)
+        for row in table[table[panels] == outcome].to_dict("records"):
+            second = kinds.index(row[filled])
+            place, colour = models.index(row["model"]) + 0.36 * second - 0.18, colour_of(row["model"])
+            axis.hlines(
+                place, row["difference_low"], row["difference_high"], color=colour, linewidth=1.8
+            )
+            axis.plot(
+                row["difference_value"], place, "o", markersize=5, markeredgecolor=colour,
+                markerfacecolor="white" if second else colour,
+            )  # fmt: skip
+        _rows_axis(axis, [name_of(model) for model in models])
+        axis.set_title(_words(outcome))
+    figure.supxlabel(x_label, fontsize=10)
+    handles = [
+        plt.Line2D([], [], marker="o", linestyle="", color="0.3", label=kind,
+                   markerfacecolor="white" if k else "0.3")
+        for k, kind in enumerate(kinds)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds))
+    return figure
+
+
 def dots(
     table: pd.DataFrame,
     *,

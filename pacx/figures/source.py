@@ -20,18 +20,23 @@ def show_source(*objects: Callable | type) -> Markdown:
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
 
 
-def show_tree(root: Path, most: int = 3) -> Markdown:
-    """Folders and files below `root`, at most `most` of each folder's entries."""
+def show_tree(root: Path, most: int = 6) -> Markdown:
+    """Folders and files below `root`; of each folder's subfolders only the first is opened.
+
+    Args:
+        root: Folder to show; only its name is printed, not where it lies.
+        most: Entries shown of one folder.
+    """
     return Markdown("```text\n" + "\n".join([f"{root.name}/", *_branches(root, most)]) + "\n```")
 
 
 def _branches(folder: Path, most: int) -> list[str]:
-    entries = sorted(folder.iterdir(), key=lambda entry: (entry.is_dir(), entry.name))
+    entries = sorted(folder.iterdir(), key=lambda entry: (entry.is_file(), entry.name))
     lines = []
-    for entry in entries[:most]:
+    for number, entry in enumerate(entries[:most]):
         lines.append(f"├── {entry.name}{'/' if entry.is_dir() else ''}")
-        if entry.is_dir():
+        if entry.is_dir() and number == 0:
             lines += [f"│   {line}" for line in _branches(entry, most)]
     if len(entries) > most:
-        lines.append(f"└── … {len(entries) - most} more")
+        lines.append(f"└── … and {len(entries) - most} more")
     return lines

@@ -21,7 +21,7 @@ MODELS = {
     "pacx-contrastive": ("contrastive only", _OKABE_ITO["orange"]),
     "pacx-regression": ("regression only", _OKABE_ITO["sky"]),
     "pacx-finalnorm": ("final LayerNorm only", _OKABE_ITO["purple"]),
-    "pacx-shuffled": ("shuffled pairs", _OKABE_ITO["grey"]),
+    "pacx-shuffled": ("shuffled pairs", _OKABE_ITO["brown"]),
     "pacx-untrained": ("untrained teachers", _OKABE_ITO["purple"]),
     "mae-continued": ("MAE continued", _OKABE_ITO["green"]),
 }

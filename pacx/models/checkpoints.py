@@ -96,8 +96,9 @@ def load_matching(
             if names
         ]
         raise PacxError(
-            f"The weights in {source} do not fit {type(module).__name__}: of {len(wanted)} tensors, "
-            f"{'; '.join(problems)}. Nothing was loaded: give the file that belongs to this model."
+            f"The weights in {source} do not fit {type(module).__name__}: of {len(wanted)} "
+            f"tensors, {'; '.join(problems)}. Nothing was loaded: give the file that belongs to "
+            "this model."
         )
     module.load_state_dict(dict(state), strict=True)
     return module

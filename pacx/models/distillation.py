@@ -14,7 +14,7 @@ from pacx.errors import PacxError
 
 
 class ProjectionHead(nn.Module):
-    """Dropout, linear, LayerNorm: (N, in_width) to (N, out_width)."""
+    """Dropout, linear layer, LayerNorm."""
 
     def __init__(self, in_width: int, out_width: int, dropout: float = 0.2):
         super().__init__()
@@ -23,6 +23,7 @@ class ProjectionHead(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Project (N, in_width) to (N, out_width)."""
         return self.mlp(x)
 
 
@@ -124,8 +125,9 @@ class DistillationLoss(nn.Module):
         scale = self.logit_scale.exp().clamp(1, 100)
         terms: dict[str, Tensor] = {}
         for m in self.modalities:
-            terms[f"contrastive_{m}"] = self._contrast(projections.cxr, projections.shared[m], scale)
-            cosine = F.cosine_similarity(projections.predicted[m], teachers[m].detach(), dim=1)
+            shared, predicted = projections.shared[m], projections.predicted[m]
+            terms[f"contrastive_{m}"] = self._contrast(projections.cxr, shared, scale)
+            cosine = F.cosine_similarity(predicted, teachers[m].detach(), dim=1)
             terms[f"regression_{m}"] = 1 - cosine.mean()
         for kind in ("contrastive", "regression"):
             terms[kind] = torch.stack([terms[f"{kind}_{m}"] for m in self.modalities]).mean()
@@ -146,7 +148,10 @@ class DistillationLoss(nn.Module):
             all_b = torch.cat(dist_nn.all_gather(b))
             first = dist.get_rank() * len(a)
         target = torch.arange(first, first + len(a), device=a.device)
-        return sum(
-            F.cross_entropy(scale * rows @ keys.T, target, label_smoothing=self.label_smoothing)
-            for rows, keys in ((a, all_b), (b, all_a))
-        ) / 2
+        return (
+            sum(
+                F.cross_entropy(scale * rows @ keys.T, target, label_smoothing=self.label_smoothing)
+                for rows, keys in ((a, all_b), (b, all_a))
+            )
+            / 2
+        )

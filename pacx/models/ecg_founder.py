@@ -150,7 +150,7 @@ class Net1D(nn.Module):
 
 
 class Stage(nn.Module):
-    """Blocks of one width: (N, T, C) to (N, ceil(T / stride), C').
+    """Blocks of one width.
 
     Inside the network channels come last: the many 1x1 convolutions are then plain linear layers,
     and the grouped ones run about twice as fast on a CPU.
@@ -161,6 +161,7 @@ class Stage(nn.Module):
         self.block_list = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, T, C) to (N, ceil(T / stride), C')."""
         for block in self.block_list:
             x = block(x)
         return x
@@ -195,6 +196,7 @@ class Block(nn.Module):
         self.se_fc2 = nn.Linear(out_channels // 2, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, T, C) to (N, ceil(T / stride), C')."""
         y = x if self.is_first else _activate(x, self.bn1, self.use_bn)
         y = _activate(self.conv1(y), self.bn2, self.use_bn)
         y = _activate(self.conv2(y), self.bn3, self.use_bn)
@@ -215,15 +217,21 @@ class Block(nn.Module):
 
 
 class SameConv1d(nn.Module):
-    """Convolution (N, T, C) to (N, ceil(T / stride), C'), zero-padded as TensorFlow's "same"."""
+    """Convolution over time, zero-padded as TensorFlow's "same"."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
     ):
         super().__init__()
         self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, stride, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, T, C) to (N, ceil(T / stride), C')."""
         conv = self.conv
         if conv.kernel_size[0] == 1:
             return F.linear(x, conv.weight[:, :, 0], conv.bias)

@@ -96,7 +96,9 @@ def load_encoder(folder: str | Path) -> VisionTransformer:
     try:
         encoder = build_encoder(**config)
     except TypeError as error:
-        raise PacxError(f"{folder}/config.json does not describe a CXR encoder: {error}.") from error
+        raise PacxError(
+            f"{folder}/config.json does not describe a CXR encoder: {error}."
+        ) from error
     return load_matching(encoder, state, folder)
 
 

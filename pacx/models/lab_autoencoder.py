@@ -69,7 +69,9 @@ class LabAutoencoder(nn.Module):
             raise PacxError("percentiles holds NaN where observed is 1; set observed to 0 there.")
 
 
-def corrupt(observed: Tensor, drop: float = 0.15, generator: torch.Generator | None = None) -> Tensor:
+def corrupt(
+    observed: Tensor, drop: float = 0.15, generator: torch.Generator | None = None
+) -> Tensor:
     """Hide a random share of the observed labs (the paper: 15 %).
 
     Args:

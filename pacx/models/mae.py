@@ -76,9 +76,7 @@ class MaskedAutoencoder(nn.Module):
             part.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(
-        self, images: Tensor, mask_ratio: float, noise: Tensor | None = None
-    ) -> MaeOutput:
+    def forward(self, images: Tensor, mask_ratio: float, noise: Tensor | None = None) -> MaeOutput:
         """Mask, encode, decode, and compare with the removed pixels.
 
         Args:

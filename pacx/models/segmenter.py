@@ -1,5 +1,6 @@
 """Segmentation decoder on frozen patch tokens, with its loss and scores (stage 3 of the paper)."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class Segmenter(nn.Module):
         steps = patch_size.bit_length() - 1
         channels = [256 >> step for step in range(steps)] + [1]
         layers: list[nn.Module] = [nn.Conv2d(width, channels[0], 3, padding=1)]
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers += [nn.ReLU(), nn.ConvTranspose2d(before, after, kernel_size=2, stride=2)]
         self.decoder = nn.Sequential(*layers)
 
@@ -52,7 +53,7 @@ class Segmenter(nn.Module):
         n_images, n_patches, width = patches.shape
         side = round(n_patches**0.5)
         if side * side != n_patches:
-            raise PacxError(f"{n_patches} patches do not form a square grid; leave out the CLS token.")
+            raise PacxError(f"{n_patches} patches do not form a square; leave out the CLS token.")
         return self.decoder(patches.transpose(1, 2).reshape(n_images, width, side, side))
 
 

@@ -15,10 +15,10 @@ TRAITS: dict[str, tuple[float, float, dict[str, float], float]] = {
     "pr": (0.160, 0.024, {"atrial_load": 0.35, "age": 0.25, "potassium": 0.2}, 0.85),  # s
     "qrs": (0.092, 0.012, {"conduction": 0.85, "dilation": 0.2}, 0.45),  # s
     "axis": (35.0, 26.0, {"hypertrophy": -0.35, "conduction": -0.3, "copd": 0.45}, 0.7),  # degrees
-    "voltage": (
-        0.0, 0.30, {"hypertrophy": 0.6, "dilation": 0.25, "bmi": -0.35, "copd": -0.3, "fluid": -0.15},
-        0.6,
-    ),  # log of the QRS's size
+    "voltage": (  # log of the QRS's size
+        0.0, 0.30,
+        {"hypertrophy": 0.6, "dilation": 0.25, "bmi": -0.35, "copd": -0.3, "fluid": -0.15}, 0.6,
+    ),
     "st": (0.0, 0.04, {"hypertrophy": -0.5, "dilation": -0.3}, 0.8),  # mV
     "t": (1.0, 0.42, {"hypertrophy": -0.55, "potassium": 0.55, "dilation": -0.3}, 0.5),
     "t_width": (1.0, 0.14, {"potassium": -0.6}, 0.8),
@@ -91,9 +91,7 @@ def diagnoses(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
     return pd.DataFrame({code: found[code] for code in ECG_DIAGNOSES}, index=patients.index)
 
 
-def render_ecgs(
-    patients: pd.DataFrame, hz: int, seed: int, seconds: float = 10.0
-) -> np.ndarray:
+def render_ecgs(patients: pd.DataFrame, hz: int, seed: int, seconds: float = 10.0) -> np.ndarray:
     """Renders one resting 12-lead ECG a patient.
 
     The noise sits on the nine electrodes and the leads are computed from them, so II = I + III

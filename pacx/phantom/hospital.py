@@ -10,13 +10,15 @@ from tqdm.auto import tqdm
 
 from pacx.errors import PacxError
 from pacx.phantom import layouts
+from pacx.phantom.cohort import Cohort
+from pacx.phantom.pairs import write_symile_mimic
 
 #: Written into each folder's `phantom.json`; raise it when the patients or the layouts change.
 FORMAT = 1
 
-WRITERS: dict[str, Callable[[Path, layouts.Cohort], None]] = {
+WRITERS: dict[str, Callable[[Path, Cohort], None]] = {
     "chexpert": layouts.write_chexpert,
-    "symile-mimic": layouts.write_symile_mimic,
+    "symile-mimic": write_symile_mimic,
     "ecg-archive": layouts.write_ecg_archive,
     "chexchonet": layouts.write_chexchonet,
     "medmod": layouts.write_medmod,
@@ -69,7 +71,7 @@ def write_hospital(
         partial.mkdir(parents=True)
         try:
             with tqdm(desc=f"phantom {name}", unit=" files", disable=not progress) as bar:
-                cohort = layouts.Cohort(
+                cohort = Cohort(
                     splits=dict(patients),
                     image_size=image_size,
                     ecg_hz=ecg_hz,
@@ -109,7 +111,7 @@ def _check(sizes: Mapping[str, Mapping[str, int]], image_size: int, ecg_hz: int)
             )
     if image_size < 16 or ecg_hz < 50:
         raise PacxError(
-            f"phantom: image_size {image_size} and ecg_hz {ecg_hz} must be at least 16 px and 50 Hz."
+            f"phantom: image_size {image_size} must be at least 16 px, ecg_hz {ecg_hz} at least 50."
         )
 
 

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from pacx.phantom.shapes import blob, coordinates, curve, softplus, step, texture
+from pacx.phantom.devices import draw_devices
+from pacx.phantom.shapes import blob, coordinates, softplus, step, texture
 from pacx.phantom.state import STATES
 
 #: What the picture shows of a state = coupling * state + SLACK * N(0, 1).
@@ -87,7 +88,7 @@ def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict
     p["rib_contrast"], p["rib_phase"] = np.exp(0.35 * normal()), uniform()
     p["vessel_phase"], p["vessels"] = 6.28 * uniform(), np.exp(0.25 * normal())
     p["stomach"] = uniform()
-    p["effusion_side"], p["haze_side"] = normal(), normal()
+    p["effusion_side"] = normal()
     # where focal disease sits
     p["focus_side"] = np.where(uniform() < 0.5, -1, 1)
     p["focus_x"], p["focus_y"] = 0.28 + 0.22 * uniform(), -0.2 + 0.45 * uniform()
@@ -208,7 +209,7 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     tissue -= 0.10 * trachea
     bones, bone_mask = _bones(p, chest)
     tissue += bones
-    devices = _devices(p, x, y, middle, dome, soft)
+    devices = draw_devices(p, x, y, middle, dome, soft)
     absorption = tissue * body + devices
 
     # ---- the film
@@ -257,10 +258,10 @@ def _diseases(p, a):
     level = softplus(0.8 * p.fluid + 0.3 * p.renal + a.side(0.5, -0.5) * p.effusion_side - 0.4)
     surface = a.dome + 0.16 - 0.10 * level - 0.30 * level * np.maximum(s - 0.42, 0)
     added += a.cavity * (1 - a.heart) * 0.24 * step(y - surface, 0.09) * np.minimum(level, 1.5)
-    infected = 0.11 * softplus(1.6 * p.inflammation - 1.0)
+    infected = 0.17 * softplus(1.6 * p.inflammation - 1.0)
     focus_x = a.x - a.middle - p.focus_side * p.focus_x
     focus = blob(focus_x, y - p.focus_y, p.focus_size, p.focus_size)
-    added += lung * np.minimum(infected, 0.30) * focus * (0.8 + 0.35 * a.patchy)
+    added += lung * np.minimum(infected, 0.40) * focus * (0.8 + 0.35 * a.patchy)
     if p.covid.any():
         rim = step(a.radius - 0.55, 0.3) * step(y + 0.45, 0.4)
         added += p.covid * lung * rim * (0.13 + 0.13 * a.patchy)
@@ -295,7 +296,8 @@ def _bones(p, a):
     lift = 0.05 * p.ap_view - 0.03 * p.inspiration
     inner = s - 0.07 - a.side(-0.03, 0.03) * p.rotation
     clavicle_y = -0.60 - lift - 0.20 * inner + 0.10 * np.sin(5.5 * inner)
-    clavicle = step(0.03 - np.abs(y - clavicle_y), a.soft) * step(inner, 0.02) * step(0.78 - s, 0.03)
+    clavicle = step(0.03 - np.abs(y - clavicle_y), a.soft)
+    clavicle = clavicle * step(inner, 0.02) * step(0.78 - s, 0.03)
     column = np.abs(x - a.spine_x - 0.02 * p.tilt * y) - 0.085
     vertebrae = np.cos(6.2832 * (y / 0.145 + p.rib_phase))
     spine = step(-column, 0.03) * (0.7 + 0.3 * vertebrae + 0.10 * p.renal * vertebrae)
@@ -303,42 +305,9 @@ def _bones(p, a):
     scapula = step(0.05 - np.abs(a.out - 0.70 - 0.12 * y), 0.03)
     scapula = scapula * step(0.32 - np.abs(y + 0.32), 0.1)
     bones = density * (ribs + 1.1 * clavicle + 1.1 * humerus + 0.5 * scapula) + 0.075 * spine
-    mask = ((cage > 0.5) & (rear_rib > 0.5)) | (clavicle > 0.5) | (column < 0) | (humerus > 0.5)
+    mask = ((cage > 0.5) & (rear_rib > 0.5)) | (clavicle > 0.5) | (column < 0)
+    mask |= humerus > 0.5
     return bones, mask
-
-
-def _devices(p, x, y, middle, dome, soft):
-    """Pacemakers, tubes and monitoring wires: absorption `(B, H, W)`; 0 where there is none."""
-    absorption = np.zeros_like(x)
-    thin = max(0.007, 0.8 / x.shape[1])
-    rows = np.flatnonzero(p.pacemaker.ravel())
-    if len(rows):
-        q, px, py = _take(p, rows), x[rows] - middle[rows], y[rows]
-        side = q.device_side
-        can = 0.075 - np.hypot(px - side * q.device_x, 0.9 * (py - q.device_y))
-        atrium, apex = (-0.06, -0.40), (0.20, dome[rows] - 0.06)
-        lead = np.minimum(
-            curve(px, py, (side * q.device_x, q.device_y), (side * 0.16, -0.66), atrium),
-            curve(px, py, atrium, (-0.14, dome[rows] - 0.05), apex),
-        )
-        absorption[rows] += 0.32 * step(can, soft) + 0.22 * step(thin - lead, thin)
-    rows = np.flatnonzero(p.tube.ravel())
-    if len(rows):
-        q, px, py = _take(p, rows), x[rows] - middle[rows], y[rows]
-        tip = -0.36 + 0.6 * q.tube_tip
-        airway = curve(px, py, (0.02, -1.1), (0.0, -0.8), (0.005, tip))
-        gut = curve(px, py, (0.01, -1.1), (-0.03, 0.0), (0.05, dome[rows]))
-        gut = np.minimum(gut, curve(px, py, (0.05, dome[rows]), (0.1, 0.62), (0.32, 0.55)))
-        absorption[rows] += 0.14 * step(thin * 1.5 - np.where(q.gastric > 0, gut, airway), thin)
-    rows = np.flatnonzero(p.wires.ravel())
-    if len(rows):
-        q, px, py = _take(p, rows), x[rows], y[rows]
-        start, end = (-1.1, 1.6 * q.wire_0 - 0.7), (1.1, 1.6 * q.wire_1 - 0.5)
-        bend = (1.2 * q.wire_2 - 0.6, 2 * q.wire_3 - 0.8)
-        wire = curve(px, py, start, bend, end)
-        pad = np.hypot(px - 1.2 * q.wire_4 + 0.6, py - 1.4 * q.wire_5 + 0.6)
-        absorption[rows] += 0.09 * step(thin - wire, thin) + 0.10 * step(0.028 - pad, 0.02)
-    return absorption
 
 
 def _lateral(p, size, rng):
@@ -350,7 +319,3 @@ def _lateral(p, size, rng):
     film = body * (0.72 - 0.42 * lung + 0.3 * lung * heart + 0.14 * spine) + 0.02 * p.exposure
     film += p.noise * rng.standard_normal(film.shape, np.float32)
     return np.clip(film * 255, 0, 255).astype(np.uint8)
-
-
-def _take(p, rows):
-    return SimpleNamespace(**{name: value[rows] for name, value in vars(p).items()})

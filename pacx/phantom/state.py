@@ -34,12 +34,8 @@ EQUATIONS: dict[str, Equation] = {
         "size of the left ventricle's cavity", {"hypertrophy": 0.45, "age": 0.1}, 0.87
     ),
     "copd": Equation("chronic obstructive lung disease", {"age": 0.3, "bmi": -0.15}, 0.94),
-    "atrial_load": Equation(
-        "stretch of the left atrium", {"age": 0.35, "dilation": 0.4}, 0.81
-    ),
-    "fluid": Equation(
-        "fluid overload", {"dilation": 0.45, "renal": 0.4, "atrial_load": 0.12}, 0.7
-    ),
+    "atrial_load": Equation("stretch of the left atrium", {"age": 0.35, "dilation": 0.4}, 0.81),
+    "fluid": Equation("fluid overload", {"dilation": 0.45, "renal": 0.4, "atrial_load": 0.12}, 0.7),
     "anaemia": Equation("lack of red blood cells", {"renal": 0.45, "age": 0.1}, 0.87),
     "inflammation": Equation("infection and inflammation", {"copd": 0.15}, 0.98),
     "potassium": Equation("serum potassium", {"renal": 0.55}, 0.83),

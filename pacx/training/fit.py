@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pacx.errors import PacxError
 from pacx.profile import OptimiserSettings

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import wfdb
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pacx.constants import ECG_DIAGNOSES
 from pacx.data.cache import cached_array

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.data.cache import cached_array

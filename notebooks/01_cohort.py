@@ -1,0 +1,404 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The cohort and how it is paired
+#
+# Before any network is trained, this chapter shows whose X-rays, ECGs and blood tests the book uses,
+# what causes them, how they lie on disk, and why no patient is in two places at once.
+
+# %% tags=["hide-cell"]
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("pacx") is None:
+    source = "pacx @ git+https://github.com/pacx-book/pacx-mae-book"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+# %% tags=["parameters"]
+profile = "demo"  # name of a profile (smoke, demo, ...) or path of a .yaml file of your own
+runs = "runs"  # folder that holds all runs
+
+# %% tags=["hide-input"]
+from pacx.book import banner
+from pacx.chapter import open_chapter
+
+run = open_chapter(profile, runs)
+banner(run)
+
+# %% [markdown]
+# ## What you will learn
+#
+# - Which hidden states a phantom patient has, and which causes which.
+# - What one patient looks like in three modalities.
+# - Why a blood test that was *not* ordered is information.
+# - How Symile-MIMIC decides which X-ray, ECG and blood tests belong together.
+# - How to check that no patient leaks from training into testing.
+#
+# ## Before you start
+#
+# | You should know | Why | Where |
+# |---|---|---|
+# | {term}`Phantom` | the patients of this book are made up | [glossary](../book/glossary) |
+# | {term}`ECG`, {term}`Lab` | two of the three modalities | [glossary](../book/glossary) |
+# | what a data frame is | tables are shown as pandas frames | pandas' own tutorial |
+#
+# Nothing else in the book is needed first.
+
+# %% [markdown]
+# ## Who the patients are
+#
+# The method needs patients with three records each. Real ones are behind a data use agreement
+# ([access](../book/data_access)), and their true state is never known. So the book makes up a
+# hospital. Each patient $i$ has a few hidden **states** $z$, such as the size of the left ventricle's
+# cavity. A state is a weighted sum of its direct causes and of noise of its own:
+#
+# $$ z_k = \sum_{j \in \text{causes}(k)} w_{kj}\, z_j + \sigma_k\, \varepsilon_k ,
+# \qquad \varepsilon_k \sim \mathcal{N}(0, 1). $$
+#
+# This is a linear **structural causal model**. The weights are chosen so that each state has a
+# variance near 1: 0 is an average patient, +2 is a patient with a lot of it. A thicker arrow is a larger weight.
+
+# %% mystnb={"image": {"alt": "Causal graph of the phantom patients' states. Age and body mass index stand on the left. Arrows lead over hypertension to hypertrophy, dilation and loss of kidney function, and from there to fluid overload, anaemia, potassium, atrial load and conduction delay on the right. Only the arrow from body mass index to obstructive lung disease lowers its target."}} tags=["hide-input"]
+from pacx.figures.graph import causal_graph, equations_as_latex
+from pacx.phantom.state import EQUATIONS
+
+figure = causal_graph(EQUATIONS)
+
+# %% [markdown]
+# The figure and the equations below are printed from the same table that samples the patients
+# (`pacx.phantom.state.EQUATIONS`), so they cannot disagree with the data.
+
+# %% tags=["hide-input"]
+from IPython.display import Markdown, display
+
+display(Markdown(equations_as_latex(EQUATIONS)))
+
+# %% [markdown]
+# ## What they look like
+#
+# An X-ray is drawn from smooth shapes: body, lungs, heart, vessels, ribs, devices. The states move
+# and darken these shapes a little. Positioning, exposure, breathing and devices move them much more.
+# Because each shape is a function of continuous coordinates, one patient can be drawn at any size, and
+# the masks of the organs are exact. Here are twelve patients, large enough to look at.
+
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in two rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input"]
+from pacx.figures.cxr import montage
+from pacx.phantom.radiograph import render_radiographs
+from pacx.phantom.state import sample_patients
+
+patients = sample_patients(12, seed=run.profile.phantom.seed)
+films, masks = render_radiographs(patients, 256, seed=1, masks=True)
+titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
+figure = montage(films, titles, masks={k: masks[k] for k in ("lungs", "heart", "devices")})
+
+# %% [markdown]
+# ## One patient, three modalities
+#
+# All three records of a patient hang on the same states. That is the only thing that the method can
+# use: what the ECG and the blood say about a state, the X-ray may show as well. The patient below is
+# the one with the most fluid among two hundred.
+
+# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input"]
+crowd = sample_patients(200, seed=run.profile.phantom.seed + 1)
+patient = crowd.nlargest(1, "fluid")
+film, mask = render_radiographs(patient, 384, seed=2, masks=True)
+about = f"{patient['sex'].item()}, {patient['age_years'].item()} years"
+figure = montage(
+    film.repeat(2, axis=0),
+    [about, "lungs, heart, bones"],
+    columns=2,
+    masks={k: mask[k].repeat(2, axis=0) & [[[False]], [[True]]] for k in ("lungs", "heart", "bones")},
+)
+figure.set_size_inches(6.4, 3.7)
+
+# %% [markdown]
+# The ECG, on the paper that a cardiologist expects: 25 mm/s and 10 mm/mV, so a small square is 0.04 s
+# wide and 0.1 mV high.
+
+# %% mystnb={"image": {"alt": "Twelve-lead ECG of the same phantom patient on red-lined paper, three rows of four leads and a rhythm strip of lead II, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
+from pacx.constants import LEADS_MIMIC
+from pacx.figures.ecg import ecg_paper
+from pacx.phantom.ecg import render_ecgs
+
+figure = ecg_paper(render_ecgs(patient, 500, seed=2)[0], LEADS_MIMIC, 500, f"Phantom patient, {about}")
+
+# %% [markdown]
+# And the blood tests. Each band is a reference range. A cross marks a test that nobody ordered.
+
+# %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, orange ones lie outside. Crosses mark tests that were not ordered."}} tags=["hide-input"]
+from pacx.figures.labs import lab_panel
+from pacx.phantom.labs import draw_labs
+
+figure = lab_panel(draw_labs(patient, seed=2)[0])
+
+# %% [markdown]
+# ## What the X-ray shows of a state
+#
+# Here one patient is drawn five times. Positioning and noise stay, and one state moves from
+# −2 to +2. The changes are small on purpose: that is what the encoder has to find.
+
+# %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input"]
+import pandas as pd
+
+shown, steps = ("dilation", "fluid", "copd", "anaemia"), (-2, -1, 0, 1, 2)
+plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)].iloc[[0]]
+versions = pd.concat([plain.assign(**{state: step}) for state in shown for step in steps])
+films = [render_radiographs(versions.iloc[[i]], 192, seed=3)[0][0] for i in range(len(versions))]
+figure = montage(films, [f"{state} {step:+d}" for state in shown for step in steps], columns=5)
+
+# %% [markdown]
+# How strongly a picture shows the states is one number of the phantom, the **coupling**. It is 1 in
+# every data set of this book. At 0 the picture knows nothing of the patient's state, and no
+# distillation could help. The ratio of the heart's width to that of the lungs, measured on the exact masks,
+# shows the difference.
+
+# %% mystnb={"image": {"alt": "Two scatter plots of the heart's width divided by the lungs' width against the state dilation. With coupling 0 the points form a level cloud, with coupling 1 the ratio rises with dilation."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+
+from pacx.figures.style import colour_of
+
+many = sample_patients(300, seed=run.profile.phantom.seed + 2)
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+rows = []
+for axis, coupling in zip(axes, (0.0, 1.0), strict=True):
+    _, mask = render_radiographs(many, 96, seed=4, masks=True, coupling=coupling)
+    width = {organ: mask[organ].any(axis=1).sum(axis=1) for organ in ("heart", "lungs")}
+    ratio = width["heart"] / width["lungs"]
+    axis.plot(many["dilation"], ratio, ".", color=colour_of("mae"), alpha=0.6)
+    axis.set(title=f"coupling {coupling:g}", xlabel="dilation (standard deviations)")
+    rows.append({"coupling": coupling, "correlation": many["dilation"].corr(pd.Series(ratio))})
+axes[0].set_ylabel("width of heart / lungs")
+coupling = run.save_results("coupling", pd.DataFrame(rows))
+
+# %% [markdown]
+# ## What is missing tells something
+#
+# A blood gas is drawn when a patient struggles for breath. So *whether* a test exists depends on how
+# sick the patient is: the missingness is **informative**. In the phantom hospital tests come in
+# panels, and
+#
+# $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
+#
+# The figure reads it back from the data on disk. Each panel is set against the state that drives it
+# most. [Chapter 03](03_lab_autoencoder) must therefore tell the network what was
+# {term}`Observed`.
+
+# %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. Blood gas, differential, coagulation and muscle panels all rise from left to right, with 95 percent intervals."}} tags=["hide-input"]
+from pacx.constants import LABS
+from pacx.figures.labs import ordering_curves
+from pacx.phantom.labs import PANELS
+
+symile = run.data_root / "symile-mimic"
+admissions = pd.read_csv(symile / "train.csv")
+if run.is_phantom:
+    truth = pd.read_csv(symile / "data_npy" / "train" / "truth.csv")
+    itemid = {lab.name: str(lab.itemid) for lab in LABS}
+    panels = {}
+    for panel in ("blood gas", "differential", "coagulation", "muscle"):
+        state = next(iter(PANELS[panel].sickness))
+        ordered = admissions[[itemid[name] for name in PANELS[panel].labs]].notna().any(axis=1)
+        panels[f"{panel} (by {state.replace('_', ' ')})"] = (truth[f"state_{state}"], ordered)
+    panels = {name: (state.to_numpy(), yes.to_numpy()) for name, (state, yes) in panels.items()}
+    figure = ordering_curves(panels, "state of the patient (standard deviations)")
+else:
+    print("No figure: the true state of real patients is not known.")
+
+# %% [markdown]
+# ## How three records become one row
+#
+# In a hospital an X-ray, an ECG and a blood test are rarely taken at the same hour. Symile-MIMIC
+# {cite:p}`saporta2024symile` builds one row an **admission** from MIMIC-IV
+# {cite:p}`johnson2023mimiciv`, MIMIC-CXR-JPG {cite:p}`johnson2019mimiccxrjpg` and MIMIC-IV-ECG
+# {cite:p}`gow2023mimicivecg`:
+#
+# - **X-ray**: the earliest frontal one, more than 24 and at most 72 hours after admission;
+# - **ECG**: the earliest one within 24 hours before or after admission, without gaps;
+# - **labs**: the earliest value of each of the 50 tests within 24 hours before or after admission;
+#   at least one must exist.
+#
+# An admission without all three is left out. The X-ray is the *latest* of the three: the ECG and the
+# blood precede the picture that is taught to know them.
+
+# %% mystnb={"image": {"alt": "Timeline in hours since admission. X-rays count from hour 24 to 72, ECGs and labs from hour minus 24 to 24. In each window the earliest record, a filled dot, is taken and later ones, hollow dots, are left out."}} tags=["hide-input"]
+from pacx.figures.graph import pairing_timeline
+
+figure = pairing_timeline()
+
+# %% [markdown]
+# The phantom hospital writes pairs directly, one row an admission, so this rule has nothing to do
+# there.
+#
+# ## What lies on disk
+#
+# The phantom hospital writes every data set in the layout of the real one. The readers do not know
+# the difference. This is Symile-MIMIC; of several folders only the first is opened.
+
+# %% tags=["hide-input"]
+from pacx.figures.source import show_tree
+
+show_tree(symile, most=8)
+
+# %% [markdown]
+# One row of `train.csv` holds the blood tests in their units and as percentiles of the training
+# split. An empty place is a test that was not ordered.
+
+# %% tags=["hide-input"]
+columns = ["subject_id", "hadm_id", "50912", "50971", "51222", "50912_percentile"]
+names = {str(lab.itemid): f"{lab.name} ({lab.unit})" for lab in LABS}
+names["50912_percentile"] = "Creatinine (percentile)"
+if run.is_phantom:
+    display(admissions[columns].rename(columns=names).head(4).style.hide(axis="index").format(precision=2))
+else:
+    print("No rows: records of real patients are not shown.")
+
+# %% [markdown]
+# ## All data sets of this run
+#
+# A row is one data set. *Positive* is the share of positive labels among the known ones, averaged
+# over labels. *Access* is that of the real data set.
+
+# %% tags=["hide-input"]
+from pacx.data.datasets import load_dataset
+from pacx.data.datasets.symile_mimic import read_patients
+
+ACCESS = {
+    "chexpert": "registration", "symile-mimic": "PhysioNet, credentialed",
+    "chexchonet": "PhysioNet, credentialed", "medmod": "PhysioNet, credentialed",
+    "chestx6": "Kaggle", "covid-qu-ex": "Kaggle", "phantom-truth": "phantom only",
+}  # fmt: skip
+tables, rows = {}, []
+for name in [n for n in ACCESS if (run.data_root / n).is_dir()]:
+    if name == "symile-mimic":
+        parts = [read_patients(run.data_root, s).assign(split=s) for s in ("train", "val", "test")]
+        tables[name] = pd.concat(parts).drop_duplicates(["study", "split"])
+        task, positive = "pairs", float("nan")
+    else:
+        dataset = load_dataset(name, run.data_root)
+        tables[name], task = dataset.table, dataset.task
+        positive = dataset.table[list(dataset.labels)].mean().mean() if dataset.labels else float("nan")
+    table = tables[name]
+    counts = {split: (table["split"] == split).sum() for split in ("train", "val", "test")}
+    rows.append({"dataset": name, "task": task, "images": len(table), **counts,
+                 "patients": table["patient"].nunique(), "positive": positive, "access": ACCESS[name]})  # fmt: skip
+cohort = run.save_results("cohort", pd.DataFrame(rows))
+display(cohort.style.hide(axis="index").format({"positive": "{:.0%}"}, na_rep="–"))
+
+# %% [markdown]
+# The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6 and
+# COVID-QU-Ex carry no patient numbers, there or here: each file counts as a patient, and nobody can
+# check more.
+#
+# ## No patient in two places
+#
+# Two leaks would make every later number too good. A patient with two X-rays could be in training
+# *and* in the test. And a patient whose ECG and labs were distilled could turn up in a benchmark from
+# the same hospital. The paper's CheXchoNet and NIH-14 splits are made by image; this book splits by
+# patient. `refuse_leaks` runs before every probe and stops at the first finding:
+
+# %% tags=["hide-input"]
+from pacx.data.splits import refuse_leaks
+from pacx.figures.source import show_source
+
+show_source(refuse_leaks)
+
+# %% [markdown]
+# Its audit of this run:
+
+# %% tags=["hide-input"]
+distilled = read_patients(run.data_root, "train")
+audit = pd.DataFrame(
+    [
+        {
+            "dataset": name,
+            "patients with several images": int((table.groupby("patient").size() > 1).sum()),
+            "patients in two splits": int((table.groupby("patient")["split"].nunique() > 1).sum()),
+            "also in the distillation": "–" if name == "symile-mimic"
+            else len(set(table["patient"]) & set(distilled["patient"])),
+        }
+        for name, table in tables.items()
+    ]
+)  # fmt: skip
+display(audit.style.hide(axis="index"))
+
+# %% [markdown]
+# ## Check it yourself
+#
+# Each of these can fail. Try it: move a row from one split to another and run them again.
+
+# %%
+assert (audit["patients in two splits"] == 0).all(), "a patient is in two splits"
+assert not set(tables["symile-mimic"].query("split == 'test'")["patient"]) & set(distilled["patient"])
+
+first, again = (render_radiographs(patients, 64, seed=1)[0] for _ in range(2))
+assert (first == again).all(), "the same seed must draw the same pictures"
+
+assert coupling.set_index("coupling")["correlation"].abs().idxmax() == 1.0
+
+# %% [markdown]
+# ## Summary
+
+# %% tags=["hide-input"]
+share = admissions[[str(lab.itemid) for lab in LABS]].notna().to_numpy().mean()
+r = coupling.set_index("coupling")["correlation"]
+display(
+    Markdown(
+        f"- This run has {cohort['images'].sum():,} X-rays of {cohort['patients'].sum():,} patients in "
+        f"{len(cohort)} data sets; {int(distilled['patient'].nunique()):,} patients have all three "
+        "modalities and train the distillation.\n"
+        f"- Of the {len(LABS)} blood tests, {share:.0%} were ordered for an average admission.\n"
+        f"- The correlation of the heart's relative width with the state dilation is {r[1.0]:.2f} at "
+        f"coupling 1 and {r[0.0]:.2f} at coupling 0: the picture carries the state, and far from "
+        "perfectly.\n"
+        f"- {int(audit['patients in two splits'].sum())} patients are in two splits of one data set."
+    )
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Which states does fluid overload depend on through two steps, and with which total weight does
+#    hypertension reach it?
+#
+# ```{dropdown} Answer
+# Multiply the weights along each path and add the paths up. Hypertension reaches fluid over
+# hypertrophy and dilation, over loss of kidney function, and over dilation and atrial load. With
+# `pacx.phantom.state.state_covariance()` you can compare the result with the covariance that the
+# model implies.
+# ```
+#
+# 2. Two tests of one panel are missing together. Would it help a network more to know *that* a value
+#    is missing, or to get a good guess of it?
+#
+# ```{dropdown} Answer
+# Both carry something different. A guess from the other tests says what the value would be. That it
+# is missing says how sick the doctors thought the patient was. Chapter 03 measures what the pattern
+# of ordered tests alone can tell.
+# ```
+#
+# 3. Why is it not enough to remove the *admissions* of Symile-MIMIC from MedMod?
+#
+# ```{dropdown} Answer
+# A patient can have several admissions. Chronic states such as kidney disease are the same in all of
+# them, so another admission of a distilled patient is still a leak. Remove patients.
+# ```
+#
+# ## Next
+#
+# [Chapter 02](02_cxr_mae) trains the X-ray encoder on these pictures, without any label.
+#
+# ## References
+#
+# Pairing: {cite:p}`saporta2024symile`. MIMIC: {cite:p}`johnson2023mimiciv,johnson2019mimiccxrjpg,gow2023mimicivecg`.
+# X-rays of stage 1: {cite:p}`irvin2019chexpert`. Benchmarks:
+# {cite:p}`bhave2024chexchonet,elsharief2025medmod,tahir2021covidquex`. The paper: {cite:p}`liu2026pacx`.

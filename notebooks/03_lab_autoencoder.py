@@ -1,0 +1,337 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The lab autoencoder
+#
+# Fifty blood tests, most of them missing for most patients, become one embedding that knows both what
+# was measured and what was not.
+
+# %% tags=["hide-cell"]
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("pacx") is None:
+    source = "pacx @ git+https://github.com/pacx-book/pacx-mae-book"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+# %% tags=["parameters"]
+profile = "demo"  # name of a profile (smoke, demo, ...) or path of a .yaml file of your own
+runs = "runs"  # folder that holds all runs
+
+# %% tags=["hide-input"]
+from pacx.book import banner
+from pacx.chapter import open_chapter
+
+run = open_chapter(profile, runs)
+banner(run)
+
+# %% [markdown]
+# ## What you will learn
+#
+# - How a network reads a table with holes.
+# - Two traps in the stored data, and what each of them costs.
+# - What denoising is, and how well a hidden test can be told from the others.
+# - What the embedding knows of a patient's true state.
+#
+# ## Before you start
+#
+# | You should know | Why | Where |
+# |---|---|---|
+# | which tests are ordered for whom | what is missing is information | [chapter 01](01_cohort) |
+# | {term}`Lab`, {term}`Observed` | the two halves of the input | [glossary](../book/glossary) |
+# | {term}`Embedding`, {term}`Encoder` | what is kept after training | [glossary](../book/glossary) |
+# | {term}`Ridge regression` | reads states off the embedding | [glossary](../book/glossary) |
+
+# %% [markdown]
+# ## The input
+#
+# Blood tests have fifty units. Symile-MIMIC {cite:p}`saporta2024symile` therefore stores each value as
+# a **percentile** $p$ of the training split: 0.5 is the median of the hospital's patients, not of
+# healthy people. Beside it stands $o$, **1 where the test was observed** and 0 where not. The network
+# reads both, 100 numbers a patient:
+#
+# $$ x = [\, p \odot o, \; o \,] . $$
+
+# %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+
+from pacx.constants import LABS
+from pacx.data.datasets.symile_mimic import load_pairs
+
+pairs = {
+    split: load_pairs(run.data_root, split, run.profile.vit.image_size, run.cache)
+    for split in ("train", "test")
+}
+if run.is_phantom:
+    some = slice(0, 40)
+    percentiles = np.where(pairs["train"].observed[some] == 1, pairs["train"].percentiles[some], np.nan)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    heat = axes[0].imshow(percentiles, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    axes[1].imshow(pairs["train"].observed[some], cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
+    axes[0].set(title="percentile (blank: not observed)", xlabel="blood test", ylabel="admission")
+    axes[1].set(title="observed (dark: 1)", xlabel="blood test")
+    figure.colorbar(heat, ax=axes[0], label="percentile")
+
+# %% [markdown]
+# ## The network and its loss
+#
+# An encoder of two layers makes the embedding $h \in \mathbb{R}^{256}$, a decoder predicts all fifty
+# percentiles $\hat p$. In training, 15 % of the *observed* tests are hidden: $o'$ is what is left of
+# $o$. The network sees $o'$, and answers for $o$:
+#
+# $$ \mathcal{L}_{\text{labs}} = \frac{\sum_k o_k \,\big(\hat p_k(p \odot o', o') - p_k\big)^2}{\sum_k o_k} . $$
+#
+# A hidden test can only be told from the others, so the network must learn what goes together.
+# A test that was never ordered has no true value, and costs nothing.
+
+# %% tags=["hide-input"]
+from pacx.figures.source import show_source
+from pacx.models.lab_autoencoder import LabAutoencoder, corrupt, masked_mse
+
+show_source(LabAutoencoder.embed, corrupt, masked_mse)
+
+# %% [markdown]
+# The paper's settings:
+
+# %% tags=["hide-input"]
+from IPython.display import Markdown, display
+
+from pacx.paper import published
+
+paper = published("settings")
+display(paper[paper["stage"] == "Lab autoencoder"].drop(columns="stage").style.hide(axis="index"))
+
+# %% [markdown]
+# ## Training
+
+# %% mystnb={"image": {"alt": "Training curve of the lab autoencoder: the mean squared error on observed percentiles against the step."}} tags=["hide-input"]
+import pandas as pd
+
+from pacx.figures.curves import training_curves
+from pacx.training.labs import load_labs, train_labs
+
+history = pd.read_csv(train_labs(run) / "history.csv")
+model = load_labs(run)
+figure = training_curves({"labs": history}, y_labels=["MSE on observed percentiles"])
+
+# %% [markdown]
+# ## Can it tell a hidden test from the others?
+#
+# On the test pairs, 15 % of the observed tests are hidden with a fixed draw. The autoencoder is held
+# against predicting the training mean of each test. The interval is a {term}`Bootstrap` over patients.
+
+# %% mystnb={"image": {"alt": "Scatter plot, one dot a blood test. Horizontal is the error of predicting the mean, vertical the error of the autoencoder, both in percentile points. Dots below the dashed diagonal are tests that the autoencoder predicts better; the best ones are named."}} tags=["hide-input"]
+import torch
+
+from pacx.evaluation.statistics import bootstrap_weights, interval
+
+percentiles, observed = (torch.from_numpy(np.array(a)) for a in (pairs["test"].percentiles, pairs["test"].observed))
+shown = corrupt(observed, run.profile.labs.drop, torch.Generator().manual_seed(run.profile.seed))
+hidden = (observed - shown).numpy()
+train = pairs["train"]
+mean = train.percentiles.sum(0) / np.maximum(train.observed.sum(0), 1)
+with torch.inference_mode():
+    guess = model(percentiles, shown)[0].numpy()
+square = {
+    "autoencoder": (guess - pairs["test"].percentiles) ** 2 * hidden,
+    "training mean": (mean - pairs["test"].percentiles) ** 2 * hidden,
+}
+weights = bootstrap_weights(pairs["test"].table["patient"], run.profile.bootstrap, run.profile.seed)
+rmse = {k: 100 * np.sqrt((weights @ s.sum(1)) / (weights @ hidden.sum(1))) for k, s in square.items()}
+point = {k: 100 * np.sqrt(s.sum() / hidden.sum()) for k, s in square.items()}
+rows = [{"predictor": k, "metric": "RMSE", **interval(point[k], rmse[k])._asdict()} for k in square]
+difference = interval(
+    point["autoencoder"] - point["training mean"], rmse["autoencoder"] - rmse["training mean"]
+)
+rows.append({"predictor": "difference", "metric": "RMSE", **difference._asdict()})
+imputation = run.save_results("lab_imputation", pd.DataFrame(rows))
+
+count = hidden.sum(0)
+enough = count >= 5
+by_lab = {k: 100 * np.sqrt(s.sum(0)[enough] / count[enough]) for k, s in square.items()}
+names = [lab.name for lab, yes in zip(LABS, enough, strict=True) if yes]
+figure, axis = plt.subplots(figsize=(5.6, 4.8))
+axis.plot([0, 40], [0, 40], "--", color="0.6")
+axis.plot(by_lab["training mean"], by_lab["autoencoder"], "o", color="#0062a3", alpha=0.7)
+for k in np.argsort(by_lab["autoencoder"] - by_lab["training mean"])[:4]:
+    axis.annotate(names[k], (by_lab["training mean"][k], by_lab["autoencoder"][k]), fontsize=8,
+                  xytext=(4, -9), textcoords="offset points")  # fmt: skip
+_ = axis.set(xlabel="RMSE of the training mean (percentile points)",
+             ylabel="RMSE of the autoencoder (percentile points)", xlim=(5, 45), ylim=(5, 45))  # fmt: skip
+
+# %% tags=["hide-input"]
+display(imputation.style.hide(axis="index").format(precision=1))
+
+# %% [markdown]
+# ## Trap 1: which way round is `observed`?
+#
+# The file that holds $o$ is called `labs_missingness`, yet it is 1 where a lab was **present**. Whoever
+# trusts the name inverts it. The network then sees zeros for what was measured, and is told that the
+# rest was.
+#
+# ## Trap 2: means where nothing was measured
+#
+# In `labs_percentiles`, unobserved places hold the *training mean*, not zero. In training they are
+# multiplied by $o$ and vanish. The public code of the paper skips this at extraction time
+# ([the paper and its code](../book/paper_and_code)), so the network meets inputs that it never saw.
+# Here is what both cost, on the same hidden tests. *Cosine* compares the embedding with the right one,
+# after subtracting the mean embedding from both.
+
+# %% tags=["hide-input"]
+stored = np.load(run.data_root / "symile-mimic" / "data_npy" / "train" / "labs_percentiles_train.npy")
+fill = np.where(train.observed == 0, stored, np.nan)
+filled = torch.where(shown == 1, percentiles, torch.from_numpy(np.nanmean(fill, 0).astype(np.float32)))
+inputs = {
+    "right": torch.cat([percentiles * shown, shown], 1),
+    "observed inverted": torch.cat([percentiles * (1 - shown), 1 - shown], 1),
+    "means not zeroed": torch.cat([filled, shown], 1),
+}
+with torch.inference_mode():
+    embeddings = {k: model.encoder(x) for k, x in inputs.items()}
+    guesses = {k: model.decoder(h).numpy() for k, h in embeddings.items()}
+centre = embeddings["right"].mean(0)
+rows = []
+for k, h in embeddings.items():
+    error = (guesses[k] - pairs["test"].percentiles) ** 2 * hidden
+    cosine = torch.cosine_similarity(h - centre, embeddings["right"] - centre).mean().item()
+    resampled = 100 * np.sqrt((weights @ error.sum(1)) / (weights @ hidden.sum(1)))
+    value = interval(100 * np.sqrt(error.sum() / hidden.sum()), resampled)
+    rows.append({"input": k, "metric": "RMSE", **value._asdict(), "cosine": cosine})
+traps = run.save_results("lab_traps", pd.DataFrame(rows))
+display(traps.style.hide(axis="index").format(dict.fromkeys(("value", "low", "high"), "{:.1f}") | {"cosine": "{:.2f}"}))
+
+# %% [markdown]
+# `LabAutoencoder.embed` multiplies by `observed` itself, whoever calls it. A caller cannot forget.
+#
+# ## What does the embedding know of the patient?
+#
+# On phantoms the true state is known. A ridge regression is fitted on the training pairs and scored on
+# the test pairs, once from the embedding, once from its input $x$, and once from $o$ alone: **which
+# tests were ordered, without a single result**. $R^2$ is the share of a state's variance that is explained;
+# 0 is no better than the mean.
+
+# %% mystnb={"image": {"alt": "Dot plot of R squared for each latent state with 95 percent intervals, from the embedding, from percentiles and observed, and from observed alone."}} tags=["hide-input"]
+from sklearn.linear_model import RidgeCV
+from sklearn.preprocessing import StandardScaler
+
+from pacx.figures.results import dots
+
+SOURCES = {"embedding": "#c44601", "percentiles and observed": "#0062a3", "observed alone": "#6b6b6b"}
+if run.is_phantom:
+    inputs, states = {}, {}
+    for split, part in pairs.items():
+        folder = run.data_root / "symile-mimic" / "data_npy" / split
+        truth = pd.read_csv(folder / "truth.csv").drop_duplicates("hadm_id").set_index("hadm_id")
+        states[split] = truth.loc[part.table["study"].astype(int)].filter(like="state_")
+        with torch.inference_mode():
+            h = model.embed(torch.from_numpy(part.percentiles), torch.from_numpy(part.observed))
+        both = np.hstack([part.percentiles, part.observed])
+        inputs[split] = dict(zip(SOURCES, (h.numpy(), both, part.observed), strict=True))
+    rows = []
+    for source in SOURCES:
+        scaler = StandardScaler().fit(inputs["train"][source])
+        ridge = RidgeCV(np.logspace(0, 4, 9)).fit(scaler.transform(inputs["train"][source]), states["train"])
+        residual = (states["test"] - ridge.predict(scaler.transform(inputs["test"][source]))).to_numpy() ** 2
+        total = ((states["test"] - states["train"].mean()) ** 2).to_numpy()
+        for k, state in enumerate(states["test"]):
+            r2 = 1 - (weights @ residual[:, k]) / (weights @ total[:, k])
+            value = interval(1 - residual[:, k].sum() / total[:, k].sum(), r2)
+            rows.append({"task": state.removeprefix("state_"), "model": source, "metric": "R2", **value._asdict()})
+    recovered = run.save_results("lab_states", pd.DataFrame(rows))
+    figure = dots(recovered, x_label="R² on test pairs", chance=0, colours=SOURCES)
+else:
+    print("No figure: the true state of real patients is not known.")
+
+# %% [markdown]
+# Read the figure with care. If the embedding is no better than its own input, that is expected of a
+# *linear* reading on states that were mixed linearly. The embedding is made to be a good **target** for
+# distillation: one vector, no holes.
+#
+# ## Check it yourself
+
+# %%
+p, o = percentiles[:8], observed[:8]
+with torch.inference_mode():
+    right = model.embed(p, o)
+    nonsense = torch.where(o == 1, p, torch.tensor(float("nan")))
+    assert torch.equal(model.embed(nonsense, o), right), "unobserved places must not matter"
+    assert not torch.allclose(model.embed(p, shown[:8] * 0), right), "observed must matter"
+
+assert set(np.unique(train.observed)) <= {0.0, 1.0}
+# MIMIC's blood count is nearly always ordered: were observed inverted, its share would be small.
+hematocrit = [lab.name for lab in LABS].index("Hematocrit")
+assert train.observed[:, hematocrit].mean() > 0.5, "observed seems to be inverted"
+
+# %% [markdown]
+# ## Summary
+
+# %% tags=["hide-input"]
+from pacx.evaluation.statistics import verdict
+
+by = traps.set_index("input")
+lines = [
+    f"- A hidden test is told with an error of {point['autoencoder']:.1f} percentile points, against "
+    f"{point['training mean']:.1f} for the training mean. The difference, {difference.value:+.1f} "
+    f"[{difference.low:+.1f}, {difference.high:+.1f}], is {verdict(difference)}.",
+    f"- With `observed` inverted the error is {by.loc['observed inverted', 'value']:.1f}, and the "
+    f"embedding's cosine to the right one is {by.loc['observed inverted', 'cosine']:.2f}.",
+    f"- With means left in, the error is {by.loc['means not zeroed', 'value']:.1f} and the cosine "
+    f"{by.loc['means not zeroed', 'cosine']:.2f}.",
+]
+if run.is_phantom:
+    best = recovered[recovered["model"] == "embedding"].nlargest(3, "value")
+    told = ", ".join(f"{r.task.replace('_', ' ')} ({r.value:.2f})" for r in best.itertuples())
+    alone = recovered[recovered["model"] == "observed alone"].nlargest(1, "value").iloc[0]
+    lines.append(f"- The states that the embedding tells best are {told} (R²).")
+    lines.append(
+        f"- Which tests were ordered tells most about {alone['task'].replace('_', ' ')}: R² "
+        f"{alone['value']:.2f} [{alone['low']:.2f}, {alone['high']:.2f}] without a single result."
+    )
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Why does the loss count *all* observed tests and not only the hidden ones?
+#
+# ```{dropdown} Answer
+# The embedding should hold everything that was measured, not only what helps to guess the rest.
+# Copying a shown test is easy, but the narrow embedding must make room for it.
+# ```
+#
+# 2. A percentile of 0 and "not observed" both give $p \odot o = 0$. How does the network tell them
+#    apart?
+#
+# ```{dropdown} Answer
+# By the second half of the input: $o$ is 1 in the first case and 0 in the second.
+# ```
+#
+# 3. In another hospital, doctors order a full panel for everyone. What happens to an embedding that
+#    learned from who is tested here?
+#
+# ```{dropdown} Answer
+# The pattern of ordered tests no longer says who is sick, but the embedding reads it as if it did.
+# Every patient looks like one whom the doctors worried about. What is learned from habits does not
+# travel; see the page on limits.
+# ```
+#
+# ## Next
+#
+# [Chapter 04](04_ecg_teacher) brings the other teacher, the ECG network.
+#
+# ## References
+#
+# Symile-MIMIC: {cite:p}`saporta2024symile`. MIMIC-IV: {cite:p}`johnson2023mimiciv`. The paper:
+# {cite:p}`liu2026pacx`.

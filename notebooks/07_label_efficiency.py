@@ -1,0 +1,222 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Label efficiency
+#
+# The same probes with a hundredth and a tenth of the labels: where a better encoder should help most.
+
+# %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("pacx") is None:
+    source = "pacx @ git+https://github.com/pacx-book/pacx-mae-book"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+# %% tags=["parameters"]
+profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
+runs = "runs"  # folder that holds all runs
+
+# %% tags=["hide-input"]
+from pacx.book import banner
+from pacx.chapter import open_chapter
+
+run = open_chapter(profile, runs)
+banner(run)
+
+# %% [markdown]
+# ## What you will learn
+#
+# - how training labels are drawn so that no class is lost;
+# - why one draw is not enough, and how far apart draws are;
+# - what distillation is worth when labels are few, with intervals over patients;
+# - which data sets cannot be cut that small at all.
+#
+# ## Before you start
+#
+# | concept | why | where |
+# |---|---|---|
+# | {term}`Linear probe`, {term}`AUROC`, {term}`Bootstrap` | the same probes and intervals | [chapter 06](06_clinical_transfer) |
+# | distillation | makes `pacx` from `mae` | [chapter 05](05_distillation) |
+
+# %%
+from pacx.training.pipeline import train_encoders
+
+models = ["mae", "pacx"]
+train_encoders(run, *models)
+
+# %% [markdown]
+# ## Few labels, drawn with care
+#
+# Expert labels are expensive. So one asks: with $n$ labelled X-rays instead of $N$, how good does the probe
+# get? A plain random sample of a rare disease may hold no ill patient, and then there is nothing to learn. The
+# draw therefore starts with one positive and one negative of every label, and fills the rest at random.
+
+# %% tags=["hide-input"]
+from pacx.evaluation import probe
+from pacx.figures.source import show_source
+
+show_source(probe._draw)
+
+# %% [markdown]
+# Validation and test patients stay whole at every share. Choosing the epoch on the full validation split is
+# generous when labels are few. The paper does the same, and so do both encoders here.
+#
+# ## One draw is luck
+#
+# Each dot below is one draw of training labels, scored on all test patients.
+
+# %% mystnb={"image": {"alt": "AUROC of every single draw of training labels on the first data set, MAE and PaCX-MAE side by side, one column for each share of the labels."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+
+from pacx.constants import PHYSIOLOGY_TASKS
+from pacx.evaluation.probe import labels_of
+from pacx.evaluation.statistics import macro_auroc
+from pacx.evaluation.transfer import open_benchmark, probe_scores
+from pacx.figures.style import colour_of, name_of
+
+shown = open_benchmark(run, "phantom-truth" if run.is_phantom else run.profile.benchmarks[0])
+tasks = PHYSIOLOGY_TASKS if run.is_phantom else shown.labels
+chosen = [shown.labels.index(task) for task in tasks]
+truth = labels_of(shown, "test")[:, chosen]
+once = np.ones((1, len(truth)))
+fractions = run.profile.label_efficiency.fractions
+figure, axis = plt.subplots(figsize=(6.0, 3.6))
+for k, model in enumerate(models):
+    for place, fraction in enumerate(fractions):
+        draws = [np.asarray(d)[:, chosen] for d in probe_scores(run, shown, model, fraction=fraction)]
+        values = [macro_auroc(truth, draw, once)[0] for draw in draws]
+        label = name_of(model) if place == 0 else None
+        axis.plot([place + 0.16 * (2 * k - 1)] * len(values), values, "o", color=colour_of(model), alpha=0.6, label=label)
+axis.set_xticks(range(len(fractions)), [f"{f:.0%}" for f in fractions])
+axis.set(xlabel="share of training labels", ylabel="AUROC", title=f"{shown.name}: every draw is a dot")
+_ = axis.legend()
+
+# %% [markdown]
+# So a share is judged by the mean over draws. Draws of both encoders are the same rows, so that they meet the
+# same luck. The interval below resamples *test patients*, as in the chapter before.
+#
+# ## The curves
+#
+# Which data sets? On phantoms, the physiology tasks. Then every binary or multilabel benchmark of the profile,
+# as in the paper. Where a share is too small to hold every class, the library refuses to draw, and the table
+# has a gap with its reason instead of a number that means something else.
+
+# %%
+import pandas as pd
+from IPython.display import Markdown, display
+
+from pacx.errors import PacxError
+from pacx.evaluation.transfer import compare_probes
+
+benchmarks = [open_benchmark(run, name) for name in run.profile.benchmarks]
+cut = [(d, d.labels, d.name) for d in benchmarks if d.task in ("binary", "multilabel")]
+cut = [(shown, PHYSIOLOGY_TASKS, "phantom physiology"), *cut] if run.is_phantom else cut
+parts, gaps = [], []
+for dataset, labels, name in cut:
+    for fraction in fractions:
+        try:
+            part = compare_probes(run, dataset, models, tasks=labels, fraction=fraction)
+            parts.append(part.assign(dataset=name))
+        except PacxError as error:
+            gaps.append(f"- {name} at {fraction:.0%}: {error}")
+table = run.save_results("label_efficiency", pd.concat(parts, ignore_index=True).drop(columns="pooling"))
+display(Markdown("\n".join(["Gaps:", "", *gaps]) if gaps else "Every share could be drawn."))
+
+# %% mystnb={"image": {"alt": "AUROC against the share of training labels on a logarithmic axis, one panel a data set, MAE and PaCX-MAE with 95 percent bands over test patients."}} tags=["hide-input"]
+from pacx.figures.results import forest, label_efficiency
+
+_ = label_efficiency(table)
+
+# %% [markdown]
+# The paired difference at each share. The paper's claim is a pattern: the fewer the labels, the larger the gain.
+
+# %% mystnb={"image": {"alt": "Forest plot of PaCX minus MAE for each data set and share of labels, with 95 percent intervals around zero."}} tags=["hide-input"]
+gain = table[table["model"] == "pacx"]
+gain = gain.assign(row=[f"{d}, {f:.0%}" for d, f in zip(gain["dataset"], gain["fraction"], strict=True)])
+_ = forest(gain, rows="row")
+
+# %% [markdown]
+# ## Beside the paper
+#
+# The paper's values at the two small shares were read off its figure.
+
+# %% tags=["hide-input"]
+from pacx.figures.tables import beside_the_paper, show
+
+show(beside_the_paper(table, "label_efficiency"))
+
+# %% [markdown]
+# ## Check it yourself
+
+# %%
+from pacx.evaluation.probe import draw_subsets
+
+labels = labels_of(shown, "train")
+smallest = min(fractions)
+subsets = draw_subsets(labels, smallest, run.profile.label_efficiency.draws, run.profile.seed)
+
+# Every draw has the promised size, no row twice, and a positive and a negative of every label.
+assert subsets.shape[1] == round(smallest * len(labels))
+assert all(len(set(rows)) == len(rows) for rows in subsets)
+assert all((labels[rows] == value).any(axis=0).all() for rows in subsets for value in (0, 1))
+
+# More labels do not hurt: the mean AUROC over data sets and encoders rises from the smallest share to all.
+means = table.groupby("fraction")["value"].mean()
+assert means[max(fractions)] > means[smallest] - 0.02
+
+# %% [markdown]
+# ## Summary
+
+# %% tags=["hide-input"]
+from pacx.evaluation.statistics import difference_of, verdict
+
+lines = [f"- {row['row']}: {difference_of(row)}, {verdict(difference_of(row))}." for _, row in gain.iterrows()]
+few, full = (gain[gain["fraction"] == f]["difference_value"].mean() for f in (smallest, max(fractions)))
+pattern = "larger" if few > full else "not larger"
+display(
+    Markdown(
+        "PaCX-MAE minus MAE, AUROC:\n\n" + "\n".join(lines) + f"\n\nAveraged over data sets, the gain at the "
+        f"smallest share ({few:+.3f}) is {pattern} than with all labels ({full:+.3f})."
+    )
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Why does MedMod refuse a share that CheXchoNet accepts?
+#
+# ```{dropdown} Answer
+# MedMod has 25 labels. A draw must hold a positive and a negative of each. With few rows there is no such draw.
+# CheXchoNet has one label: two rows are enough.
+# ```
+#
+# 2. The draws at the smallest share differ more between one another than the band is wide. Is that a
+#    contradiction?
+#
+# ```{dropdown} Answer
+# No. The band shows how the *mean over draws* varies with other test patients. The dots show how one draw varies
+# with other training labels. A hospital that labels once gets one dot.
+# ```
+#
+# ## Next
+#
+# Probes ask for labels at all. [Chapter 08](08_alignment) asks without any: does an X-ray find its own ECG?
+#
+# ## References
+#
+# The method: {cite:p}`liu2026pacx`. The data sets: {cite:p}`bhave2024chexchonet`, {cite:p}`elsharief2025medmod`.

@@ -1,0 +1,92 @@
+"""Tables for chapters: plain words, few digits, the paper's numbers marked as the paper's."""
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from pacx.evaluation.statistics import Estimate
+from pacx.figures.style import name_of
+from pacx.paper import MODEL_NAMES, published
+
+#: Our artefact -> the paper's column.
+_IN_THE_PAPER = {
+    "pacx-ecg": "ecg_only",
+    "pacx-labs": "labs_only",
+    "pacx-contrastive": "contrastive_only",
+    "pacx-regression": "regression_only",
+}
+
+
+def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
+    """A data frame without its index, floats with few digits, `_` read as a space."""
+    words = {column: str(column).replace("_", " ") for column in frame}
+    text = frame.rename(columns=words)
+    return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
+
+
+def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """A tidy result table with its intervals as text.
+
+    Args:
+        table: As `pacx.evaluation.statistics.paired_table` returns it.
+        *columns: Columns to keep, in front.
+
+    Returns:
+        The columns, then model, score and difference with 95 % intervals.
+    """
+    return pd.DataFrame(
+        {
+            **{column: table[column] for column in columns},
+            "model": table["model"].map(name_of),
+            "score [95 %]": _text(table["value"], table["low"], table["high"]),
+            "difference [95 %]": [
+                "" if pd.isna(v) else str(Estimate(v, low, high))
+                for v, low, high in zip(
+                    table["difference_value"], table["difference_low"], table["difference_high"],
+                    strict=True,
+                )
+            ],
+        }
+    )  # fmt: skip
+
+
+def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
+    """A published table with this run's numbers beside it, in the paper's order.
+
+    Args:
+        ours: Tidy results with the columns `dataset`, `metric`, `model`, `value`, `low`, `high`
+            and, where the paper has them, `target` or `fraction`.
+        table: Name of the published table, see `pacx.paper.published`.
+
+    Returns:
+        Text; a dash where the paper, or this run, has no number.
+    """
+    theirs = published(table)
+    keys = [k for k in ("dataset", "target", "metric", "fraction") if k in theirs and k in ours]
+    ours = ours.assign(
+        model=ours["model"].replace(_IN_THE_PAPER),
+        text=_text(ours["value"], ours["low"], ours["high"]),
+    )
+    models = [m for m in MODEL_NAMES if m in set(theirs["model"]) | set(ours["model"])]
+    rows = theirs[keys].drop_duplicates().reset_index(drop=True)
+    result = rows.copy()
+    for source, frame, column in (("paper", theirs, "value"), ("this run", ours, "text")):
+        frame = frame.assign(dataset=frame["dataset"].str.lower())
+        for model in [m for m in models if m in set(frame["model"])]:
+            part = frame[frame["model"] == model].drop_duplicates(keys).set_index(keys)[column]
+            wanted = rows.assign(dataset=rows["dataset"].str.lower())
+            values = part.reindex(pd.MultiIndex.from_frame(wanted))
+            result[f"{MODEL_NAMES[model]}, {source}"] = [_cell(v) for v in values]
+    return result
+
+
+def _cell(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return "–" if pd.isna(value) else f"{value:.3f}"
+
+
+def _text(value: pd.Series, low: pd.Series, high: pd.Series) -> list[str]:
+    return [
+        f"{v:.3f} [{bottom:.3f}, {top:.3f}]"
+        for v, bottom, top in zip(value, low, high, strict=True)
+    ]

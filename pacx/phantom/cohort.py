@@ -1,0 +1,76 @@
+"""The patients of one data set, their films, and how images get to disk."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from pacx.phantom import state
+from pacx.phantom.radiograph import render_radiographs
+
+BLOCK = 512  # images rendered before they are written
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """How many patients, from which seed, drawn how; `bar` counts what is written."""
+
+    splits: dict[str, int]
+    image_size: int
+    ecg_hz: int
+    seed: int
+    coupling: float
+    bar: tqdm
+
+    def patients(self) -> pd.DataFrame:
+        """All patients of the data set, with their `split`."""
+        patients = state.sample_patients(sum(self.splits.values()), self.seed)
+        return patients.assign(split=np.repeat(list(self.splits), list(self.splits.values())))
+
+    def films(self, patients: pd.DataFrame, size: int, masks: bool = False) -> Iterator[tuple]:
+        """Blocks of (row numbers, images, masks)."""
+        for number, start in enumerate(range(0, len(patients), BLOCK)):
+            rows = np.arange(start, min(start + BLOCK, len(patients)))
+            seed = self.seed + 7919 * (number + 1)
+            images, drawn = render_radiographs(
+                patients.iloc[rows], size, seed, masks=masks, coupling=self.coupling
+            )
+            yield rows, images, drawn
+
+
+def truth_table(patients: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
+    """What only phantoms know: `key`, sex, age, BMI and the latent `state_*` columns."""
+    states = patients[list(state.STATES)].add_prefix("state_").round(4)
+    facts = patients[["sex", "age_years", "bmi_value"]]
+    table = pd.concat([facts, states], axis=1).reset_index(drop=True)
+    table.insert(0, key.name, key.to_numpy())
+    return table
+
+
+def mimic_cxr_path(subject: int, study: int) -> str:
+    """Where MIMIC-CXR-JPG keeps a film: `files/p10/p10000032/s50414267/<dicom_id>.jpg`."""
+    code = hashlib.sha256(f"{subject}/{study}".encode()).hexdigest()[:40]
+    dicom_id = "-".join(code[k : k + 8] for k in range(0, 40, 8))
+    return f"files/p{str(subject)[:2]}/p{subject}/s{study}/{dicom_id}.jpg"
+
+
+def save_images(cohort: Cohort, images: np.ndarray, paths: list[Path]) -> None:
+    """Encodes images (bool masks as 0 and 255) to JPEG or PNG files."""
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+    if images.dtype == bool:
+        images = images.astype(np.uint8) * 255
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda i: _encode(images[i], paths[i]), range(len(paths))):
+            cohort.bar.update()
+
+
+def _encode(image: np.ndarray, path: Path) -> None:
+    options = {"quality": 92} if path.suffix == ".jpg" else {"compress_level": 1}
+    Image.fromarray(image).save(path, **options)

@@ -1,0 +1,120 @@
+"""Symile-MIMIC 1.0.0: X-ray, ECG and labs of one admission, as tables and arrays."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.lib.format import open_memmap
+
+from pacx.constants import LABS
+from pacx.phantom.cohort import Cohort, mimic_cxr_path, truth_table
+from pacx.phantom.ecg import render_ecgs
+from pacx.phantom.labs import draw_labs
+
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
+CANDIDATES = 10
+
+
+def write_symile_mimic(root: Path, cohort: Cohort) -> None:
+    """Symile-MIMIC 1.0.0: tables, and arrays in `data_npy/<split>/`, one row an admission.
+
+    As in the original, `labs_missingness` is 1 where a lab WAS measured, missing percentiles hold
+    the training mean, and `test.csv` lists each query's ten candidates: the true pairs first
+    (label 1), then nine others a query (label 0). `truth.csv` beside the arrays is ours.
+    """
+    patients = cohort.patients()
+    n = len(patients)
+    labs = draw_labs(patients, cohort.seed)
+    in_train = (patients["split"] == "train").to_numpy()
+    percentiles = _percentiles(labs, labs[in_train])
+    itemids = [str(lab.itemid) for lab in LABS]
+    ids = 10_000_001 + 3 * np.arange(n)
+    table = pd.DataFrame({"subject_id": ids, "hadm_id": ids + 10_000_000})
+    table["cxr_path"] = [mimic_cxr_path(i, i + 40_000_000) for i in ids]
+    table["ecg_path"] = [f"files/p{i // 10**4}/p{i}/s{i + 3 * 10**7}/{i + 3 * 10**7}" for i in ids]
+    table = pd.concat(
+        [
+            table,
+            pd.DataFrame(labs.round(3), columns=itemids),
+            pd.DataFrame(percentiles, columns=[f"{i}_percentile" for i in itemids]),
+        ],
+        axis=1,
+    )
+    average = np.nanmean(percentiles[in_train], axis=0)
+    rng = np.random.default_rng([cohort.seed, 42])
+    for split, source in {
+        "train": "train", "val": "val", "val_retrieval": "val", "test": "test"
+    }.items():  # fmt: skip
+        members = np.flatnonzero(patients["split"] == source)
+        picked = np.arange(len(members))
+        part = table.iloc[members]
+        if split in ("val_retrieval", "test"):
+            picked, query = _candidates(len(members), rng)
+            part = part.iloc[picked].assign(
+                label_hadm_id=table["hadm_id"].to_numpy()[members][query],
+                label=(picked == query).astype(int),
+            )
+        part.to_csv(root / f"{split}.csv", index=False)
+        folder = root / "data_npy" / split
+        folder.mkdir(parents=True)
+        rows = members[picked]
+        arrays = {
+            "labs_percentiles": np.where(np.isnan(percentiles), average, percentiles)[rows].astype(
+                np.float32
+            ),
+            "labs_missingness": (~np.isnan(labs))[rows].astype(np.int64),
+            "hadm_id": part["hadm_id"].to_numpy(),
+        }
+        arrays |= {c: part[c].to_numpy() for c in ("label_hadm_id", "label") if c in part}
+        for name, array in arrays.items():
+            np.save(folder / f"{name}_{split}.npy", array)
+        truth_table(patients.iloc[rows], part["hadm_id"]).to_csv(folder / "truth.csv", index=False)
+        _write_pair_arrays(folder, split, patients.iloc[members], picked, cohort)
+
+
+def _percentiles(labs: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Percentile of every value in the training split's empirical CDF; NaN stays NaN."""
+    percentiles = np.full(labs.shape, np.nan)
+    for column in range(labs.shape[1]):
+        known = np.sort(train[~np.isnan(train[:, column]), column])
+        seen = ~np.isnan(labs[:, column])
+        rank = np.searchsorted(known, labs[seen, column], side="right")
+        percentiles[seen, column] = rank / max(len(known), 1)
+    return percentiles
+
+
+def _candidates(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a retrieval table as (candidate, query): n true pairs, then nine others a query."""
+    others = [rng.choice(n - 1, CANDIDATES - 1, replace=False) for _ in range(n)]
+    others = np.stack([o + (o >= query) for query, o in enumerate(others)]).ravel()
+    queries = np.arange(n)
+    return np.concatenate([queries, others]), np.concatenate(
+        [queries, np.repeat(queries, CANDIDATES - 1)]
+    )
+
+
+def _write_pair_arrays(
+    folder: Path, split: str, patients: pd.DataFrame, picked: np.ndarray, cohort: Cohort
+) -> None:
+    """X-rays and ECGs of `patients[picked]`; each patient is rendered once."""
+    size, samples = cohort.image_size * 10 // 7, cohort.ecg_hz * 10
+    shape = {"cxr": (3, size, size), "ecg": (1, samples, 12)}
+    cxr, ecg = (
+        open_memmap(folder / f"{name}_{split}.npy", "w+", np.float32, (len(picked), *shape[name]))
+        for name in ("cxr", "ecg")
+    )
+    for rows, images, _ in cohort.films(patients, size):
+        signals = render_ecgs(patients.iloc[rows], cohort.ecg_hz, cohort.seed + int(rows[0]))
+        signals = signals.transpose(0, 2, 1)
+        low = signals.min(axis=(1, 2), keepdims=True)
+        high = signals.max(axis=(1, 2), keepdims=True)
+        signals = 2 * (signals - low) / (high - low) - 1
+        for target in np.flatnonzero((picked >= rows[0]) & (picked <= rows[-1])):
+            row = picked[target] - rows[0]
+            grey = images[row].astype(np.float32)[None] / 255
+            cxr[target] = (grey - IMAGENET_MEAN[:, None, None]) / IMAGENET_STD[:, None, None]
+            ecg[target, 0] = signals[row]
+            cohort.bar.update()
+    cxr.flush()
+    ecg.flush()
