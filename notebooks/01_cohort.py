@@ -13,8 +13,8 @@
 # %% [markdown]
 # # The cohort and how it is paired
 #
-# Before any network is trained, this chapter shows whose X-rays, ECGs and blood tests the book uses,
-# what causes them, how they lie on disk, and why no patient is in two places at once.
+# Before any network is trained, this chapter shows whose X-rays, ECGs and blood tests the book
+# uses, what causes them, how they lie on disk, and why no patient is in two places at once.
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -26,7 +26,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile (smoke, demo, ...) or path of a .yaml file of your own
+profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -60,14 +60,15 @@ banner(run)
 #
 # The method needs patients with three records each. Real ones are behind a data use agreement
 # ([access](../book/data_access)), and their true state is never known. So the book makes up a
-# hospital. Each patient $i$ has a few hidden **states** $z$, such as the size of the left ventricle's
-# cavity. A state is a weighted sum of its direct causes and of noise of its own:
+# hospital. Each patient $i$ has a few hidden **states** $z$, such as the size of the left
+# ventricle's cavity. A state is a weighted sum of its direct causes and of noise of its own:
 #
 # $$ z_k = \sum_{j \in \text{causes}(k)} w_{kj}\, z_j + \sigma_k\, \varepsilon_k ,
 # \qquad \varepsilon_k \sim \mathcal{N}(0, 1). $$
 #
 # This is a linear **structural causal model**. The weights are chosen so that each state has a
-# variance near 1: 0 is an average patient, +2 is a patient with a lot of it. A thicker arrow is a larger weight.
+# variance near 1: 0 is an average patient, +2 is a patient with a lot of it. A thicker arrow is a
+# larger weight.
 
 # %% mystnb={"image": {"alt": "Causal graph of the phantom patients' states. Age and body mass index stand on the left. Arrows lead over hypertension to hypertrophy, dilation and loss of kidney function, and from there to fluid overload, anaemia, potassium, atrial load and conduction delay on the right. Only the arrow from body mass index to obstructive lung disease lowers its target."}} tags=["hide-input"]
 from pacx.figures.graph import causal_graph, equations_as_latex
@@ -80,17 +81,17 @@ figure = causal_graph(EQUATIONS)
 # (`pacx.phantom.state.EQUATIONS`), so they cannot disagree with the data.
 
 # %% tags=["hide-input"]
-from IPython.display import Markdown, display
+from IPython.display import Markdown, Math, display
 
-display(Markdown(equations_as_latex(EQUATIONS)))
+display(Math(equations_as_latex(EQUATIONS)))
 
 # %% [markdown]
 # ## What they look like
 #
 # An X-ray is drawn from smooth shapes: body, lungs, heart, vessels, ribs, devices. The states move
-# and darken these shapes a little. Positioning, exposure, breathing and devices move them much more.
-# Because each shape is a function of continuous coordinates, one patient can be drawn at any size, and
-# the masks of the organs are exact. Here are twelve patients, large enough to look at.
+# and darken these shapes a little. Positioning, exposure, breathing and devices move them much
+# more. Because each shape is a function of continuous coordinates, one patient can be drawn at any
+# size, and the masks of the organs are exact. Here are twelve patients, large enough to look at.
 
 # %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in two rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input"]
 from pacx.figures.cxr import montage
@@ -105,9 +106,9 @@ figure = montage(films, titles, masks={k: masks[k] for k in ("lungs", "heart", "
 # %% [markdown]
 # ## One patient, three modalities
 #
-# All three records of a patient hang on the same states. That is the only thing that the method can
-# use: what the ECG and the blood say about a state, the X-ray may show as well. The patient below is
-# the one with the most fluid among two hundred.
+# All three records of a patient hang on the same states. That is the only thing that the method
+# can use: what the ECG and the blood say about a state, the X-ray may show as well. The patient
+# below is the one with the most fluid among two hundred.
 
 # %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input"]
 crowd = sample_patients(200, seed=run.profile.phantom.seed + 1)
@@ -118,20 +119,24 @@ figure = montage(
     film.repeat(2, axis=0),
     [about, "lungs, heart, bones"],
     columns=2,
-    masks={k: mask[k].repeat(2, axis=0) & [[[False]], [[True]]] for k in ("lungs", "heart", "bones")},
+    masks={
+        k: mask[k].repeat(2, axis=0) & [[[False]], [[True]]] for k in ("lungs", "heart", "bones")
+    },
 )
 figure.set_size_inches(6.4, 3.7)
 
 # %% [markdown]
-# The ECG, on the paper that a cardiologist expects: 25 mm/s and 10 mm/mV, so a small square is 0.04 s
-# wide and 0.1 mV high.
+# The ECG, on the paper that a cardiologist expects: 25 mm/s and 10 mm/mV, so a small square is
+# 0.04 s wide and 0.1 mV high.
 
 # %% mystnb={"image": {"alt": "Twelve-lead ECG of the same phantom patient on red-lined paper, three rows of four leads and a rhythm strip of lead II, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
 from pacx.constants import LEADS_MIMIC
 from pacx.figures.ecg import ecg_paper
 from pacx.phantom.ecg import render_ecgs
 
-figure = ecg_paper(render_ecgs(patient, 500, seed=2)[0], LEADS_MIMIC, 500, f"Phantom patient, {about}")
+figure = ecg_paper(
+    render_ecgs(patient, 500, seed=2)[0], LEADS_MIMIC, 500, f"Phantom patient, {about}"
+)
 
 # %% [markdown]
 # And the blood tests. Each band is a reference range. A cross marks a test that nobody ordered.
@@ -155,13 +160,15 @@ shown, steps = ("dilation", "fluid", "copd", "anaemia"), (-2, -1, 0, 1, 2)
 plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)].iloc[[0]]
 versions = pd.concat([plain.assign(**{state: step}) for state in shown for step in steps])
 films = [render_radiographs(versions.iloc[[i]], 192, seed=3)[0][0] for i in range(len(versions))]
-figure = montage(films, [f"{state} {step:+d}" for state in shown for step in steps], columns=5)
+figure = montage(
+    films, [f"{state} {step:+d}".replace("+0", "0") for state in shown for step in steps], columns=5
+)
 
 # %% [markdown]
-# How strongly a picture shows the states is one number of the phantom, the **coupling**. It is 1 in
-# every data set of this book. At 0 the picture knows nothing of the patient's state, and no
-# distillation could help. The ratio of the heart's width to that of the lungs, measured on the exact masks,
-# shows the difference.
+# How strongly a picture shows the states is one number of the phantom, the **coupling**. It is 1
+# in every data set of this book. At 0 the picture knows nothing of the patient's state, and no
+# distillation could help. The ratio of the heart's width to that of the lungs, measured on the
+# exact masks, shows the difference.
 
 # %% mystnb={"image": {"alt": "Two scatter plots of the heart's width divided by the lungs' width against the state dilation. With coupling 0 the points form a level cloud, with coupling 1 the ratio rises with dilation."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -184,9 +191,9 @@ coupling = run.save_results("coupling", pd.DataFrame(rows))
 # %% [markdown]
 # ## What is missing tells something
 #
-# A blood gas is drawn when a patient struggles for breath. So *whether* a test exists depends on how
-# sick the patient is: the missingness is **informative**. In the phantom hospital tests come in
-# panels, and
+# A blood gas is drawn when a patient struggles for breath. So *whether* a test exists depends on
+# how sick the patient is: the missingness is **informative**. In the phantom hospital tests come
+# in panels, and
 #
 # $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
 #
@@ -194,22 +201,26 @@ coupling = run.save_results("coupling", pd.DataFrame(rows))
 # most. [Chapter 03](03_lab_autoencoder) must therefore tell the network what was
 # {term}`Observed`.
 
-# %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. Blood gas, differential, coagulation and muscle panels all rise from left to right, with 95 percent intervals."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}} tags=["hide-input"]
+import numpy as np
+
 from pacx.constants import LABS
 from pacx.figures.labs import ordering_curves
 from pacx.phantom.labs import PANELS
 
 symile = run.data_root / "symile-mimic"
-admissions = pd.read_csv(symile / "train.csv")
+observed = np.load(symile / "data_npy" / "train" / "labs_missingness_train.npy") == 1
 if run.is_phantom:
     truth = pd.read_csv(symile / "data_npy" / "train" / "truth.csv")
-    itemid = {lab.name: str(lab.itemid) for lab in LABS}
+    column = {lab.name: k for k, lab in enumerate(LABS)}
     panels = {}
     for panel in ("blood gas", "differential", "coagulation", "muscle"):
         state = next(iter(PANELS[panel].sickness))
-        ordered = admissions[[itemid[name] for name in PANELS[panel].labs]].notna().any(axis=1)
-        panels[f"{panel} (by {state.replace('_', ' ')})"] = (truth[f"state_{state}"], ordered)
-    panels = {name: (state.to_numpy(), yes.to_numpy()) for name, (state, yes) in panels.items()}
+        ordered = observed[:, [column[name] for name in PANELS[panel].labs]].any(axis=1)
+        panels[f"{panel} (by {state.replace('_', ' ')})"] = (
+            truth[f"state_{state}"].to_numpy(),
+            ordered,
+        )
     figure = ordering_curves(panels, "state of the patient (standard deviations)")
 else:
     print("No figure: the true state of real patients is not known.")
@@ -227,8 +238,8 @@ else:
 # - **labs**: the earliest value of each of the 50 tests within 24 hours before or after admission;
 #   at least one must exist.
 #
-# An admission without all three is left out. The X-ray is the *latest* of the three: the ECG and the
-# blood precede the picture that is taught to know them.
+# An admission without all three is left out. The X-ray is the *latest* of the three: the ECG and
+# the blood precede the picture that is taught to know them.
 
 # %% mystnb={"image": {"alt": "Timeline in hours since admission. X-rays count from hour 24 to 72, ECGs and labs from hour minus 24 to 24. In each window the earliest record, a filled dot, is taken and later ones, hollow dots, are left out."}} tags=["hide-input"]
 from pacx.figures.graph import pairing_timeline
@@ -258,7 +269,8 @@ columns = ["subject_id", "hadm_id", "50912", "50971", "51222", "50912_percentile
 names = {str(lab.itemid): f"{lab.name} ({lab.unit})" for lab in LABS}
 names["50912_percentile"] = "Creatinine (percentile)"
 if run.is_phantom:
-    display(admissions[columns].rename(columns=names).head(4).style.hide(axis="index").format(precision=2))
+    admissions = pd.read_csv(symile / "train.csv", nrows=4)
+    display(admissions[columns].rename(columns=names).style.hide(axis="index").format(precision=2))
 else:
     print("No rows: records of real patients are not shown.")
 
@@ -286,7 +298,9 @@ for name in [n for n in ACCESS if (run.data_root / n).is_dir()]:
     else:
         dataset = load_dataset(name, run.data_root)
         tables[name], task = dataset.table, dataset.task
-        positive = dataset.table[list(dataset.labels)].mean().mean() if dataset.labels else float("nan")
+        positive = (
+            dataset.table[list(dataset.labels)].mean().mean() if dataset.labels else float("nan")
+        )
     table = tables[name]
     counts = {split: (table["split"] == split).sum() for split in ("train", "val", "test")}
     rows.append({"dataset": name, "task": task, "images": len(table), **counts,
@@ -295,16 +309,16 @@ cohort = run.save_results("cohort", pd.DataFrame(rows))
 display(cohort.style.hide(axis="index").format({"positive": "{:.0%}"}, na_rep="–"))
 
 # %% [markdown]
-# The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6 and
-# COVID-QU-Ex carry no patient numbers, there or here: each file counts as a patient, and nobody can
-# check more.
+# The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6
+# and COVID-QU-Ex carry no patient numbers, there or here: each file counts as a patient, and
+# nobody can check more.
 #
 # ## No patient in two places
 #
 # Two leaks would make every later number too good. A patient with two X-rays could be in training
-# *and* in the test. And a patient whose ECG and labs were distilled could turn up in a benchmark from
-# the same hospital. The paper's CheXchoNet and NIH-14 splits are made by image; this book splits by
-# patient. `refuse_leaks` runs before every probe and stops at the first finding:
+# *and* in the test. And a patient whose ECG and labs were distilled could turn up in a benchmark
+# from the same hospital. The paper's CheXchoNet and NIH-14 splits are made by image; this book
+# splits by patient. `refuse_leaks` runs before every probe and stops at the first finding:
 
 # %% tags=["hide-input"]
 from pacx.data.splits import refuse_leaks
@@ -338,7 +352,9 @@ display(audit.style.hide(axis="index"))
 
 # %%
 assert (audit["patients in two splits"] == 0).all(), "a patient is in two splits"
-assert not set(tables["symile-mimic"].query("split == 'test'")["patient"]) & set(distilled["patient"])
+assert not set(tables["symile-mimic"].query("split == 'test'")["patient"]) & set(
+    distilled["patient"]
+)
 
 first, again = (render_radiographs(patients, 64, seed=1)[0] for _ in range(2))
 assert (first == again).all(), "the same seed must draw the same pictures"
@@ -349,14 +365,13 @@ assert coupling.set_index("coupling")["correlation"].abs().idxmax() == 1.0
 # ## Summary
 
 # %% tags=["hide-input"]
-share = admissions[[str(lab.itemid) for lab in LABS]].notna().to_numpy().mean()
 r = coupling.set_index("coupling")["correlation"]
 display(
     Markdown(
         f"- This run has {cohort['images'].sum():,} X-rays of {cohort['patients'].sum():,} patients in "
         f"{len(cohort)} data sets; {int(distilled['patient'].nunique()):,} patients have all three "
         "modalities and train the distillation.\n"
-        f"- Of the {len(LABS)} blood tests, {share:.0%} were ordered for an average admission.\n"
+        f"- Of the {len(LABS)} blood tests, {observed.mean():.0%} were ordered for an average admission.\n"
         f"- The correlation of the heart's relative width with the state dilation is {r[1.0]:.2f} at "
         f"coupling 1 and {r[0.0]:.2f} at coupling 0: the picture carries the state, and far from "
         "perfectly.\n"
@@ -377,8 +392,8 @@ display(
 # model implies.
 # ```
 #
-# 2. Two tests of one panel are missing together. Would it help a network more to know *that* a value
-#    is missing, or to get a good guess of it?
+# 2. Two tests of one panel are missing together. Would it help a network more to know *that* a
+#    value is missing, or to get a good guess of it?
 #
 # ```{dropdown} Answer
 # Both carry something different. A guess from the other tests says what the value would be. That it
@@ -389,8 +404,8 @@ display(
 # 3. Why is it not enough to remove the *admissions* of Symile-MIMIC from MedMod?
 #
 # ```{dropdown} Answer
-# A patient can have several admissions. Chronic states such as kidney disease are the same in all of
-# them, so another admission of a distilled patient is still a leak. Remove patients.
+# A patient can have several admissions. Chronic states such as kidney disease are the same in all
+# of them, so another admission of a distilled patient is still a leak. Remove patients.
 # ```
 #
 # ## Next
@@ -399,6 +414,8 @@ display(
 #
 # ## References
 #
-# Pairing: {cite:p}`saporta2024symile`. MIMIC: {cite:p}`johnson2023mimiciv,johnson2019mimiccxrjpg,gow2023mimicivecg`.
-# X-rays of stage 1: {cite:p}`irvin2019chexpert`. Benchmarks:
-# {cite:p}`bhave2024chexchonet,elsharief2025medmod,tahir2021covidquex`. The paper: {cite:p}`liu2026pacx`.
+# Pairing: {cite:p}`saporta2024symile`. MIMIC:
+# {cite:p}`johnson2023mimiciv,johnson2019mimiccxrjpg,gow2023mimicivecg`. X-rays of stage 1:
+# {cite:p}`irvin2019chexpert`. Benchmarks:
+# {cite:p}`bhave2024chexchonet,elsharief2025medmod,tahir2021covidquex`. The paper:
+# {cite:p}`liu2026pacx`.

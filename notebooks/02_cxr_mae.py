@@ -13,7 +13,8 @@
 # %% [markdown]
 # # The CXR masked autoencoder
 #
-# An X-ray encoder learns what chests look like by filling in what was hidden, without a single label.
+# An X-ray encoder learns what chests look like by filling in what was hidden, without a single
+# label.
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -25,7 +26,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile (smoke, demo, ...) or path of a .yaml file of your own
+profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -40,7 +41,8 @@ banner(run)
 #
 # - How an image becomes a row of patches, and how most of them are removed.
 # - Why only the removed patches count in the loss.
-# - What the mask ratio changes: the paper's text says one value, its public code trains with another.
+# - What the mask ratio changes: the paper's text says one value, its public code trains with
+#   another.
 # - How to judge a reconstruction by a number, against a baseline that knows nothing.
 # - What an encoder that has only seen phantoms makes of a real X-ray.
 #
@@ -56,8 +58,8 @@ banner(run)
 # ## From image to patches
 #
 # A vision transformer {cite:p}`dosovitskiy2021vit` does not read pixels. It reads $L$ patches of
-# $P \times P$ pixels. Each patch $x_l$ becomes one token, a linear map of its pixels plus a position
-# embedding $p_l$:
+# $P \times P$ pixels. Each patch $x_l$ becomes one token, a linear map of its pixels plus a
+# position embedding $p_l$:
 #
 # $$ t_l = W x_l + b + p_l , \qquad l = 1, \dots, L, \quad L = (H / P)^2 . $$
 
@@ -82,8 +84,9 @@ show_source(MaskedAutoencoder.patchify)
 # %% [markdown]
 # ## Where a patch was
 #
-# Without $p_l$ the encoder would see a bag of patches. The positions are fixed sines and cosines of row
-# and column, as in {cite:t}`he2022mae`. Patches that are close have similar position embeddings.
+# Without $p_l$ the encoder would see a bag of patches. The positions are fixed sines and cosines
+# of row and column, as in {cite:t}`he2022mae`. Patches that are close have similar position
+# embeddings.
 
 # %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input"]
 from pacx.figures.cxr import position_similarity
@@ -91,7 +94,9 @@ from pacx.models.encoder import sincos_positions
 
 positions = sincos_positions(vit.width, grid)[0, 1:].numpy()
 last = grid - 1
-figure = position_similarity(positions, grid, [0, grid // 2, grid * (grid // 2) + grid // 2, grid * last])
+figure = position_similarity(
+    positions, grid, [0, grid // 2, grid * (grid // 2) + grid // 2, grid * last]
+)
 
 # %% [markdown]
 # ## Removing most of the image
@@ -101,10 +106,10 @@ figure = position_similarity(positions, grid, [0, grid // 2, grid * (grid // 2) 
 # $$ K = \lfloor L\,(1 - r) \rfloor \ \text{patches stay}, \qquad
 # m_l = \begin{cases} 0 & \text{kept} \\ 1 & \text{removed.} \end{cases} $$
 #
-# Keep the polarity in mind: in the mask, **1 means removed**. The encoder never sees removed patches,
-# not even as blanks, so it gets cheaper as $r$ grows. The two ratios below use the same random numbers.
-# Neighbouring pixels resemble each other, so with few patches removed the task could be solved by
-# smearing. With most removed, the network has to know chests.
+# Keep the polarity in mind: in the mask, **1 means removed**. The encoder never sees removed
+# patches, not even as blanks, so it gets cheaper as $r$ grows. The two ratios below use the same
+# random numbers. Neighbouring pixels resemble each other, so with few patches removed the task
+# could be solved by smearing. With most removed, the network has to know chests.
 
 # %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with 75 percent of its patches removed, and with 90 percent removed. Removed patches are flat light blue."}} tags=["hide-input"]
 import torch
@@ -143,8 +148,8 @@ show_source(MaskedAutoencoder.forward, MaskedAutoencoder._encode)
 # $$ \mathcal{L}_{\text{MAE}} = \frac{1}{\sum_l m_l} \sum_{l=1}^{L} m_l \,
 # \frac{1}{3P^2} \lVert \hat x_l - x_l \rVert_2^2 . $$
 #
-# Copying a kept patch would earn nothing. After training the decoder is thrown away; chapters 05 to 11
-# use the encoder only.
+# Copying a kept patch would earn nothing. After training the decoder is thrown away; chapters 05
+# to 11 use the encoder only.
 #
 # The paper's settings, beside those of this run:
 
@@ -152,7 +157,9 @@ show_source(MaskedAutoencoder.forward, MaskedAutoencoder._encode)
 from pacx.paper import published
 
 paper = published("settings")
-display(paper[paper["stage"].str.contains("CXR|MAE")].drop(columns="stage").style.hide(axis="index"))
+display(
+    paper[paper["stage"].str.contains("CXR|MAE")].drop(columns="stage").style.hide(axis="index")
+)
 display(
     Markdown(
         f"This run: {vit.image_size} px, patches of {vit.patch_size} px ({grid * grid} of them), width "
@@ -165,9 +172,10 @@ display(
 # %% [markdown]
 # ## Two mask ratios
 #
-# The paper's text gives a mask ratio of 0.90. Its public code does not pass the setting on and trains
-# with the default of 0.75 ([the paper and its code](../book/paper_and_code)). So both are trained here.
-# Their losses are not comparable as they stand: with more removed, the task is harder.
+# The paper's text gives a mask ratio of 0.90. Its public code does not pass the setting on and
+# trains with the default of 0.75 ([the paper and its code](../book/paper_and_code)). So both are
+# trained here. Their losses are not comparable as they stand: with more removed, the task is
+# harder.
 
 # %% mystnb={"image": {"alt": "Training curves of the two masked autoencoders. The loss on removed patches against the step, one line for each mask ratio."}} tags=["hide-input"]
 import pandas as pd
@@ -191,8 +199,8 @@ if run.is_phantom:
     figure = reconstructions(columns)
 
 # %% [markdown]
-# A fair comparison gives both models the same validation X-rays and the same masks, at both ratios. The
-# baseline paints the mean of the patches that were kept.
+# A fair comparison gives both models the same validation X-rays and the same masks, at both
+# ratios. The baseline paints the mean of the patches that were kept.
 
 # %% tags=["hide-input"]
 import numpy as np
@@ -221,7 +229,11 @@ for (painter, ratio), error in errors.items():
     estimate = interval(error.mean(), resampled)._asdict()
     rows.append({"painter": painter, "removed": ratio, "metric": "MSE", **estimate})
 table = run.save_results("mae_reconstruction", pd.DataFrame(rows))
-display(table.style.hide(axis="index").format({"removed": "{:.0%}", **dict.fromkeys(("value", "low", "high"), "{:.3f}")}))
+display(
+    table.style.hide(axis="index").format(
+        {"removed": "{:.0%}", **dict.fromkeys(("value", "low", "high"), "{:.3f}")}
+    )
+)
 
 # %% [markdown]
 # A low error is not the goal. The encoder is wanted for what its embedding knows, and that is
@@ -230,10 +242,11 @@ display(table.style.hide(axis="index").format({"removed": "{:.0%}", **dict.fromk
 #
 # ## A real X-ray
 #
-# All images so far are drawn. The next is a real radiograph: file `RG1_UNCR.dcm` of the DICOM standard
-# committee's test images, which the package `pydicom-data` distributes. It is stored *inverted*
-# (MONOCHROME1) with more than 8 bits, two traps that the reader takes care of. It is not paired with
-# any ECG or blood test in this book. In the phantom profiles the encoder has **only ever seen phantoms**.
+# All images so far are drawn. The next is a real radiograph: file `RG1_UNCR.dcm` of the DICOM
+# standard committee's test images, which the package `pydicom-data` distributes. It is stored
+# *inverted* (MONOCHROME1) with more than 8 bits, two traps that the reader takes care of. It is
+# not paired with any ECG or blood test in this book. In the phantom profiles the encoder has
+# **only ever seen phantoms**.
 
 # %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with 90 and 75 percent of its patches removed, and what the two phantom-trained models paint from the rest."}} tags=["hide-input"]
 from pathlib import Path
@@ -244,7 +257,9 @@ from pacx.data.images import load_images, read_image
 
 found = get_testdata_file("RG1_UNCR.dcm", download=False)
 if found is None:
-    print("The real X-ray is not shown: the package pydicom-data, which holds it, is not installed.")
+    print(
+        "The real X-ray is not shown: the package pydicom-data, which holds it, is not installed."
+    )
 else:
     file = Path(found)
     full = read_image(file)
@@ -259,7 +274,9 @@ else:
         real_error = float((painted - real_pixels).square().mean() / output.mask.mean())
         typical = errors[f"MAE trained at {ratio:.0%}", ratio]
         share = (typical < real_error).mean()
-        print(f"{ratio:.0%} removed: MSE {real_error:.3f}, above that of {share:.0%} of the validation X-rays")
+        print(
+            f"{ratio:.0%} removed: MSE {real_error:.3f}, above that of {share:.0%} of the validation X-rays"
+        )
     figure = reconstructions(columns)
 
 # %% mystnb={"image": {"alt": "The same real chest radiograph at its full resolution: dense parts are white, as on film."}} tags=["hide-input"]
@@ -267,7 +284,9 @@ import matplotlib.pyplot as plt
 
 if found is not None:
     figure, axis = plt.subplots(figsize=(4.2, 4.4))
-    axis.imshow(full[::4, ::4], cmap="gray", vmin=0, vmax=255, extent=(0, full.shape[1], full.shape[0], 0))
+    axis.imshow(
+        full[::4, ::4], cmap="gray", vmin=0, vmax=255, extent=(0, full.shape[1], full.shape[0], 0)
+    )
     axis.set(xlabel="column (pixels)", ylabel="row (pixels)", title="RG1_UNCR.dcm, as read")
 
 # %% [markdown]
@@ -279,7 +298,9 @@ with torch.inference_mode():
     output = model(pixels, ratio, noise)
     left, painted = model.reconstruct(pixels, output)
 
-assert torch.equal(model.unpatchify(model.patchify(pixels)), pixels), "patches must rebuild the image"
+assert torch.equal(model.unpatchify(model.patchify(pixels)), pixels), (
+    "patches must rebuild the image"
+)
 
 kept = int(grid * grid * (1 - ratio))
 assert (output.mask.sum(1) == grid * grid - kept).all(), "1 must mean removed"
@@ -294,6 +315,7 @@ with torch.inference_mode():
 
 # %% [markdown]
 # ## Summary
+
 
 # %% tags=["hide-input"]
 def of(painter, ratio):
@@ -317,7 +339,8 @@ display(Markdown("\n".join(lines)))
 #
 # ## Exercises
 #
-# 1. How many patches does the paper's encoder (224 px, patches of 16 px) see at each of the two ratios?
+# 1. How many patches does the paper's encoder (224 px, patches of 16 px) see at each of the two
+#    ratios?
 #
 # ```{dropdown} Answer
 # $L = (224 / 16)^2 = 196$. At 0.90, $\lfloor 19.6 \rfloor = 19$ patches stay; at 0.75, 49 stay. The
@@ -328,15 +351,16 @@ display(Markdown("\n".join(lines)))
 #
 # ```{dropdown} Answer
 # The patches attend to the CLS token and it attends to them, so it carries information that helps
-# the patches. Nothing forces it to carry what a probe needs, though. From chapter 06 on, probes on the
-# CLS token and on the mean of the patches stand side by side.
+# the patches. Nothing forces it to carry what a probe needs, though. From chapter 06 on, probes on
+# the CLS token and on the mean of the patches stand side by side.
 # ```
 #
 # 3. Set `norm_pix_loss: true` in a copy of the profile. What does it change in the target?
 #
 # ```{dropdown} Answer
-# Each target patch is standardised by its own mean and spread, so contrast within a patch counts more
-# than brightness. `reconstruct` must undo this with the true patch's statistics before it draws.
+# Each target patch is standardised by its own mean and spread, so contrast within a patch counts
+# more than brightness. `reconstruct` must undo this with the true patch's statistics before it
+# draws.
 # ```
 #
 # ## Next
@@ -345,5 +369,5 @@ display(Markdown("\n".join(lines)))
 #
 # ## References
 #
-# Masked autoencoders: {cite:p}`he2022mae`. Vision transformers: {cite:p}`dosovitskiy2021vit`. CheXpert:
-# {cite:p}`irvin2019chexpert`. The paper: {cite:p}`liu2026pacx`.
+# Masked autoencoders: {cite:p}`he2022mae`. Vision transformers: {cite:p}`dosovitskiy2021vit`.
+# CheXpert: {cite:p}`irvin2019chexpert`. The paper: {cite:p}`liu2026pacx`.

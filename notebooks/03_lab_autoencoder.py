@@ -13,8 +13,8 @@
 # %% [markdown]
 # # The lab autoencoder
 #
-# Fifty blood tests, most of them missing for most patients, become one embedding that knows both what
-# was measured and what was not.
+# Fifty blood tests, most of them missing for most patients, become one embedding that knows both
+# what was measured and what was not.
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -26,7 +26,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile (smoke, demo, ...) or path of a .yaml file of your own
+profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -56,10 +56,10 @@ banner(run)
 # %% [markdown]
 # ## The input
 #
-# Blood tests have fifty units. Symile-MIMIC {cite:p}`saporta2024symile` therefore stores each value as
-# a **percentile** $p$ of the training split: 0.5 is the median of the hospital's patients, not of
-# healthy people. Beside it stands $o$, **1 where the test was observed** and 0 where not. The network
-# reads both, 100 numbers a patient:
+# Blood tests have fifty units. Symile-MIMIC {cite:p}`saporta2024symile` therefore stores each
+# value as a **percentile** $p$ of the training split: 0.5 is the median of the hospital's
+# patients, not of healthy people. Beside it stands $o$, **1 where the test was observed** and 0
+# where not. The network reads both, 100 numbers a patient:
 #
 # $$ x = [\, p \odot o, \; o \,] . $$
 
@@ -76,7 +76,9 @@ pairs = {
 }
 if run.is_phantom:
     some = slice(0, 40)
-    percentiles = np.where(pairs["train"].observed[some] == 1, pairs["train"].percentiles[some], np.nan)
+    percentiles = np.where(
+        pairs["train"].observed[some] == 1, pairs["train"].percentiles[some], np.nan
+    )
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
     heat = axes[0].imshow(percentiles, cmap="viridis", vmin=0, vmax=1, aspect="auto")
     axes[1].imshow(pairs["train"].observed[some], cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
@@ -87,9 +89,9 @@ if run.is_phantom:
 # %% [markdown]
 # ## The network and its loss
 #
-# An encoder of two layers makes the embedding $h \in \mathbb{R}^{256}$, a decoder predicts all fifty
-# percentiles $\hat p$. In training, 15 % of the *observed* tests are hidden: $o'$ is what is left of
-# $o$. The network sees $o'$, and answers for $o$:
+# An encoder of two layers makes the embedding $h \in \mathbb{R}^{256}$, a decoder predicts all
+# fifty percentiles $\hat p$. In training, 15 % of the *observed* tests are hidden: $o'$ is what is
+# left of $o$. The network sees $o'$, and answers for $o$:
 #
 # $$ \mathcal{L}_{\text{labs}} = \frac{\sum_k o_k \,\big(\hat p_k(p \odot o', o') - p_k\big)^2}{\sum_k o_k} . $$
 #
@@ -129,15 +131,18 @@ figure = training_curves({"labs": history}, y_labels=["MSE on observed percentil
 # %% [markdown]
 # ## Can it tell a hidden test from the others?
 #
-# On the test pairs, 15 % of the observed tests are hidden with a fixed draw. The autoencoder is held
-# against predicting the training mean of each test. The interval is a {term}`Bootstrap` over patients.
+# On the test pairs, 15 % of the observed tests are hidden with a fixed draw. The autoencoder is
+# held against predicting the training mean of each test. The interval is a {term}`Bootstrap` over
+# patients.
 
 # %% mystnb={"image": {"alt": "Scatter plot, one dot a blood test. Horizontal is the error of predicting the mean, vertical the error of the autoencoder, both in percentile points. Dots below the dashed diagonal are tests that the autoencoder predicts better; the best ones are named."}} tags=["hide-input"]
 import torch
 
 from pacx.evaluation.statistics import bootstrap_weights, interval
 
-percentiles, observed = (torch.from_numpy(np.array(a)) for a in (pairs["test"].percentiles, pairs["test"].observed))
+percentiles, observed = (
+    torch.from_numpy(np.array(a)) for a in (pairs["test"].percentiles, pairs["test"].observed)
+)
 shown = corrupt(observed, run.profile.labs.drop, torch.Generator().manual_seed(run.profile.seed))
 hidden = (observed - shown).numpy()
 train = pairs["train"]
@@ -149,7 +154,9 @@ square = {
     "training mean": (mean - pairs["test"].percentiles) ** 2 * hidden,
 }
 weights = bootstrap_weights(pairs["test"].table["patient"], run.profile.bootstrap, run.profile.seed)
-rmse = {k: 100 * np.sqrt((weights @ s.sum(1)) / (weights @ hidden.sum(1))) for k, s in square.items()}
+rmse = {
+    k: 100 * np.sqrt((weights @ s.sum(1)) / (weights @ hidden.sum(1))) for k, s in square.items()
+}
 point = {k: 100 * np.sqrt(s.sum() / hidden.sum()) for k, s in square.items()}
 rows = [{"predictor": k, "metric": "RMSE", **interval(point[k], rmse[k])._asdict()} for k in square]
 difference = interval(
@@ -177,22 +184,26 @@ display(imputation.style.hide(axis="index").format(precision=1))
 # %% [markdown]
 # ## Trap 1: which way round is `observed`?
 #
-# The file that holds $o$ is called `labs_missingness`, yet it is 1 where a lab was **present**. Whoever
-# trusts the name inverts it. The network then sees zeros for what was measured, and is told that the
-# rest was.
+# The file that holds $o$ is called `labs_missingness`, yet it is 1 where a lab was **present**.
+# Whoever trusts the name inverts it. The network then sees zeros for what was measured, and is
+# told that the rest was.
 #
 # ## Trap 2: means where nothing was measured
 #
 # In `labs_percentiles`, unobserved places hold the *training mean*, not zero. In training they are
-# multiplied by $o$ and vanish. The public code of the paper skips this at extraction time
-# ([the paper and its code](../book/paper_and_code)), so the network meets inputs that it never saw.
-# Here is what both cost, on the same hidden tests. *Cosine* compares the embedding with the right one,
+# multiplied by $o$ and vanish. The public code of the paper skips this at extraction time ([the
+# paper and its code](../book/paper_and_code)), so the network meets inputs that it never saw. Here
+# is what both cost, on the same hidden tests. *Cosine* compares the embedding with the right one,
 # after subtracting the mean embedding from both.
 
 # %% tags=["hide-input"]
-stored = np.load(run.data_root / "symile-mimic" / "data_npy" / "train" / "labs_percentiles_train.npy")
+stored = np.load(
+    run.data_root / "symile-mimic" / "data_npy" / "train" / "labs_percentiles_train.npy"
+)
 fill = np.where(train.observed == 0, stored, np.nan)
-filled = torch.where(shown == 1, percentiles, torch.from_numpy(np.nanmean(fill, 0).astype(np.float32)))
+filled = torch.where(
+    shown == 1, percentiles, torch.from_numpy(np.nanmean(fill, 0).astype(np.float32))
+)
 inputs = {
     "right": torch.cat([percentiles * shown, shown], 1),
     "observed inverted": torch.cat([percentiles * (1 - shown), 1 - shown], 1),
@@ -210,17 +221,21 @@ for k, h in embeddings.items():
     value = interval(100 * np.sqrt(error.sum() / hidden.sum()), resampled)
     rows.append({"input": k, "metric": "RMSE", **value._asdict(), "cosine": cosine})
 traps = run.save_results("lab_traps", pd.DataFrame(rows))
-display(traps.style.hide(axis="index").format(dict.fromkeys(("value", "low", "high"), "{:.1f}") | {"cosine": "{:.2f}"}))
+display(
+    traps.style.hide(axis="index").format(
+        dict.fromkeys(("value", "low", "high"), "{:.1f}") | {"cosine": "{:.2f}"}
+    )
+)
 
 # %% [markdown]
 # `LabAutoencoder.embed` multiplies by `observed` itself, whoever calls it. A caller cannot forget.
 #
 # ## What does the embedding know of the patient?
 #
-# On phantoms the true state is known. A ridge regression is fitted on the training pairs and scored on
-# the test pairs, once from the embedding, once from its input $x$, and once from $o$ alone: **which
-# tests were ordered, without a single result**. $R^2$ is the share of a state's variance that is explained;
-# 0 is no better than the mean.
+# On phantoms the true state is known. A ridge regression is fitted on the training pairs and
+# scored on the test pairs, once from the embedding, once from its input $x$, and once from $o$
+# alone: **which tests were ordered, without a single result**. $R^2$ is the share of a state's
+# variance that is explained; 0 is no better than the mean.
 
 # %% mystnb={"image": {"alt": "Dot plot of R squared for each latent state with 95 percent intervals, from the embedding, from percentiles and observed, and from observed alone."}} tags=["hide-input"]
 from sklearn.linear_model import RidgeCV
@@ -228,7 +243,11 @@ from sklearn.preprocessing import StandardScaler
 
 from pacx.figures.results import dots
 
-SOURCES = {"embedding": "#c44601", "percentiles and observed": "#0062a3", "observed alone": "#6b6b6b"}
+SOURCES = {
+    "embedding": "#c44601",
+    "percentiles and observed": "#0062a3",
+    "observed alone": "#6b6b6b",
+}
 if run.is_phantom:
     inputs, states = {}, {}
     for split, part in pairs.items():
@@ -242,22 +261,33 @@ if run.is_phantom:
     rows = []
     for source in SOURCES:
         scaler = StandardScaler().fit(inputs["train"][source])
-        ridge = RidgeCV(np.logspace(0, 4, 9)).fit(scaler.transform(inputs["train"][source]), states["train"])
-        residual = (states["test"] - ridge.predict(scaler.transform(inputs["test"][source]))).to_numpy() ** 2
+        ridge = RidgeCV(np.logspace(0, 4, 9)).fit(
+            scaler.transform(inputs["train"][source]), states["train"]
+        )
+        residual = (
+            states["test"] - ridge.predict(scaler.transform(inputs["test"][source]))
+        ).to_numpy() ** 2
         total = ((states["test"] - states["train"].mean()) ** 2).to_numpy()
         for k, state in enumerate(states["test"]):
             r2 = 1 - (weights @ residual[:, k]) / (weights @ total[:, k])
             value = interval(1 - residual[:, k].sum() / total[:, k].sum(), r2)
-            rows.append({"task": state.removeprefix("state_"), "model": source, "metric": "R2", **value._asdict()})
+            rows.append(
+                {
+                    "task": state.removeprefix("state_"),
+                    "model": source,
+                    "metric": "R2",
+                    **value._asdict(),
+                }
+            )
     recovered = run.save_results("lab_states", pd.DataFrame(rows))
     figure = dots(recovered, x_label="R² on test pairs", chance=0, colours=SOURCES)
 else:
     print("No figure: the true state of real patients is not known.")
 
 # %% [markdown]
-# Read the figure with care. If the embedding is no better than its own input, that is expected of a
-# *linear* reading on states that were mixed linearly. The embedding is made to be a good **target** for
-# distillation: one vector, no holes.
+# Read the figure with care. If the embedding is no better than its own input, that is expected of
+# a *linear* reading on states that were mixed linearly. The embedding is made to be a good
+# **target** for distillation: one vector, no holes.
 #
 # ## Check it yourself
 

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # The ECG teacher
 #
-# A network that has learned to diagnose ECGs is frozen, and its view of ten seconds of heartbeat becomes
-# what the X-ray encoder is taught.
+# A network that has learned to diagnose ECGs is frozen, and its view of ten seconds of heartbeat
+# becomes what the X-ray encoder is taught.
 
 # %% tags=["hide-cell"]
 import importlib.util
@@ -26,7 +26,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile (smoke, demo, ...) or path of a .yaml file of your own
+profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -65,8 +65,8 @@ banner(run)
 # \mathrm{aVL} = \mathrm{I} - \tfrac{1}{2}\mathrm{II}, \quad
 # \mathrm{aVF} = \mathrm{II} - \tfrac{1}{2}\mathrm{I} . $$
 #
-# The chest leads V1 to V6 look from the front and the left and are free. Here is the first record of
-# the ECG archive:
+# The chest leads V1 to V6 look from the front and the left and are free. Here is the first record
+# of the ECG archive:
 
 # %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
 import numpy as np
@@ -77,7 +77,9 @@ from pacx.figures.ecg import ecg_paper, traces
 header = sorted((run.data_root / "ecg-archive").rglob("*.hea"))[0]
 record = read_ecg(header)
 if run.is_phantom:
-    figure = ecg_paper(record.signal, record.leads, record.hz, f"Record {header.stem}, {record.hz:g} Hz")
+    figure = ecg_paper(
+        record.signal, record.leads, record.hz, f"Record {header.stem}, {record.hz:g} Hz"
+    )
 
 # %% [markdown]
 # And Einthoven's law on it: the sum of leads I and III (blue) lies on lead II (orange, dashed).
@@ -86,7 +88,11 @@ if run.is_phantom:
 lead = dict(zip(record.leads, record.signal, strict=True))
 total = lead["I"] + lead["III"]
 if run.is_phantom:
-    rows = {"lead I": lead["I"], "lead III": lead["III"], "I + III, and II": np.stack([total, lead["II"]])}
+    rows = {
+        "lead I": lead["I"],
+        "lead III": lead["III"],
+        "I + III, and II": np.stack([total, lead["II"]]),
+    }
     figure = traces(rows, record.hz)
 print(f"largest deviation of I + III from II: {1000 * np.abs(total - lead['II']).max():.1f} µV")
 
@@ -102,7 +108,9 @@ from IPython.display import display
 
 from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
 
-orders = pd.DataFrame({"row": range(1, 13), "MIMIC-IV-ECG": LEADS_MIMIC, "ECGFounder": LEADS_ECGFOUNDER})
+orders = pd.DataFrame(
+    {"row": range(1, 13), "MIMIC-IV-ECG": LEADS_MIMIC, "ECGFounder": LEADS_ECGFOUNDER}
+)
 different = orders["MIMIC-IV-ECG"] != orders["ECGFounder"]
 display(
     orders.style.hide(axis="index").apply(
@@ -111,8 +119,8 @@ display(
 )
 
 # %% [markdown]
-# So the library reorders by name. And because the limb leads determine each other, wrong names can be
-# found. Below, a record in MIMIC's order is given ECGFounder's names:
+# So the library reorders by name. And because the limb leads determine each other, wrong names can
+# be found. Below, a record in MIMIC's order is given ECGFounder's names:
 
 # %%
 from pacx.data.ecg import check_limb_leads, reorder
@@ -128,11 +136,12 @@ except PacxError as error:
 # %% [markdown]
 # ## Filters
 #
-# ECGFounder's own preprocessing comes first: a notch at 50 Hz, a band-pass of 0.67 to 40 Hz, minus a
-# running median of 0.4 s, and one z-score over all leads of a record. The filters run forwards and
-# backwards, so no wave is delayed. The z-score over *all* leads keeps their sizes relative to each other.
-# The notch stays at 50 Hz although mains hum in the USA is at 60 Hz: published weights were trained
-# with it. (Below 100 Hz sampling rate, inclusive, there is no notch: 50 Hz is then out of reach.)
+# ECGFounder's own preprocessing comes first: a notch at 50 Hz, a band-pass of 0.67 to 40 Hz, minus
+# a running median of 0.4 s, and one z-score over all leads of a record. The filters run forwards
+# and backwards, so no wave is delayed. The z-score over *all* leads keeps their sizes relative to
+# each other. The notch stays at 50 Hz although mains hum in the USA is at 60 Hz: published weights
+# were trained with it. (Below 100 Hz sampling rate, inclusive, there is no notch: 50 Hz is then
+# out of reach.)
 
 # %% tags=["hide-input"]
 from pacx.data.ecg import filter_ecg, preprocess
@@ -156,15 +165,15 @@ if run.is_phantom:
 #
 # ## ECGFounder, and the teacher of this run
 #
-# The paper's teacher is ECGFounder {cite:p}`li2024ecgfounder`, a one-dimensional convolutional network
-# (Net1D) trained on the diagnoses of more than ten million real ECGs. Its 1,024 features, averaged over
-# time, are the embedding; its 150 diagnoses are not used. `pacx.models.ecg_founder` has the same
-# architecture under the same parameter names, and a profile that names the weights file
-# (`ecg.weights`) uses it.
+# The paper's teacher is ECGFounder {cite:p}`li2024ecgfounder`, a one-dimensional convolutional
+# network (Net1D) trained on the diagnoses of more than ten million real ECGs. Its 1,024 features,
+# averaged over time, are the embedding; its 150 diagnoses are not used. `pacx.models.ecg_founder`
+# has the same architecture under the same parameter names, and a profile that names the weights
+# file (`ecg.weights`) uses it.
 #
-# The phantom profiles name none. Real diagnoses would mean little on drawn ECGs, so a smaller Net1D is
-# trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its patients are in no
-# other data set, and **none of its diagnoses is a task** of later chapters.
+# The phantom profiles name none. Real diagnoses would mean little on drawn ECGs, so a smaller
+# Net1D is trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its
+# patients are in no other data set, and **none of its diagnoses is a task** of later chapters.
 
 # %% tags=["hide-input"]
 from pacx.constants import ECG_DIAGNOSES
@@ -176,7 +185,11 @@ archive = load_ecg_archive(run.data_root, run.cache)
 folder = train_ecg(run)
 teacher = load_ecg(run)
 shares = pd.DataFrame(
-    {"SNOMED CT": ECG_DIAGNOSES.keys(), "diagnosis": ECG_DIAGNOSES.values(), "share of ECGs": archive.diagnoses.mean(0)}
+    {
+        "SNOMED CT": ECG_DIAGNOSES.keys(),
+        "diagnosis": ECG_DIAGNOSES.values(),
+        "share of ECGs": archive.diagnoses.mean(0),
+    }
 )
 display(shares.style.hide(axis="index").format({"share of ECGs": "{:.0%}"}))
 
@@ -189,9 +202,9 @@ figure = training_curves({"ecg": history}, y_labels=["binary cross-entropy, mean
 # %% [markdown]
 # ## Does the teacher know ECGs?
 #
-# Every tenth record was held out. For each diagnosis, {term}`AUROC` with a 95 % interval over patients;
-# 0.5 is guessing. The grey dots are the same network, fed with aVL and aVF mixed up: the price of the
-# trap above.
+# Every tenth record was held out. For each diagnosis, {term}`AUROC` with a 95 % interval over
+# patients; 0.5 is guessing. The grey dots are the same network, fed with aVL and aVF mixed up: the
+# price of the trap above.
 
 # %% mystnb={"image": {"alt": "Dot plot of the teacher's AUROC on held-out ECGs for each diagnosis with 95 percent intervals, once with leads in the right order and once with aVL and aVF swapped. A dashed line marks guessing at 0.5."}} tags=["hide-input"]
 import torch
@@ -218,7 +231,9 @@ for k, diagnosis in enumerate(ECG_DIAGNOSES.values()):
         left_out.append(diagnosis)
         continue
     for feed, scores in logits.items():
-        estimate = interval(fast_auroc(truth, scores[:, k], once)[0], fast_auroc(truth, scores[:, k], weights))
+        estimate = interval(
+            fast_auroc(truth, scores[:, k], once)[0], fast_auroc(truth, scores[:, k], weights)
+        )
         rows.append({"task": diagnosis, "model": feed, "metric": "AUROC", **estimate._asdict()})
 teacher_scores = run.save_results("ecg_teacher", pd.DataFrame(rows))
 figure = dots(
@@ -233,8 +248,8 @@ if left_out:
 #
 # `waveform_ecg.dcm` is a real twelve-lead recording in DICOM format that comes with the package
 # `pydicom` as a test file. It is **not paired** with the X-ray of chapter 02 or with anything else
-# here. The reader names the leads from the file's own labels and returns millivolts. The recording has
-# more samples a second than this run's ECGs, so it is resampled first.
+# here. The reader names the leads from the file's own labels and returns millivolts. The recording
+# has more samples a second than this run's ECGs, so it is resampled first.
 
 # %% mystnb={"image": {"alt": "A real twelve-lead ECG from pydicom's test files on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
 from pydicom.data import get_testdata_file
@@ -269,7 +284,9 @@ assert np.abs(lead["aVR"] + lead["aVL"] + lead["aVF"]).max() < 0.01
 z = preprocess(record.signal, record.hz)
 assert abs(z.mean()) < 1e-6
 assert abs(z.std() - 1) < 1e-6
-assert np.allclose(preprocess(1000 * record.signal, record.hz), z, atol=1e-6), "the unit must not matter"
+assert np.allclose(preprocess(1000 * record.signal, record.hz), z, atol=1e-6), (
+    "the unit must not matter"
+)
 
 with torch.inference_mode():
     again = own(torch.from_numpy(archive.ecg[::10].copy())).numpy()
@@ -311,8 +328,9 @@ display(
 # 2. Why can an ECG that was stretched to [−1, 1] not be checked with `check_limb_leads`?
 #
 # ```{dropdown} Answer
-# Stretching subtracts a constant from every lead. The laws are linear and hold for scaled leads, but
-# II = I + III is off by that constant. Check recordings in mV, before anything else is done to them.
+# Stretching subtracts a constant from every lead. The laws are linear and hold for scaled leads,
+# but II = I + III is off by that constant. Check recordings in mV, before anything else is done to
+# them.
 # ```
 #
 # 3. What would happen if each lead were z-scored on its own?

@@ -4,7 +4,6 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
-#       format_version: '1.3'
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -14,7 +13,8 @@
 # %% [markdown]
 # # Clinical transfer
 #
-# Two frozen encoders, the same patients, one linear layer each: which one has read more out of the X-ray?
+# Two frozen encoders, the same patients, one linear layer each: which one has read more out of the
+# X-ray?
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -41,7 +41,8 @@ banner(run)
 # ## What you will learn
 #
 # - what a {term}`Linear probe` measures, and what it does not;
-# - how to read {term}`AUROC`, {term}`F1`, {term}`Dice` and {term}`IoU`, with intervals over patients;
+# - how to read {term}`AUROC`, {term}`F1`, {term}`Dice` and {term}`IoU`, with intervals over
+#   patients;
 # - why two models are compared on the *same* resampled patients;
 # - what distillation changes for tasks of physiology, and for tasks that only the picture shows;
 # - how much the answer depends on reading the {term}`CLS token` or the mean of all patches.
@@ -57,11 +58,11 @@ banner(run)
 # %% [markdown]
 # ## The encoders
 #
-# `random` is the same network with untrained weights: what the architecture gives for nothing. `mae` has
-# learned from X-rays alone. `pacx` is `mae` after distillation from ECGs and blood tests. The paper also
-# shows `imagenet`, a network trained on photographs. It is left out here: its public weights fit ViT-B/16
-# only, not the small encoder of a laptop run, and this book needs no download. The paper's own column
-# stands in the table below.
+# `random` is the same network with untrained weights: what the architecture gives for nothing.
+# `mae` has learned from X-rays alone. `pacx` is `mae` after distillation from ECGs and blood
+# tests. The paper also shows `imagenet`, a network trained on photographs. It is left out here:
+# its public weights fit ViT-B/16 only, not the small encoder of a laptop run, and this book needs
+# no download. The paper's own column stands in the table below.
 
 # %%
 from pacx.training.pipeline import train_encoders
@@ -72,8 +73,8 @@ train_encoders(run, *models)
 # %% [markdown]
 # ## The benchmarks
 #
-# The profile lists the data sets. Each is opened through one function that refuses a leak: no patient may
-# be in two splits, and no patient of MIMIC may have been in the distillation.
+# The profile lists the data sets. Each is opened through one function that refuses a leak: no
+# patient may be in two splits, and no patient of MIMIC may have been in the distillation.
 
 # %%
 import pandas as pd
@@ -97,21 +98,23 @@ about = [
 show(pd.DataFrame(about))
 
 # %% [markdown]
-# The paper has five more: Shenzhen, VinDr-CXR, NIH-14, QaTa-COV19 and CXL-Seg. A data set joins this chapter
-# when it has a reader and the profile names it; nothing below changes.
+# The paper has five more: Shenzhen, VinDr-CXR, NIH-14, QaTa-COV19 and CXL-Seg. A data set joins
+# this chapter when it has a reader and the profile names it; nothing below changes.
 #
 # ## The linear probe
 #
-# The encoder is {term}`frozen`. It turns each X-ray into an {term}`embedding` $z \in \mathbb{R}^D$, the CLS
-# token after the last layer. One linear layer is trained on top, for each label $c$:
+# The encoder is {term}`frozen`. It turns each X-ray into an {term}`embedding` $z \in
+# \mathbb{R}^D$, the CLS token after the last layer. One linear layer is trained on top, for each
+# label $c$:
 #
 # $$p_c = \sigma(w_c^\top z + b_c), \qquad
 # \mathcal{L} = -\frac{1}{|K|}\sum_{c \in K} \big[y_c \log p_c + (1 - y_c)\log(1 - p_c)\big],$$
 #
-# where $K$ are the labels that are known. With several exclusive classes, softmax and cross-entropy take the
-# place of sigmoid and binary cross-entropy. The epoch with the best validation AUROC is kept. A linear layer
-# can only use what already lies along some direction of the embedding. So the probe asks what the encoder has
-# laid out, not what could be learned from the X-ray with more labels and more freedom.
+# where $K$ are the labels that are known. With several exclusive classes, softmax and
+# cross-entropy take the place of sigmoid and binary cross-entropy. The epoch with the best
+# validation AUROC is kept. A linear layer can only use what already lies along some direction of
+# the embedding. So the probe asks what the encoder has laid out, not what could be learned from
+# the X-ray with more labels and more freedom.
 
 # %% tags=["hide-input"]
 from pacx.evaluation import probe
@@ -120,9 +123,10 @@ from pacx.figures.source import show_source
 show_source(probe.fit_probes, probe._loss)
 
 # %% [markdown]
-# The first benchmark, step by step. A threshold on $p$ makes a decision; the ROC curve shows every threshold
-# at once: how many of the ill are found against how many of the healthy are alarmed. AUROC is the area below
-# it, and also the chance that a random ill patient scores higher than a random healthy one.
+# The first benchmark, step by step. A threshold on $p$ makes a decision; the ROC curve shows every
+# threshold at once: how many of the ill are found against how many of the healthy are alarmed.
+# AUROC is the area below it, and also the chance that a random ill patient scores higher than a
+# random healthy one.
 
 # %% mystnb={"image": {"alt": "ROC curves of the three encoders on the first benchmark with the diagonal of guessing; the area under each curve is in the legend."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -151,14 +155,15 @@ _ = axis.set(
 # %% [markdown]
 # ## Intervals over patients, and pairs
 #
-# A test set is a sample. With other patients the AUROC would be another number. The {term}`bootstrap` imitates
-# that: draw as many *patients* as there are, with replacement, and score again. All images of a patient come
-# and go together, because they are not independent. The middle 95 % of the scores are the interval.
+# A test set is a sample. With other patients the AUROC would be another number. The
+# {term}`bootstrap` imitates that: draw as many *patients* as there are, with replacement, and
+# score again. All images of a patient come and go together, because they are not independent. The
+# middle 95 % of the scores are the interval.
 #
-# To compare two encoders, both are scored on the *same* draws and subtracted:
-# $\Delta^{(r)} = A^{(r)}_\text{PaCX} - A^{(r)}_\text{MAE}$. A draw of easy patients helps both and leaves the
-# difference alone. So the interval of $\Delta$ is narrower than the two single intervals suggest, and it is the
-# one to look at.
+# To compare two encoders, both are scored on the *same* draws and subtracted: $\Delta^{(r)} =
+# A^{(r)}_\text{PaCX} - A^{(r)}_\text{MAE}$. A draw of easy patients helps both and leaves the
+# difference alone. So the interval of $\Delta$ is narrower than the two single intervals suggest,
+# and it is the one to look at.
 
 # %%
 from pacx.evaluation.transfer import compare_probes, compare_segmentation
@@ -169,7 +174,7 @@ transfer = pd.concat(
     ignore_index=True,
 ).drop(columns=["pooling", "fraction"])
 run.save_results("transfer", transfer)
-run.save_results("segmentation", transfer[transfer["task"] == "segmentation"])
+_ = run.save_results("segmentation", transfer[transfer["task"] == "segmentation"])
 
 # %% mystnb={"image": {"alt": "Score of each encoder on each benchmark and metric: dots with 95 percent intervals, one colour a model."}} tags=["hide-input"]
 from pacx.figures.results import dots, forest
@@ -181,18 +186,21 @@ _ = dots(transfer, rows="row", x_label="score on the test patients")
 # The same numbers as paired differences. Right of the line: PaCX-MAE is ahead.
 
 # %% mystnb={"image": {"alt": "Forest plot: paired difference PaCX minus MAE for each benchmark and metric with 95 percent intervals around zero."}} tags=["hide-input"]
-_ = forest(transfer[transfer["model"] == "pacx"], rows="row", x_label="difference in score, PaCX − MAE")
+_ = forest(
+    transfer[transfer["model"] == "pacx"], rows="row", x_label="difference in score, PaCX − MAE"
+)
 
 # %% [markdown]
-# F1 is taken at a probability of 0.5, as in the paper. With few ill patients a probe seldom says 0.5 or more,
-# and F1 is low although the ranking is good. It moves with calibration, AUROC does not: read them together.
-# F1 of several labels is their mean. Of exclusive classes the likeliest one counts as the decision.
+# F1 is taken at a probability of 0.5, as in the paper. With few ill patients a probe seldom says
+# 0.5 or more, and F1 is low although the ranking is good. It moves with calibration, AUROC does
+# not: read them together. F1 of several labels is their mean. Of exclusive classes the likeliest
+# one counts as the decision.
 #
 # ## Segmentation
 #
-# A small decoder grows the frozen *patch* tokens into a mask of the lungs. Dice and IoU are computed for each
-# image and averaged. The CLS token plays no part here: it asks whether distillation has spoiled the map of
-# patches.
+# A small decoder grows the frozen *patch* tokens into a mask of the lungs. Dice and IoU are
+# computed for each image and averaged. The CLS token plays no part here: it asks whether
+# distillation has spoiled the map of patches.
 
 # %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input"]
 import numpy as np
@@ -210,7 +218,10 @@ if run.is_phantom and segmented:
     true = images_of(run, dataset, "test", "mask")[:n] > 0
     titles = [who if i == 0 else "" for who in ("true mask", "MAE", "PaCX-MAE") for i in range(n)]
     _ = montage(
-        np.concatenate([images] * 3), titles, columns=n, masks={"lungs": np.concatenate([true, *found])}
+        np.concatenate([images] * 3),
+        titles,
+        columns=n,
+        masks={"lungs": np.concatenate([true, *found])},
     )
 else:
     display(Markdown("Pictures are shown on phantom patients only."))
@@ -218,8 +229,9 @@ else:
 # %% [markdown]
 # ## Beside the paper
 #
-# The paper's columns are the paper's: real patients, ViT-B/16, hundreds of epochs. Ours come from this run. Do
-# not compare cell by cell; compare who is ahead, and by how much more than the interval.
+# The paper's columns are the paper's: real patients, ViT-B/16, hundreds of epochs. Ours come from
+# this run. Do not compare cell by cell; compare who is ahead, and by how much more than the
+# interval.
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_paper
@@ -229,13 +241,14 @@ show(beside_the_paper(transfer, "transfer"))
 # %% [markdown]
 # ## What only phantoms can tell
 #
-# A phantom's true state is known. So its tasks can be sorted by cause: *physiology* (heart, blood, lungs: an
-# ECG or a blood test can carry it too) and *anatomy* (a pacemaker, a tube, a rotated patient, a
-# {term}`pneumothorax`: only the picture shows it, no teacher knows it). The ECG teacher has learned neither
-# group: its diagnoses are others.
+# A phantom's true state is known. So its tasks can be sorted by cause: *physiology* (heart, blood,
+# lungs: an ECG or a blood test can carry it too) and *anatomy* (a pacemaker, a tube, a rotated
+# patient, a {term}`pneumothorax`: only the picture shows it, no teacher knows it). The ECG teacher
+# has learned neither group: its diagnoses are others.
 #
-# Every task is probed twice: on the CLS token, as in the paper, and on the mean of the patch tokens. The MAE's
-# loss never touches CLS, distillation trains it. Reading CLS alone flatters the distilled encoder.
+# Every task is probed twice: on the CLS token, as in the paper, and on the mean of the patch
+# tokens. The MAE's loss never touches CLS, distillation trains it. Reading CLS alone flatters the
+# distilled encoder.
 
 # %%
 from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
@@ -244,7 +257,9 @@ groups = {"physiology": PHYSIOLOGY_TASKS, "anatomy": ANATOMY_TASKS}
 if run.is_phantom:
     phantoms = open_benchmark(run, "phantom-truth")
     parts = [
-        compare_probes(run, phantoms, models, tasks=tasks, pooling=pooling).assign(group=group, task=name)
+        compare_probes(run, phantoms, models, tasks=tasks, pooling=pooling).assign(
+            group=group, task=name
+        )
         for pooling in ("cls", "mean")
         for group, whole in groups.items()
         for name, tasks in {**{t: [t] for t in whole}, f"mean of {group}": whole}.items()
@@ -260,8 +275,12 @@ if run.is_phantom:
 
 # %% mystnb={"image": {"alt": "Forest plot of the difference PaCX minus MAE for every task, from the CLS token and from the mean of patches, with 95 percent intervals."}} tags=["hide-input"]
 if run.is_phantom:
-    gain = physiology[physiology["model"] == "pacx"].sort_values(["group", "task"], ascending=[False, True])
-    gain = gain.assign(row=gain["task"] + ", " + gain["pooling"].replace("mean", "mean patch"))
+    gain = physiology[physiology["model"] == "pacx"].sort_values(
+        ["group", "task"], ascending=[False, True]
+    )
+    gain = gain.assign(
+        row=gain["task"] + ", " + gain["pooling"].replace({"cls": "CLS", "mean": "patches"})
+    )
     _ = forest(gain, rows="row")
 
 # %% tags=["hide-input"]
@@ -281,17 +300,23 @@ from pacx.data.splits import patients_in_two_splits
 from pacx.evaluation.statistics import macro_auroc
 
 # Our AUROC is scikit-learn's.
-value = transfer.query("dataset == @first.name and metric == 'AUROC' and model == 'pacx'")["value"].item()
+value = transfer.query("dataset == @first.name and metric == 'AUROC' and model == 'pacx'")[
+    "value"
+].item()
 scores = np.asarray(probe_scores(run, first, "pacx"))[0]
 known = ~np.isnan(labels_of(first, "test"))
 columns = range(len(first.labels))
-sklearn = [roc_auc_score(labels_of(first, "test")[known[:, c], c], scores[known[:, c], c]) for c in columns]
+sklearn = [
+    roc_auc_score(labels_of(first, "test")[known[:, c], c], scores[known[:, c], c]) for c in columns
+]
 assert abs(value - np.mean(sklearn)) < 1e-6
 
 # Labels that belong to somebody else cannot be predicted: 0.5 on average.
 shuffle = np.random.default_rng(0).permutation
 once = np.ones((1, len(scores)))
-null = [macro_auroc(labels_of(first, "test")[shuffle(len(scores))], scores, once)[0] for _ in range(200)]
+null = [
+    macro_auroc(labels_of(first, "test")[shuffle(len(scores))], scores, once)[0] for _ in range(200)
+]
 assert abs(np.mean(null) - 0.5) < 0.03
 
 # Nobody is in two splits.
@@ -305,48 +330,55 @@ from pacx.evaluation.statistics import difference_of, verdict
 
 
 def sentence(row):
-    what = f"{row['dataset']}, {row['task']}, {row['metric']}".replace("_", " ")
-    return f"- {what}: {difference_of(row)}, {verdict(difference_of(row))}."
+    what = row["dataset"] if row["task"] in ("macro", "segmentation") else row["task"]
+    return f"- {what}, {row['metric']}: {difference_of(row)}, {verdict(difference_of(row))}."
 
 
+poolings = {"cls": "CLS token", "mean": "mean of the patches"}
 ahead = transfer[transfer["model"] == "pacx"]
 lines = ["PaCX-MAE minus MAE in this run, with 95 % intervals over patients:", ""]
 lines += [sentence(row) for _, row in ahead.iterrows()]
 if run.is_phantom:
     lines += ["", "Phantom tasks, mean of the group, by pooling:", ""]
     mine = means[means["model"] == "pacx"]
-    lines += [sentence(row).replace("AUROC", f"AUROC, {row['pooling']} pooling") for _, row in mine.iterrows()]
+    lines += [
+        sentence(row).replace("AUROC", f"AUROC, {poolings[row['pooling']]}")
+        for _, row in mine.iterrows()
+    ]
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # ## Exercises
 #
-# 1. An encoder scores 0.80 [0.77, 0.83] and another 0.82 [0.79, 0.85]. May one say that the second is better?
+# 1. An encoder scores 0.80 [0.77, 0.83] and another 0.82 [0.79, 0.85]. May one say that the second
+#    is better?
 #
 # ```{dropdown} Answer
-# These two intervals do not tell. They hold what both models share: how easy the drawn patients were. Look at
-# the interval of the paired difference. It may well lie above zero, or not.
+# These two intervals do not tell. They hold what both models share: how easy the drawn patients
+# were. Look at the interval of the paired difference. It may well lie above zero, or not.
 # ```
 #
 # 2. Why does `random` score above 0.5 on some tasks?
 #
 # ```{dropdown} Answer
-# Untrained layers mix the pixels but lose little. What is large and bright, such as a pacemaker or an enlarged
-# heart, survives the mixing, and a linear layer finds some of it.
+# Untrained layers mix the pixels but lose little. What is large and bright, such as a pacemaker or
+# an enlarged heart, survives the mixing, and a linear layer finds some of it.
 # ```
 #
-# 3. Add `reference="random"` to a call of `compare_probes`. Which question does the difference answer now?
+# 3. Add `reference="random"` to a call of `compare_probes`. Which question does the difference
+#    answer now?
 #
 # ```{dropdown} Answer
-# How much an encoder has learned beyond what its architecture gives. Against `mae` it was what distillation
-# adds.
+# How much an encoder has learned beyond what its architecture gives. Against `mae` it was what
+# distillation adds.
 # ```
 #
 # ## Next
 #
-# These probes had all labels. Hospitals seldom do: [chapter 07](07_label_efficiency) takes most of them away.
+# These probes had all labels. Hospitals seldom do: [chapter 07](07_label_efficiency) takes most of
+# them away.
 #
 # ## References
 #
-# The method: {cite:p}`liu2026pacx`. The data sets: {cite:p}`bhave2024chexchonet`, {cite:p}`elsharief2025medmod`,
-# {cite:p}`tahir2021covidquex`.
+# The method: {cite:p}`liu2026pacx`. The data sets: {cite:p}`bhave2024chexchonet`,
+# {cite:p}`elsharief2025medmod`, {cite:p}`tahir2021covidquex`.

@@ -4,7 +4,6 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
-#       format_version: '1.3'
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -14,7 +13,8 @@
 # %% [markdown]
 # # Label efficiency
 #
-# The same probes with a hundredth and a tenth of the labels: where a better encoder should help most.
+# The same probes with a hundredth and a tenth of the labels: where a better encoder should help
+# most.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -61,9 +61,10 @@ train_encoders(run, *models)
 # %% [markdown]
 # ## Few labels, drawn with care
 #
-# Expert labels are expensive. So one asks: with $n$ labelled X-rays instead of $N$, how good does the probe
-# get? A plain random sample of a rare disease may hold no ill patient, and then there is nothing to learn. The
-# draw therefore starts with one positive and one negative of every label, and fills the rest at random.
+# Expert labels are expensive. So one asks: with $n$ labelled X-rays instead of $N$, how good does
+# the probe get? A plain random sample of a rare disease may hold no ill patient, and then there is
+# nothing to learn. The draw therefore starts with one positive and one negative of every label,
+# and fills the rest at random.
 
 # %% tags=["hide-input"]
 from pacx.evaluation import probe
@@ -72,8 +73,8 @@ from pacx.figures.source import show_source
 show_source(probe._draw)
 
 # %% [markdown]
-# Validation and test patients stay whole at every share. Choosing the epoch on the full validation split is
-# generous when labels are few. The paper does the same, and so do both encoders here.
+# Validation and test patients stay whole at every share. Choosing the epoch on the full validation
+# split is generous when labels are few. The paper does the same, and so do both encoders here.
 #
 # ## One draw is luck
 #
@@ -98,23 +99,34 @@ fractions = run.profile.label_efficiency.fractions
 figure, axis = plt.subplots(figsize=(6.0, 3.6))
 for k, model in enumerate(models):
     for place, fraction in enumerate(fractions):
-        draws = [np.asarray(d)[:, chosen] for d in probe_scores(run, shown, model, fraction=fraction)]
+        draws = [
+            np.asarray(d)[:, chosen] for d in probe_scores(run, shown, model, fraction=fraction)
+        ]
         values = [macro_auroc(truth, draw, once)[0] for draw in draws]
         label = name_of(model) if place == 0 else None
-        axis.plot([place + 0.16 * (2 * k - 1)] * len(values), values, "o", color=colour_of(model), alpha=0.6, label=label)
+        axis.plot(
+            [place + 0.16 * (2 * k - 1)] * len(values),
+            values,
+            "o",
+            color=colour_of(model),
+            alpha=0.6,
+            label=label,
+        )
 axis.set_xticks(range(len(fractions)), [f"{f:.0%}" for f in fractions])
-axis.set(xlabel="share of training labels", ylabel="AUROC", title=f"{shown.name}: every draw is a dot")
+axis.set(
+    xlabel="share of training labels", ylabel="AUROC", title=f"{shown.name}: every draw is a dot"
+)
 _ = axis.legend()
 
 # %% [markdown]
-# So a share is judged by the mean over draws. Draws of both encoders are the same rows, so that they meet the
-# same luck. The interval below resamples *test patients*, as in the chapter before.
+# So a share is judged by the mean over draws. Draws of both encoders are the same rows, so that
+# they meet the same luck. The interval below resamples *test patients*, as in the chapter before.
 #
 # ## The curves
 #
-# Which data sets? On phantoms, the physiology tasks. Then every binary or multilabel benchmark of the profile,
-# as in the paper. Where a share is too small to hold every class, the library refuses to draw, and the table
-# has a gap with its reason instead of a number that means something else.
+# Which data sets? On phantoms, the physiology tasks. Then every binary or multilabel benchmark of
+# the profile, as in the paper. Where a share is too small to hold every class, the library refuses
+# to draw, and the table has a gap with its reason instead of a number that means something else.
 
 # %%
 import pandas as pd
@@ -134,7 +146,9 @@ for dataset, labels, name in cut:
             parts.append(part.assign(dataset=name))
         except PacxError as error:
             gaps.append(f"- {name} at {fraction:.0%}: {error}")
-table = run.save_results("label_efficiency", pd.concat(parts, ignore_index=True).drop(columns="pooling"))
+table = run.save_results(
+    "label_efficiency", pd.concat(parts, ignore_index=True).drop(columns="pooling")
+)
 display(Markdown("\n".join(["Gaps:", "", *gaps]) if gaps else "Every share could be drawn."))
 
 # %% mystnb={"image": {"alt": "AUROC against the share of training labels on a logarithmic axis, one panel a data set, MAE and PaCX-MAE with 95 percent bands over test patients."}} tags=["hide-input"]
@@ -143,11 +157,14 @@ from pacx.figures.results import forest, label_efficiency
 _ = label_efficiency(table)
 
 # %% [markdown]
-# The paired difference at each share. The paper's claim is a pattern: the fewer the labels, the larger the gain.
+# The paired difference at each share. The paper's claim is a pattern: the fewer the labels, the
+# larger the gain.
 
 # %% mystnb={"image": {"alt": "Forest plot of PaCX minus MAE for each data set and share of labels, with 95 percent intervals around zero."}} tags=["hide-input"]
 gain = table[table["model"] == "pacx"]
-gain = gain.assign(row=[f"{d}, {f:.0%}" for d, f in zip(gain["dataset"], gain["fraction"], strict=True)])
+gain = gain.assign(
+    row=[f"{d}, {f:.0%}" for d, f in zip(gain["dataset"], gain["fraction"], strict=True)]
+)
 _ = forest(gain, rows="row")
 
 # %% [markdown]
@@ -185,12 +202,19 @@ assert means[max(fractions)] > means[smallest] - 0.02
 # %% tags=["hide-input"]
 from pacx.evaluation.statistics import difference_of, verdict
 
-lines = [f"- {row['row']}: {difference_of(row)}, {verdict(difference_of(row))}." for _, row in gain.iterrows()]
-few, full = (gain[gain["fraction"] == f]["difference_value"].mean() for f in (smallest, max(fractions)))
+lines = [
+    f"- {row['row']}: {difference_of(row)}, {verdict(difference_of(row))}."
+    for _, row in gain.iterrows()
+]
+few, full = (
+    gain[gain["fraction"] == f]["difference_value"].mean() for f in (smallest, max(fractions))
+)
 pattern = "larger" if few > full else "not larger"
 display(
     Markdown(
-        "PaCX-MAE minus MAE, AUROC:\n\n" + "\n".join(lines) + f"\n\nAveraged over data sets, the gain at the "
+        "PaCX-MAE minus MAE, AUROC:\n\n"
+        + "\n".join(lines)
+        + f"\n\nAveraged over data sets, the gain at the "
         f"smallest share ({few:+.3f}) is {pattern} than with all labels ({full:+.3f})."
     )
 )
@@ -201,22 +225,24 @@ display(
 # 1. Why does MedMod refuse a share that CheXchoNet accepts?
 #
 # ```{dropdown} Answer
-# MedMod has 25 labels. A draw must hold a positive and a negative of each. With few rows there is no such draw.
-# CheXchoNet has one label: two rows are enough.
+# MedMod has 25 labels. A draw must hold a positive and a negative of each. With few rows there is
+# no such draw. CheXchoNet has one label: two rows are enough.
 # ```
 #
-# 2. The draws at the smallest share differ more between one another than the band is wide. Is that a
-#    contradiction?
+# 2. The draws at the smallest share differ more between one another than the band is wide. Is that
+#    a contradiction?
 #
 # ```{dropdown} Answer
-# No. The band shows how the *mean over draws* varies with other test patients. The dots show how one draw varies
-# with other training labels. A hospital that labels once gets one dot.
+# No. The band shows how the *mean over draws* varies with other test patients. The dots show how
+# one draw varies with other training labels. A hospital that labels once gets one dot.
 # ```
 #
 # ## Next
 #
-# Probes ask for labels at all. [Chapter 08](08_alignment) asks without any: does an X-ray find its own ECG?
+# Probes ask for labels at all. [Chapter 08](08_alignment) asks without any: does an X-ray find its
+# own ECG?
 #
 # ## References
 #
-# The method: {cite:p}`liu2026pacx`. The data sets: {cite:p}`bhave2024chexchonet`, {cite:p}`elsharief2025medmod`.
+# The method: {cite:p}`liu2026pacx`. The data sets: {cite:p}`bhave2024chexchonet`,
+# {cite:p}`elsharief2025medmod`.

@@ -16,6 +16,9 @@ app = typer.Typer(
     help="PaCX-MAE, the executable book: run its chapters, build its pages, make its patients.",
 )
 
+data = typer.Typer(no_args_is_help=True, help="Look at data sets, real ones or phantoms.")
+app.add_typer(data, name="data")
+
 Profile = Annotated[
     str, typer.Option(help="Name of a profile (`pacx doctor` lists them), or a .yaml file.")
 ]
@@ -99,6 +102,30 @@ def phantom(
     print(f"The phantom hospital is at {out.resolve()}")
 
 
+@data.command()
+def check(
+    dataset: Annotated[str, typer.Argument(help="Name of the data set, such as nih-14.")],
+    root: Annotated[Path, typer.Option(help="Folder of all data sets, or the data set's own.")],
+    montage: Annotated[
+        Path | None, typer.Option(help="PNG to write; default: DATASET-montage.png, here.")
+    ] = None,
+    most: Annotated[
+        int, typer.Option(min=1, help="Images to decode, evenly spread; all are looked for.")
+    ] = 5000,
+) -> None:
+    """Say what is there and what would spoil a result. Exit code 1 when something would."""
+    from pacx.data.check import check_dataset
+
+    found = check_dataset(dataset, root, most)
+    print(found)
+    if found.tiles:
+        picture = montage or Path(f"{dataset}-montage.png")
+        found.save_montage(picture)
+        print(f"\nThe montage is at {picture.resolve()}")
+    if found.problems:
+        raise typer.Exit(1)
+
+
 @app.command()
 def doctor(runs: Runs = Path("runs")) -> None:
     """Say what this machine has, and what is missing. Exit code 1 when something needed is."""
@@ -133,6 +160,22 @@ def doctor(runs: Runs = Path("runs")) -> None:
         print(f"{name + ':':<18}{value}")
     if problems := _unmet_requirements():
         raise PacxError(f"Missing: {', '.join(problems)}. Run: make book")
+
+
+@app.command()
+def pair(
+    mimic_iv: Annotated[Path, typer.Option(help="Folder of MIMIC-IV, with hosp/.")],
+    mimic_cxr: Annotated[Path, typer.Option(help="Folder of MIMIC-CXR-JPG, with files/.")],
+    mimic_ecg: Annotated[Path, typer.Option(help="Folder of MIMIC-IV-ECG, with files/.")],
+    out: Annotated[Path, typer.Option(help="New folder; symile-mimic in your data root.")],
+    memory: Annotated[str, typer.Option(help="Memory of the database; beyond, disk.")] = "4GB",
+    seed: Annotated[int, typer.Option(help="Of the splits and the drawn candidates.")] = 42,
+) -> None:
+    """Make Symile-MIMIC, X-ray with ECG and labs, from the raw MIMIC tables."""
+    from pacx.data.pair_files import pair
+
+    pair(mimic_iv, mimic_cxr, mimic_ecg, out, memory, seed)
+    print(f"Symile-MIMIC is at {out.resolve()}")
 
 
 def _unmet_requirements() -> list[str]:

@@ -1,9 +1,7 @@
 """A run: one folder that holds everything that a profile has produced.
 
-```
-runs/<profile>/
-    profile.yaml   data/   cache/   artefacts/<name>/   results/*.parquet   figures/   notebooks/
-```
+Below `runs/<profile>/` lie `profile.yaml`, `data/` (phantoms), `cache/`, `artefacts/<name>/`,
+`results/*.parquet` and `notebooks/`; the command line adds `book/` and `html/`.
 """
 
 import hashlib

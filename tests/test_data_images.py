@@ -1,11 +1,17 @@
 """X-rays from disk: bit depth, channels, DICOM, broken files, the decoded cache, augmentation."""
 
+import os
+import struct
+import tracemalloc
+import zlib
+
 import numpy as np
 import pydicom.data
 import pytest
 import torch
 from PIL import Image
 
+from pacx.data import images
 from pacx.data.augment import Augmentation, augment
 from pacx.data.images import load_images, normalise, read_image
 from pacx.errors import PacxError
@@ -32,6 +38,42 @@ def test_sixteen_bit_png_is_scaled_not_truncated(tmp_path):
     path = saved(tmp_path, "a.png", Image.fromarray(wide))
     expected = np.round(wide / wide.max() * 255)
     assert np.abs(read_image(path) - expected).max() <= 1
+
+
+def test_sixteen_bit_colour_keeps_its_high_byte(tmp_path):
+    """Pillow writes no 16-bit colour, so this PNG is made by hand."""
+
+    def chunk(kind, content):
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    for channels, kind in ((3, 2), (4, 6)):
+        wide = np.repeat((RAMP.astype(">u2") * 257)[:, :, None], channels, axis=2)
+        rows = b"".join(b"\0" + row.tobytes() for row in wide)
+        header = struct.pack(">IIBBBBB", 64, 48, 16, kind, 0, 0, 0)
+        path = tmp_path / f"{channels}.png"
+        path.write_bytes(
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", zlib.compress(rows))
+            + chunk(b"IEND", b"")
+        )
+        assert np.abs(read_image(path).astype(int) - RAMP).max() <= 1
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path):
+    floats = RAMP.astype(np.float32)
+    good = read_image(saved(tmp_path, "a.tiff", Image.fromarray(floats)))
+    assert np.abs(good - np.round(floats / floats.max() * 255)).max() <= 1
+    floats[3, 3] = np.inf
+    with pytest.raises(PacxError, match=r"b\.tiff holds values that are not finite"):
+        read_image(saved(tmp_path, "b.tiff", Image.fromarray(floats)))
+
+
+def test_dicom_without_an_image_is_refused():
+    path = pydicom.data.get_testdata_file("waveform_ecg.dcm", download=False)
+    with pytest.raises(PacxError, match="not a readable DICOM image"):
+        read_image(path)
 
 
 def test_monochrome1_dicom_is_inverted():
@@ -66,7 +108,8 @@ def test_cache_is_reused_and_follows_a_changed_file(tmp_path):
     path = saved(tmp_path, "a.png", Image.fromarray(RAMP))
     first = load_images(tmp_path, ["a.png"], 32, tmp_path / "cache")
     again = load_images(tmp_path, ["a.png"], 32, tmp_path / "cache")
-    assert first.shape == (1, 32, 32) and first.filename == again.filename
+    assert first.shape == (1, 32, 32)
+    assert first.filename == again.filename
     Image.fromarray(255 - RAMP).save(path)
     changed = load_images(tmp_path, ["a.png"], 32, tmp_path / "cache")
     assert changed.filename != first.filename
@@ -79,6 +122,45 @@ def test_a_broken_image_leaves_no_cache_behind(tmp_path):
     with pytest.raises(PacxError, match=r"b\.png"):
         load_images(tmp_path, ["a.png", "b.png"], 32, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("heir", ["the same process", "another process"])
+def test_a_stopped_decode_goes_on_where_it_was(tmp_path, monkeypatch, heir):
+    names = [f"{i}.png" for i in range(10)]
+    for i, name in enumerate(names):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / name)
+    read, asked = images._squash, []
+
+    def stop(path, *rest):
+        asked.append(path.name)
+        if path.name == "5.png":
+            raise KeyboardInterrupt
+        return read(path, *rest)
+
+    monkeypatch.setattr(images, "BLOCK", 2)
+    monkeypatch.setattr(images, "_squash", stop)
+    with pytest.raises(KeyboardInterrupt):
+        load_images(tmp_path, names, 8, tmp_path / "cache")
+    (partial,) = (tmp_path / "cache").iterdir()
+    if heir == "another process":
+        partial.rename(partial.with_name(partial.name.replace(f".{os.getpid()}.", ".4194999.")))
+    monkeypatch.setattr(images, "_squash", lambda *a: asked.append(a[0].name) or read(*a))
+    asked.clear()
+    decoded = load_images(tmp_path, names, 8, tmp_path / "cache")
+    assert sorted(asked) == names[4:]
+    assert decoded[:, 0, 0].tolist() == list(range(10))
+    assert [f.suffix for f in (tmp_path / "cache").iterdir()] == [".npy"]
+
+
+def test_a_large_data_set_does_not_fill_the_memory(tmp_path):
+    saved(tmp_path, "a.png", Image.fromarray(RAMP))
+    tracemalloc.start()
+    decoded = load_images(tmp_path, ["a.png"] * 2000, 128, tmp_path / "cache")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(decoded, np.memmap)
+    assert decoded.nbytes == 2000 * 128 * 128
+    assert peak < decoded.nbytes / 4
 
 
 def test_normalise_gives_three_equal_scaled_channels():

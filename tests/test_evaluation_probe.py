@@ -76,6 +76,12 @@ def test_the_best_epoch_is_kept():
     assert scores[1] >= scores[0] - 0.02
 
 
+def test_without_a_validation_auroc_the_last_epoch_is_kept():
+    train, (val_x, val_y), (test_x, test_y) = _cases(600, 1), _cases(50, 2), _cases(500, 3)
+    ours = fit_probes(train, (val_x, np.ones_like(val_y)), test_x, SETTINGS)[0]
+    assert roc_auc_score(test_y, ours, average="macro") > 0.8
+
+
 def test_draws_keep_every_class():
     rng = np.random.default_rng(0)
     labels = (rng.random((500, 4)) < [0.02, 0.5, 0.97, 0.1]).astype(np.float32)
@@ -92,5 +98,5 @@ def test_draws_keep_every_class():
 
 def test_a_share_too_small_is_refused():
     labels = np.eye(25, dtype=np.float32).repeat(10, axis=0)
-    with pytest.raises(PacxError, match="label_efficiency.fractions"):
+    with pytest.raises(PacxError, match=r"label_efficiency\.fractions"):
         draw_subsets(labels, 0.01, 1, seed=0)

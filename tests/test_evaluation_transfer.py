@@ -1,14 +1,17 @@
 """The tables of chapters 06 to 10, on encoders with random weights and a handful of patients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from pacx.constants import CHESTX6_CLASSES
+from pacx.constants import CHESTX6_CLASSES, MEDMOD_PHENOTYPES
+from pacx.data.splits import refuse_leaks
 from pacx.data.table import make_dataset
 from pacx.errors import PacxError
-from pacx.evaluation.features import extract_features, extract_rollouts
+from pacx.evaluation.features import extract_features, extract_rollouts, images_of
 from pacx.evaluation.transfer import compare_probes, open_benchmark, probe_scores
 from pacx.profile import load_profile
 from pacx.run import open_run
@@ -64,9 +67,14 @@ def test_draws_and_cache(run, monkeypatch):
     np.testing.assert_array_equal(probe_scores(run, dataset, "random", fraction=0.5), first)
 
 
-def test_features_of_a_slice_are_its_own(run):
-    from pacx.evaluation.features import images_of
+def test_changed_labels_are_probed_again(run):
+    dataset = _dataset(run)
+    before = np.array(probe_scores(run, dataset, "random"))
+    flipped = replace(dataset, table=dataset.table.assign(bright=1 - dataset.table["bright"]))
+    assert np.corrcoef(before.ravel(), probe_scores(run, flipped, "random").ravel())[0, 1] < 0
 
+
+def test_features_of_a_slice_are_its_own(run):
     images = images_of(run, _dataset(run), "train")
     everything = extract_features(run, "random", images)
     part = extract_features(run, "random", images[10:20])
@@ -83,7 +91,7 @@ def test_a_missing_encoder_names_its_chapter(run):
 
 def test_distilled_patients_are_refused(run):
     _write_distilled(run, ["1", "2"])
-    phenotypes = {name: [0, 1] * 30 for name in _phenotypes()}
+    phenotypes = {name: [0, 1] * 30 for name in MEDMOD_PHENOTYPES}
     folder = run.data_root / "medmod"
     folder.mkdir(parents=True)
     ids = np.arange(100, 160)
@@ -103,14 +111,6 @@ def test_a_patient_in_two_splits_is_refused(run):
     for split in ("train", "val", "test"):
         _write_images(run.data_root / "chestx6" / split / CHESTX6_CLASSES[0], 2)
     dataset = open_benchmark(run, "chestx6")
-    from pacx.data.splits import refuse_leaks
-
     dataset.table.loc[:, "patient"] = "the same"
     with pytest.raises(PacxError, match="more than one split"):
         refuse_leaks(pd.DataFrame({"patient": []}), dataset)
-
-
-def _phenotypes():
-    from pacx.constants import MEDMOD_PHENOTYPES
-
-    return MEDMOD_PHENOTYPES

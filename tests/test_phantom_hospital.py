@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import wfdb
 from PIL import Image
@@ -19,6 +20,7 @@ from pacx.constants import (
 )  # fmt: skip
 from pacx.errors import PacxError
 from pacx.phantom import cohort, pairs
+from pacx.phantom.findings import VINDR_FINDINGS
 from pacx.phantom.hospital import DATASETS, write_hospital
 
 SIZES = {
@@ -29,6 +31,12 @@ SIZES = {
     "medmod": {"train": 12},
     "chestx6": {"train": 12, "val": 6, "test": 6},
     "covid-qu-ex": {"train": 6, "val": 3, "test": 3},
+    "tb": {"train": 16},
+    "vindr-cxr": {"train": 12, "test": 6},
+    "nih-14": {"train": 16, "test": 6},
+    "qata-cov19": {"train": 10, "test": 4},
+    "cxl-seg": {"train": 6, "val": 3, "test": 3},
+    "actualmed": {"train": 10},
     "phantom-truth": {"train": 6, "val": 3, "test": 5},
 }
 
@@ -88,22 +96,29 @@ def test_symile_mimic(root):
     for split, rows in {"train": 20, "val": 10, "val_retrieval": 100, "test": 120}.items():
         load = lambda name: np.load(base / "data_npy" / split / f"{name}_{split}.npy")  # noqa: B023, E731
         cxr, ecg = load("cxr"), load("ecg")
-        assert cxr.shape == (rows, 3, 45, 45) and cxr.dtype == np.float32
-        assert ecg.shape == (rows, 1, 1000, 12) and ecg.dtype == np.float32
-        assert np.allclose(ecg.min(axis=(1, 2, 3)), -1) and np.allclose(ecg.max(axis=(1, 2, 3)), 1)
+        assert cxr.shape == (rows, 3, 45, 45)
+        assert cxr.dtype == np.float32
+        assert ecg.shape == (rows, 1, 1000, 12)
+        assert ecg.dtype == np.float32
+        assert np.allclose(ecg.min(axis=(1, 2, 3)), -1)
+        assert np.allclose(ecg.max(axis=(1, 2, 3)), 1)
         grey = cxr * pairs.IMAGENET_STD[:, None, None] + pairs.IMAGENET_MEAN[:, None, None]
-        assert grey.min() > -1e-5 and grey.max() < 1 + 1e-5
+        assert grey.min() > -1e-5
+        assert grey.max() < 1 + 1e-5
         observed, percentiles = load("labs_missingness"), load("labs_percentiles")
-        assert observed.dtype == np.int64 and percentiles.dtype == np.float32
+        assert observed.dtype == np.int64
+        assert percentiles.dtype == np.float32
         csv = pd.read_csv(base / f"{split}.csv")
         assert np.array_equal(observed == 1, csv[items].notna())
-        assert (percentiles >= 0).all() and (percentiles <= 1).all()
+        assert (percentiles >= 0).all()
+        assert (percentiles <= 1).all()
         assert np.array_equal(load("hadm_id"), csv["hadm_id"])
         assert len(pd.read_csv(base / "data_npy" / split / "truth.csv")) == rows
     train, test = pd.read_csv(base / "train.csv"), pd.read_csv(base / "test.csv")
     assert not set(train["subject_id"]) & set(test["subject_id"])
     queries = test.groupby("label_hadm_id")
-    assert (queries["label"].sum() == 1).all() and (queries.size() == 10).all()
+    assert (queries["label"].sum() == 1).all()
+    assert (queries.size() == 10).all()
     assert (queries["hadm_id"].nunique() == 10).all()
     assert ((test["hadm_id"] == test["label_hadm_id"]) == (test["label"] == 1)).all()
     medmod = pd.read_csv(root / "medmod" / "medmod.csv")
@@ -119,13 +134,16 @@ def test_ecg_archive(root):
     for name in records:
         record = wfdb.rdrecord(str(base / name))
         digital = wfdb.rdrecord(str(base / name), physical=False).d_signal.astype(int)
-        assert record.fs == 100 and record.p_signal.shape == (1000, 12)
-        assert set(record.units) == {"mV"} and record.adc_gain == [1000.0] * 12
+        assert record.fs == 100
+        assert record.p_signal.shape == (1000, 12)
+        assert set(record.units) == {"mV"}
+        assert record.adc_gain == [1000.0] * 12
         assert record.checksum == [int(c) for c in wrapped(digital.sum(axis=0))]
         lead = {n: digital[:, k] for k, n in enumerate(record.sig_name)}
         assert np.abs(lead["II"] - lead["I"] - lead["III"]).max() <= 1
         comments = dict(c.split(": ") for c in record.comments)
-        assert comments["Sex"] in ("Female", "Male") and 18 <= int(comments["Age"]) <= 90
+        assert comments["Sex"] in ("Female", "Male")
+        assert 18 <= int(comments["Age"]) <= 90
         assert set(comments["Dx"].split(",")) <= {*ECG_DIAGNOSES, "426783006"}
 
 
@@ -146,13 +164,63 @@ def test_chexchonet_and_medmod(root):
 def test_folder_data_sets(root):
     for split, count in SIZES["chestx6"].items():
         folders = {f.name: len(list(f.iterdir())) for f in (root / "chestx6" / split).iterdir()}
-        assert set(folders) == set(CHESTX6_CLASSES) and sum(folders.values()) == count
+        assert set(folders) == set(CHESTX6_CLASSES)
+        assert sum(folders.values()) == count
     base = root / "covid-qu-ex" / "Lung Segmentation Data" / "Lung Segmentation Data"
     images = list(base.glob("*/*/images/*.png"))
     assert len(images) == 12
     for image in images:
         mask = np.asarray(Image.open(image.parent.parent / "lung masks" / image.name))
         assert set(np.unique(mask)) == {0, 255}
+
+
+def test_files_of_every_kind(root):
+    """What readers must cope with is there: 16 bit, RGB, RGBA, both photometric interpretations."""
+    modes = [Image.open(f).mode for f in (root / "tb" / "images" / "images").iterdir()]
+    assert set(modes) == {"I;16", "RGB"}
+    modes = [Image.open(f).mode for f in (root / "nih-14").rglob("*.png")]
+    assert set(modes) == {"L", "RGBA"}
+    assert modes.count("RGBA") < 3
+    files = [pydicom.dcmread(f) for f in (root / "vindr-cxr").rglob("*.dicom")]
+    assert len(files) == 18
+    assert {f.BitsStored for f in files} == {12}
+    assert {f.PhotometricInterpretation for f in files} == {"MONOCHROME1", "MONOCHROME2"}
+
+
+def test_radiologists_disagree_now_and_then(root):
+    folder = root / "vindr-cxr" / "annotations"
+    votes = pd.read_csv(folder / "image_labels_train.csv")
+    consensus = pd.read_csv(folder / "image_labels_test.csv")
+    assert (votes.groupby("image_id")["rad_id"].nunique() == 3).all()
+    labels = list(VINDR_FINDINGS)
+    seen = votes.groupby("image_id")[labels].sum()
+    assert (seen.isin([1, 2])).to_numpy().any()
+    assert (seen == 3).to_numpy().any()
+    assert len(labels) == 27
+    assert "Other disease" in consensus
+    assert "Other diseases" in votes
+    nothing = votes[labels].sum(axis=1) == 0
+    assert ((votes["No finding"] == 1) == nothing).all()
+
+
+def test_nih_findings_and_lists(root):
+    base = root / "nih-14"
+    table = pd.read_csv(base / "Data_Entry_2017.csv").set_index("Image Index")
+    lists = [(base / f).read_text().split() for f in ("train_val_list.txt", "test_list.txt")]
+    assert sorted(lists[0] + lists[1]) == sorted(table.index)
+    patients = [set(table.loc[names, "Patient ID"]) for names in lists]
+    assert not patients[0] & patients[1]
+    assert len(table) > len(patients[0] | patients[1])
+    assert table["Finding Labels"].str.contains("|", regex=False).any()
+
+
+def test_an_infection_is_where_the_disease_changed_the_film(root):
+    base = root / "qata-cov19"
+    truth = pd.read_csv(base / "truth.csv")
+    assert (truth["mask_pixels"] > 5).all()
+    assert (truth["mask_pixels"] < 32 * 32 / 3).all()
+    assert truth["image"].str.startswith("sub-S").any()
+    assert truth["image"].str.startswith("covid_").any()
 
 
 def test_phantom_truth(root):

@@ -21,16 +21,19 @@ def drawn(patients):
 
 def test_same_seed_same_bytes(patients, drawn):
     again, none = render_radiographs(patients, 64, 2)
-    assert np.array_equal(again, drawn[0]) and none == {}
+    assert np.array_equal(again, drawn[0])
+    assert none == {}
     assert not np.array_equal(render_radiographs(patients, 64, 3)[0], drawn[0])
 
 
 def test_images_and_masks(drawn):
     images, masks = drawn
-    assert images.shape == (96, 64, 64) and images.dtype == np.uint8
+    assert images.shape == (96, 64, 64)
+    assert images.dtype == np.uint8
     assert set(masks) == set(MASKS)
     for name, mask in masks.items():
-        assert mask.shape == images.shape and mask.dtype == bool, name
+        assert mask.shape == images.shape, name
+        assert mask.dtype == bool, name
     assert not (masks["lungs"] & ~masks["body"]).any()
     assert not (masks["lungs"] & masks["heart"]).any()
     assert 0.1 < masks["lungs"].mean() < 0.45

@@ -1,33 +1,37 @@
 """X-rays from disk to a decoded, memory-mapped cache that every stage reads."""
 
 import hashlib
+import os
+import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
-from pacx.data.cache import cached_array
 from pacx.errors import PacxError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+BLOCK = 1024  # images between two notes of how far a decode has come
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read one X-ray as an 8-bit grey image, white = dense.
 
-    PNG and JPEG of 8 or 16 bit, grey, RGB or RGBA; DICOM, with MONOCHROME1 inverted. Sixteen-bit
-    and DICOM images are scaled from their own minimum and maximum.
+    PNG and JPEG of 8 or 16 bit, grey, RGB or RGBA (alpha is dropped); DICOM, with MONOCHROME1
+    inverted. Images of more than 8 bit, and DICOM, are scaled from their own minimum and maximum.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        PacxError: The file is missing, truncated, or not an image.
+        PacxError: The file is missing, truncated, or not an image, or a value is not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,12 +40,16 @@ def read_image(path: str | Path) -> np.ndarray:
         if path.suffix.lower() in (".dcm", ".dicom"):
             return _read_dicom(path)
         with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                return _to_uint8(np.asarray(image, dtype=np.float32))
+            if image.mode[0] in "IF":
+                return _to_uint8(np.asarray(image, dtype=np.float32), path)
             if image.mode in ("RGBA", "LA", "P"):
                 image = image.convert("RGB")
             return np.asarray(image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except PacxError:
+        raise
+    except (
+        UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError
+    ) as error:  # fmt: skip
         raise PacxError(f"{path} is not a readable image: {error}") from error
 
 
@@ -55,8 +63,10 @@ def load_images(
 ) -> np.ndarray:
     """Decode and resize images once; afterwards map the same array from the cache.
 
-    Images are squashed to a square, as the paper's evaluation does. The cache is keyed by the
-    files' names, sizes and times, so a changed file is decoded again.
+    Images are squashed to a square, as the paper's evaluation does. They go straight to a file on
+    disk, so a data set larger than the memory is no problem, and a decode that was killed goes on
+    where it was. The cache is keyed by the files' names, sizes and times of change, which stand
+    for their content, and by the settings: a changed file is decoded again.
 
     Args:
         root: Folder that `names` are relative to.
@@ -71,15 +81,10 @@ def load_images(
     Raises:
         PacxError: A file is missing or unreadable; the message names it.
     """
-    def decode(array: np.ndarray) -> None:
-        # Decoding releases the GIL; a thread pool keeps every core busy without copies.
-        with ThreadPoolExecutor() as pool:
-            decoded = pool.map(lambda name: _squash(root / name, size, masks), names)
-            for i, image in enumerate(tqdm(decoded, f"decode {root.name}", len(names), leave=False)):
-                array[i] = image
-
-    key = _content_key(root, names, size, masks)
-    return cached_array(cache, key, (len(names), size, size), np.uint8, decode)
+    target = cache / f"{_content_key(root, names, size, masks)[:24]}.npy"
+    if not target.is_file():
+        _decode(target, names, size, lambda name: _squash(root / name, size, masks))
+    return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -97,6 +102,52 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     return (grey - mean) / std
 
 
+def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.ndarray]) -> None:
+    """Fill `target` block by block, in a folder that takes its name only when it is complete.
+
+    The folder carries the process' number, so that two processes never write to the same one; what
+    a dead process left is taken over, as renaming works for one heir only.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(f".{os.getpid()}.partial")
+    for left in target.parent.glob(f"{target.stem}.*.partial"):
+        if not psutil.pid_exists(int(left.suffixes[0][1:])) and not partial.exists():
+            try:
+                left.rename(partial)
+            except FileNotFoundError:  # another process was quicker
+                continue
+    partial.mkdir(exist_ok=True)
+    file, note = partial / "images.npy", partial / "done"
+    done = int(note.read_text()) if note.is_file() else 0
+    shape = (len(names), size, size)
+    if done:
+        array = np.lib.format.open_memmap(file, "r+")
+    else:
+        array = np.lib.format.open_memmap(file, "w+", dtype=np.uint8, shape=shape)
+
+    def fill(i: int) -> None:
+        array[i] = read(names[i])
+
+    try:
+        # Decoding releases the GIL; a thread pool keeps every core busy without copies.
+        with (
+            ThreadPoolExecutor() as pool,
+            tqdm(desc="decode images", total=len(names), initial=done, leave=False) as bar,
+        ):
+            for start in range(done, len(names), BLOCK):
+                stop = min(start + BLOCK, len(names))
+                for _ in pool.map(fill, range(start, stop)):
+                    bar.update()
+                array.flush()
+                note.with_suffix(".new").write_text(str(stop))
+                os.replace(note.with_suffix(".new"), note)
+    except PacxError:
+        shutil.rmtree(partial)  # the broken file will change, and with it the key
+        raise
+    os.replace(file, target)
+    shutil.rmtree(partial)
+
+
 def _read_dicom(path: Path) -> np.ndarray:
     import pydicom
 
@@ -109,10 +160,12 @@ def _read_dicom(path: Path) -> np.ndarray:
         raise PacxError(f"{path} has shape {pixels.shape}; a single-frame grey image is needed.")
     if file.get("PhotometricInterpretation") == "MONOCHROME1":
         pixels = pixels.max() - pixels
-    return _to_uint8(pixels)
+    return _to_uint8(pixels, path)
 
 
-def _to_uint8(pixels: np.ndarray) -> np.ndarray:
+def _to_uint8(pixels: np.ndarray, path: Path) -> np.ndarray:
+    if not np.isfinite(pixels).all():
+        raise PacxError(f"{path} holds values that are not finite.")
     low, high = float(pixels.min()), float(pixels.max())
     return np.round((pixels - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
 

@@ -1,10 +1,51 @@
-"""Splits by patient, and the audit that no patient is where they must not be."""
+"""Splits by patient, the paper's splits by image, and the audit that nobody is in two places."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from sklearn.model_selection import train_test_split
 
-from pacx.data.table import Dataset
+from pacx.data.table import SPLITS, Dataset
 from pacx.errors import PacxError
+
+#: How rows are dealt out where a data set ships without a split: `patient` keeps a patient's
+#: images together, `paper` repeats the paper's split by image.
+SplitPolicy = Literal["patient", "paper"]
+
+#: Data sets of the hospital of Symile-MIMIC, where equal numbers mean the same person.
+SAME_PATIENTS_AS_SYMILE = ("medmod", "cxl-seg")
+
+
+def make_splits(
+    patients: pd.Series,
+    shares: dict[str, float],
+    policy: SplitPolicy = "patient",
+    strata: pd.Series | None = None,
+) -> pd.Series:
+    """Deal rows out to splits, by patient or as the paper does.
+
+    Args:
+        patients: (N,) patient of each row.
+        shares: Share of each split; sums to 1.
+        policy: `patient` or `paper`.
+        strata: (N,) labels whose prevalence the paper keeps equal between splits; by patient they
+            are not looked at.
+
+    Returns:
+        (N,) split of each row.
+
+    Raises:
+        PacxError: The policy is unknown, or a stratum has too few rows to be shared out.
+    """
+    if policy == "patient":
+        return split_by_patient(patients, shares)
+    if policy == "paper":
+        return split_by_image(patients.index, shares, strata)
+    raise PacxError(f"There is no split '{policy}'. Choose 'patient' or 'paper'.")
 
 
 def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 42) -> pd.Series:
@@ -27,35 +68,111 @@ def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 
     return patients.astype(str).map(dict(zip(unique, split_of, strict=True)))
 
 
+def split_by_image(
+    index: pd.Index, shares: dict[str, float], strata: pd.Series | None = None, seed: int = 42
+) -> pd.Series:
+    """The paper's rule: deal out images, whosever they are, in equal proportions of the labels.
+
+    Shares, seed and stratification are the paper's; which image falls where also depends on the
+    order of the table and on scikit-learn, so single images may differ from the authors' split.
+
+    Args:
+        index: Of the N rows.
+        shares: Share of the images for each split, the rest's name first; sums to 1.
+        strata: (N,) labels to stratify on.
+        seed: Of the shuffles.
+
+    Returns:
+        (N,) split of each row.
+
+    Raises:
+        PacxError: A stratum has too few rows to be shared out.
+    """
+    first, *others = shares
+    split = np.full(len(index), first, dtype=object)
+    rest, left = np.arange(len(index)), 1.0
+    for name in reversed(others):
+        groups = None if strata is None else strata.to_numpy()[rest]
+        try:
+            rest, part = train_test_split(
+                rest, test_size=shares[name] / left, random_state=seed, stratify=groups
+            )
+        except ValueError as error:
+            raise PacxError(
+                f"{len(rest)} images cannot be split by image for '{name}': {error} "
+                "Use split='patient'."
+            ) from error
+        split[part] = name
+        left -= shares[name]
+    return pd.Series(split, index=index)
+
+
 def patients_in_two_splits(dataset: Dataset) -> list[str]:
     """Patients of a data set who are in more than one split, sorted."""
-    splits = dataset.table.groupby("patient")["split"].nunique()
-    return sorted(splits.index[splits > 1])
+    return dataset.patients_in_two_splits
 
 
-def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset) -> None:
+def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = False) -> None:
     """Refuse a probe on patients whose physiology was distilled, or who are in two splits.
 
     Args:
         distilled: Table of the pairs used in stage 2, with a column `patient`.
         evaluated: The benchmark.
+        allow: Waiver: print what leaks and go on, to measure what a leak is worth.
 
     Raises:
-        PacxError: A patient is where they must not be.
+        PacxError: A patient is where they must not be, and there is no waiver.
     """
-    twice = patients_in_two_splits(evaluated)
-    if twice:
-        raise PacxError(
-            f"{evaluated.name}: {len(twice)} patients are in more than one split. "
+    name, found = evaluated.name, []
+    if twice := evaluated.patients_in_two_splits:
+        found.append(
+            f"{name}: {len(twice)} patients are in more than one split. "
             "Split by patient, see pacx.data.splits.split_by_patient."
         )
     shared = set(distilled["patient"]) & set(evaluated.table["patient"])
-    if shared and evaluated.name in SAME_PATIENTS_AS_SYMILE:
-        raise PacxError(
-            f"{evaluated.name}: {len(shared)} patients were in the distillation of this run. "
-            "Remove them: their physiology is already in the encoder."
+    if shared and name in SAME_PATIENTS_AS_SYMILE:
+        found.append(
+            f"{name}: {len(shared)} patients were in the distillation of this run. Remove them "
+            "with pacx.data.splits.drop_patients: their physiology is already in the encoder."
         )
+    if found and not allow:
+        raise PacxError(" ".join(found))
+    for leak in found:
+        print(f"WAIVED, the numbers below are not to be trusted: {leak}")
 
 
-#: Data sets of the hospital of Symile-MIMIC, where equal numbers mean the same person.
-SAME_PATIENTS_AS_SYMILE = ("medmod", "cxl-seg")
+def drop_patients(dataset: Dataset, patients: pd.Series) -> Dataset:
+    """The data set without some patients, such as those of another data set.
+
+    Raises:
+        PacxError: Nobody is left.
+    """
+    table = dataset.table[~dataset.table["patient"].isin(set(patients))].reset_index(drop=True)
+    if table.empty:
+        raise PacxError(f"{dataset.name}: nobody is left without {patients.nunique()} patients.")
+    return replace(dataset, table=table)
+
+
+def audit_overlaps(populations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Count who is in two data sets of one hospital.
+
+    Args:
+        populations: Data set -> table with `split`, `patient` and, where it is known, `hadm_id`,
+            see `pacx.data.datasets.load_mimic_populations`.
+
+    Returns:
+        One row a pair of data sets, split of the first, and key: `first`, `split`, `second`, `by`
+        (subject or admission), `in_first`, `in_second`, `shared` (numbers of different keys).
+        A pair whose tables do not both name admissions has no such rows.
+    """
+    rows = []
+    for (first, left), (second, right) in combinations(populations.items(), 2):
+        for by, column in (("subject", "patient"), ("admission", "hadm_id")):
+            if column not in left or column not in right:
+                continue
+            there = set(right[column].astype(str))
+            for split in [s for s in SPLITS if s in set(left["split"])]:
+                here = set(left.loc[left["split"] == split, column].astype(str))
+                rows.append((first, split, second, by, len(here), len(there), len(here & there)))
+    columns = ["first", "split", "second", "by", "in_first", "in_second", "shared"]
+    return pd.DataFrame(rows, columns=columns)

@@ -43,6 +43,12 @@ class Dataset:
             raise PacxError(f"{self.name}: split '{name}' is empty in {self.root}.")
         return rows
 
+    @property
+    def patients_in_two_splits(self) -> list[str]:
+        """Patients who are in more than one split, sorted: what a split by image leaks."""
+        splits = self.table.groupby("patient")["split"].nunique()
+        return sorted(splits.index[splits > 1])
+
 
 def make_dataset(
     name: str, task: Task, labels: list[str] | tuple[str, ...], table: pd.DataFrame, root: Path
@@ -50,8 +56,8 @@ def make_dataset(
     """Check a reader's table and wrap it.
 
     Raises:
-        PacxError: A column is missing, the table is empty, a split or label has an unknown value,
-            a patient is in two splits, or a path is not inside `root`.
+        PacxError: A column is missing, the table is empty, a patient, study, image or mask has no
+            name, a split or label has an unknown value, or a path is not inside `root`.
     """
     columns = ["patient", "study", "split", "image", *labels]
     columns += ["mask"] if task == "segmentation" else []
@@ -59,6 +65,10 @@ def make_dataset(
     if table.empty:
         raise PacxError(f"{name}: {root} lists no image.")
     table = table.reset_index(drop=True)
+    for column in [c for c in columns if c not in labels]:
+        if table[column].isna().any():
+            row = int(np.flatnonzero(table[column].isna())[0])
+            raise PacxError(f"{name}: row {row} of the table in {root} names no {column}.")
     table = table.assign(patient=table["patient"].astype(str), study=table["study"].astype(str))
     for column in {"image", "mask"} & set(table):
         _check_paths(name, table[column], root)
@@ -92,6 +102,20 @@ def read_csv(path: Path, columns: list[str], **options) -> pd.DataFrame:
         raise PacxError(f"{path} cannot be read as a UTF-8 CSV table: {error}") from error
     require_columns(table, columns, path)
     return table
+
+
+def read_list(path: Path) -> list[str]:
+    """Lines of a text file, without blanks.
+
+    Raises:
+        PacxError: The file is missing, or not UTF-8.
+    """
+    if not path.is_file():
+        raise PacxError(f"{path} is missing. Check data_root, or the data set's own download.")
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except UnicodeDecodeError as error:
+        raise PacxError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
 def require_columns(table: pd.DataFrame, columns: list[str], where: Path) -> None:

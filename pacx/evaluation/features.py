@@ -65,7 +65,7 @@ def extract_features(run: Run, model: str, images: np.ndarray, batch_size: int =
                 out[start : start + batch_size, 1] = patches.mean(1).numpy()
 
     shape = (len(images), 2, run.profile.vit.width)
-    key = f"features {stamp_of(run, model)} {_identity(images)}"
+    key = f"features {stamp_of(run, model)} {identity_of(images)}"
     out = cached_array(run.cache, key, shape, np.float32, fill)
     return Features(out[:, 0], out[:, 1])
 
@@ -91,7 +91,7 @@ def extract_rollouts(run: Run, model: str, images: np.ndarray, batch_size: int =
             maps = attention_rollout(attention_maps(encoder, part))
             out[start : start + batch_size] = maps.numpy()
 
-    key = f"rollout {stamp_of(run, model)} {_identity(images)}"
+    key = f"rollout {stamp_of(run, model)} {identity_of(images)}"
     return cached_array(run.cache, key, (len(images), side, side), np.float32, fill)
 
 
@@ -106,8 +106,8 @@ def stamp_of(run: Run, model: str) -> str:
     return f"{model} {(run.artefact(model) / 'made.json').read_text()}"
 
 
-def _identity(images: np.ndarray) -> str:
-    """A whole memory map is named by its file; anything else, slices too, by its content."""
+def identity_of(images: np.ndarray) -> str:
+    """Text for cache keys: the file of a whole memory map; of anything else, slices too, a hash."""
     if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
         return str(images.filename)
     return f"{images.shape} {hashlib.sha256(np.ascontiguousarray(images)).hexdigest()}"

@@ -61,7 +61,8 @@ def fit_probes(
         with torch.no_grad():
             scores = _probabilities(val_x @ weight + bias, multiclass).numpy()
             reached = torch.tensor([_auroc(val[1], s) for s in scores])
-            better = reached > best
+            # Without both classes in validation there is no AUROC; then the last epoch is kept.
+            better = ~(reached <= best)
             best = torch.where(better, reached, best)
             best_weight[better], best_bias[better] = weight[better], bias[better]
     return _probabilities(test_x @ best_weight + best_bias, multiclass).numpy()

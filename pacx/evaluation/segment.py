@@ -8,7 +8,7 @@ from safetensors.torch import load_model, save_model
 
 from pacx.data.augment import SEGMENTATION, augment
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of, stamp_of
+from pacx.evaluation.features import encoder_of, identity_of, stamp_of
 from pacx.models.encoder import encode
 from pacx.models.segmenter import Segmenter, segmentation_loss
 from pacx.run import Run
@@ -64,7 +64,7 @@ def segment(
         history.to_csv(folder / "history.csv", index=False)
         save_model(stage.decoder, str(folder / "model.safetensors"))
 
-    depends = settings, vit, seed, stamp_of(run, model), len(train[0])
+    depends = settings, vit, seed, stamp_of(run, model), *map(identity_of, train)
     folder = run.build(f"segmenter-{target}-{model}", make, *depends)
     load_model(decoder, str(folder / "model.safetensors"))
     masks = []

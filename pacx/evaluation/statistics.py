@@ -81,7 +81,10 @@ def macro_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> n
         fast_auroc(truth[known, c], scores[known, c], weights[:, known])
         for c, known in enumerate(~np.isnan(truth).T)
     ]
-    return np.nanmean(values, axis=0)
+    values = np.array(values)
+    measured = ~np.isnan(values)
+    tasks = measured.sum(axis=0)
+    return np.where(measured, values, 0).sum(axis=0) / np.where(tasks > 0, tasks, np.nan)
 
 
 def macro_f1(truth: np.ndarray, decisions: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.splits import refuse_leaks
 from pacx.data.table import Dataset
-from pacx.evaluation.features import extract_features, images_of, stamp_of
+from pacx.evaluation.features import extract_features, identity_of, images_of, stamp_of
 from pacx.evaluation.probe import draw_subsets, fit_probes, labels_of
 from pacx.evaluation.segment import scores_per_image, segment
 from pacx.evaluation.statistics import bootstrap_weights, macro_auroc, macro_f1, paired_table
@@ -44,10 +44,8 @@ def probe_scores(
     Returns:
         (K, M, C): draw, test image, label.
     """
-    features = {
-        split: getattr(extract_features(run, model, images_of(run, dataset, split)), pooling)
-        for split in ("train", "val", "test")
-    }
+    images = {split: images_of(run, dataset, split) for split in ("train", "val", "test")}
+    features = {s: getattr(extract_features(run, model, i), pooling) for s, i in images.items()}
     labels = {split: labels_of(dataset, split) for split in ("train", "val")}
     seed, settings = run.profile.seed, run.profile.probe
     draws = 1 if fraction == 1 else run.profile.label_efficiency.draws
@@ -64,8 +62,8 @@ def probe_scores(
             seed=seed,
         )
 
-    stamp = stamp_of(run, model)
-    key = f"probe {dataset.name} {stamp} {settings} {seed} {fraction} {draws} {pooling}"
+    data = " ".join(map(identity_of, [*images.values(), *labels.values()]))
+    key = f"probe {data} {stamp_of(run, model)} {settings} {seed} {fraction} {draws} {pooling}"
     shape = (draws, len(features["test"]), len(dataset.labels))
     return cached_array(run.cache, key, shape, np.float32, fill)
 
@@ -100,6 +98,7 @@ def compare_probes(
         One row a model: dataset, task, pooling, fraction, metric, then the columns of
         `pacx.evaluation.statistics.paired_table`.
     """
+
     def measure(model: str) -> tuple[float, np.ndarray]:
         return macro_score(
             run, dataset, model, tasks=tasks, metric=metric, fraction=fraction, pooling=pooling

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pacx.figures.style import grid_of_axes
 
@@ -12,7 +13,7 @@ def overlays(
     images: np.ndarray,
     maps: dict[str, np.ndarray],
     titles: Sequence[str] = (),
-    label: str = "share of attention per pixel",
+    label: str = "share of attention per patch",
 ) -> Figure:
     """One row a case: the X-ray, then each map over it; the last column is the difference.
 
@@ -46,10 +47,11 @@ def overlays(
             change = _difference(line[-1], image, maps[names[1]][row] - maps[names[0]][row], maps)
             if row == 0:
                 line[-1].set_title(f"{names[1]} − {names[0]}")
-    figure.colorbar(heat, ax=axes, location="bottom", shrink=0.5, aspect=40, label=label)
-    if both:
+    scales = {label: heat} | ({f"difference: {label}": change} if both else {})
+    for name, scale in scales.items():
+        ticks = MaxNLocator(4)
         figure.colorbar(
-            change, ax=axes, location="bottom", shrink=0.5, aspect=40, label="difference of it"
+            scale, ax=axes, location="bottom", shrink=0.5, aspect=40, ticks=ticks, label=name
         )
     return figure
 
@@ -67,7 +69,9 @@ def mean_difference(
     figure, (axis,) = grid_of_axes(1, 1, width=4.4)
     limit = np.abs(difference).max() or 1.0
     heat = axis.imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    for (name, share), colour in zip(outlines.items(), ("black", "#007f5f", "#7a5c1e"), strict=False):
+    for (name, share), colour in zip(
+        outlines.items(), ("black", "#007f5f", "#7a5c1e"), strict=False
+    ):
         axis.contour(share, levels=[0.5], colors=[colour], linewidths=1.4)
         axis.plot([], [], color=colour, label=name)
     axis.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3)

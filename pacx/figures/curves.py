@@ -22,9 +22,7 @@ def training_curves(
         y_labels: What each term is, with its unit.
         colours: One a training; the style's own when not given.
     """
-    figure, axes = plt.subplots(
-        1, len(terms), figsize=(1.5 + 3.4 * len(terms), 3.2), squeeze=False
-    )
+    figure, axes = plt.subplots(1, len(terms), figsize=(1.5 + 3.4 * len(terms), 3.2), squeeze=False)
     colours = colours or plt.rcParams["axes.prop_cycle"].by_key()["color"][1:]
     for axis, term, y_label in zip(axes[0], terms, y_labels, strict=True):
         for (name, history), colour in zip(histories.items(), colours, strict=False):

@@ -33,7 +33,9 @@ def montage(
         masks: Name (a key of `OUTLINES`) -> (N, H, W) bool, 1 = inside.
     """
     rows = -(-len(images) // columns)
-    figure, axes = grid_of_axes(rows, columns, width=1.45 * columns, ratio=1.15 if len(titles) else 1)
+    figure, axes = grid_of_axes(
+        rows, columns, width=1.45 * columns, ratio=1.15 if len(titles) else 1
+    )
     for i, image in enumerate(images):
         axes[i].imshow(image, cmap="gray", vmin=0, vmax=255)
         for name, mask in (masks or {}).items():
@@ -47,7 +49,9 @@ def montage(
     return figure
 
 
-def reconstructions(columns: dict[str, np.ndarray | torch.Tensor], row_titles: Sequence[str] = ()) -> Figure:
+def reconstructions(
+    columns: dict[str, np.ndarray | torch.Tensor], row_titles: Sequence[str] = ()
+) -> Figure:
     """One row an X-ray, one column a stage of masking and painting.
 
     Args:
@@ -113,7 +117,9 @@ def position_similarity(positions: np.ndarray, grid: int, shown: Sequence[int]) 
     figure, axes = grid_of_axes(1, len(shown), width=2.0 * len(shown), ratio=1.1)
     lowest = (unit @ unit.T).min()
     for axis, number in zip(axes, shown, strict=True):
-        heat = axis.imshow((unit @ unit[number]).reshape(grid, grid), cmap="viridis", vmin=lowest, vmax=1)
+        heat = axis.imshow(
+            (unit @ unit[number]).reshape(grid, grid), cmap="viridis", vmin=lowest, vmax=1
+        )
         row, column = divmod(number, grid)
         axis.plot(column, row, "x", color="white", markersize=7, markeredgewidth=2)
         axis.set_title(f"patch in row {row + 1}, column {column + 1}", fontsize=9)

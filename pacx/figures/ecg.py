@@ -60,7 +60,9 @@ def ecg_paper(signal: np.ndarray, leads: Sequence[str], hz: float, title: str = 
     return figure
 
 
-def traces(rows: dict[str, np.ndarray], hz: float, seconds: float = 3.0, y_label: str = "mV") -> Figure:
+def traces(
+    rows: dict[str, np.ndarray], hz: float, seconds: float = 3.0, y_label: str = "mV"
+) -> Figure:
     """Traces below each other on one time axis.
 
     Args:
@@ -92,7 +94,9 @@ def _grid(axis: Axes, width: float, height: float) -> None:
 
 def _pulse(axis: Axes, base: float) -> None:
     x = np.array([2, 4, 4, 8, 8, 10])
-    axis.plot(x, base + MM_PER_MILLIVOLT * np.array([0, 0, 1, 1, 0, 0]), color="black", linewidth=0.9)
+    axis.plot(
+        x, base + MM_PER_MILLIVOLT * np.array([0, 0, 1, 1, 0, 0]), color="black", linewidth=0.9
+    )
 
 
 def _trace(

@@ -49,20 +49,20 @@ def causal_graph(equations: dict[str, Equation]) -> Figure:
 
 
 def equations_as_latex(equations: dict[str, Equation]) -> str:
-    """The structural equations as one aligned block of LaTeX."""
+    """The structural equations as one aligned block of LaTeX, for `IPython.display.Math`."""
     lines = []
     for name, equation in equations.items():
         terms = [f"{w:+g}\\,\\text{{{_words(p)}}}" for p, w in equation.parents.items()]
         terms.append(f"{equation.noise:+g}\\,\\varepsilon_{{{len(lines) + 1}}}")
         lines.append(f"\\text{{{_words(name)}}} &= {' '.join(terms).removeprefix('+')}")
-    return "$$\n\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}\n$$"
+    return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 
 def pairing_timeline() -> Figure:
     """Symile-MIMIC's rule: which X-ray, ECG and blood tests of an admission belong together."""
     figure, axis = plt.subplots(figsize=(8.0, 2.5))
     windows = {"X-ray": (24, 72, _LOWERS), "ECG": (-24, 24, _RAISES), "labs": (-24, 24, "#007f5f")}
-    for row, (name, (start, end, colour)) in enumerate(windows.items()):
+    for row, (start, end, colour) in enumerate(windows.values()):
         axis.barh(row, end - start, left=start, height=0.5, color=colour, alpha=0.3)
         examples = np.array([0.2, 0.55, 0.8]) * (end - start) + start
         axis.plot(examples[0], row, "o", color=colour, markersize=8)
@@ -73,7 +73,7 @@ def pairing_timeline() -> Figure:
     axis.set(xlabel="hours since admission", xlim=(-30, 78), ylim=(2.5, -1.1))
     axis.set_xticks(range(-24, 73, 24))
     handles = [
-        plt.Line2D([], [], marker="o", linestyle="", color="0.3", label="earliest in its window: taken"),
+        plt.Line2D([], [], marker="o", linestyle="", color="0.3", label="earliest: taken"),
         plt.Line2D([], [], marker="o", linestyle="", color="0.3", markerfacecolor="none",
                    label="later: left out"),
     ]  # fmt: skip

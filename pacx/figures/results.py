@@ -57,13 +57,15 @@ def forest_panels(
     models, outcomes = list(dict.fromkeys(table["model"])), list(dict.fromkeys(table[panels]))
     kinds = list(dict.fromkeys(table[filled]))
     figure, axes = plt.subplots(
-        1, len(outcomes), figsize=(2.0 + 2.7 * len(outcomes), 1.4 + 0.42 * len(models)), sharey=True
-    )
-    for axis, outcome in zip(axes, outcomes, strict=True):
+        1, len(outcomes), figsize=(2.0 + 2.7 * len(outcomes), 1.6 + 0.42 * len(models)),
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    for axis, outcome in zip(axes[0], outcomes, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
         for row in table[table[panels] == outcome].to_dict("records"):
             second = kinds.index(row[filled])
-            place, colour = models.index(row["model"]) + 0.36 * second - 0.18, colour_of(row["model"])
+            place = models.index(row["model"]) + 0.36 * second - 0.18
+            colour = colour_of(row["model"])
             axis.hlines(
                 place, row["difference_low"], row["difference_high"], color=colour, linewidth=1.8
             )
@@ -79,7 +81,7 @@ def forest_panels(
                    markerfacecolor="white" if k else "0.3")
         for k, kind in enumerate(kinds)
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(kinds))
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(kinds))
     return figure
 
 

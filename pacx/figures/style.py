@@ -23,6 +23,7 @@ MODELS = {
     "pacx-finalnorm": ("final LayerNorm only", _OKABE_ITO["purple"]),
     "pacx-shuffled": ("shuffled pairs", _OKABE_ITO["brown"]),
     "pacx-untrained": ("untrained teachers", _OKABE_ITO["purple"]),
+    "mae-compared": ("MAE, other mask ratio", _OKABE_ITO["sky"]),
     "mae-continued": ("MAE continued", _OKABE_ITO["green"]),
 }
 
@@ -65,7 +66,9 @@ def colour_of(model: str) -> str:
     return MODELS[model][1]
 
 
-def grid_of_axes(rows: int, columns: int, width: float = 8.0, ratio: float = 1.0) -> tuple[Figure, list]:
+def grid_of_axes(
+    rows: int, columns: int, width: float = 8.0, ratio: float = 1.0
+) -> tuple[Figure, list]:
     """A figure of equal panels without ticks, for images.
 
     Args:

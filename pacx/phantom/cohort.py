@@ -1,7 +1,7 @@
 """The patients of one data set, their films, and how images get to disk."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pacx.phantom import state
+from pacx.phantom.dicom import write_dicom
 from pacx.phantom.radiograph import render_radiographs
 
 BLOCK = 512  # images rendered before they are written
@@ -53,6 +54,19 @@ def truth_table(patients: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
     return table
 
 
+def another_day(patients: pd.DataFrame, rng: np.random.Generator, visit: int = 2) -> pd.DataFrame:
+    """The same patients at a later visit (`study`): positioned anew, the same body."""
+    rotation = rng.standard_normal(len(patients)).astype(np.float32)
+    return patients.assign(study=visit, rotation=rotation, ap_view=rng.random(len(patients)) < 0.5)
+
+
+def otherwise_well(patients: pd.DataFrame) -> pd.DataFrame:
+    """Class folders hold one disease a picture: what else ails these patients is mild."""
+    lungs = ["fluid", "inflammation", "copd"]
+    milder = patients[lungs].mul(0.5) - 0.5
+    return patients.assign(**milder, pneumothorax=False)
+
+
 def mimic_cxr_path(subject: int, study: int) -> str:
     """Where MIMIC-CXR-JPG keeps a film: `files/p10/p10000032/s50414267/<dicom_id>.jpg`."""
     code = hashlib.sha256(f"{subject}/{study}".encode()).hexdigest()[:40]
@@ -60,17 +74,20 @@ def mimic_cxr_path(subject: int, study: int) -> str:
     return f"files/p{str(subject)[:2]}/p{subject}/s{study}/{dicom_id}.jpg"
 
 
-def save_images(cohort: Cohort, images: np.ndarray, paths: list[Path]) -> None:
-    """Encodes images (bool masks as 0 and 255) to JPEG or PNG files."""
+def save_images(cohort: Cohort, images: Sequence[np.ndarray], paths: list[Path]) -> None:
+    """Encodes images (bool masks as 0 and 255) to JPEG, PNG or DICOM files."""
     for folder in {path.parent for path in paths}:
         folder.mkdir(parents=True, exist_ok=True)
-    if images.dtype == bool:
-        images = images.astype(np.uint8) * 255
     with ThreadPoolExecutor(4) as pool:
         for _ in pool.map(lambda i: _encode(images[i], paths[i]), range(len(paths))):
             cohort.bar.update()
 
 
 def _encode(image: np.ndarray, path: Path) -> None:
+    if path.suffix == ".dicom":
+        write_dicom(image, path)
+        return
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
     options = {"quality": 92} if path.suffix == ".jpg" else {"compress_level": 1}
     Image.fromarray(image).save(path, **options)

@@ -107,7 +107,7 @@ def render_ecgs(patients: pd.DataFrame, hz: int, seed: int, seconds: float = 10.
         `(N, 12, T)` float32 in mV, leads in the order of `LEADS_MIMIC`.
     """
     traits = ecg_traits(patients, seed)
-    samples = int(round(hz * seconds))
+    samples = round(hz * seconds)
     leads = np.empty((len(patients), 12, samples), np.float32)
     for number, start in enumerate(range(0, len(patients), CHUNK)):
         rows = slice(start, start + CHUNK)

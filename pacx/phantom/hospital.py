@@ -6,10 +6,10 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from pacx.errors import PacxError
-from pacx.phantom import layouts
+from pacx.phantom import benchmarks, layouts
 from pacx.phantom.cohort import Cohort
 from pacx.phantom.pairs import write_symile_mimic
 
@@ -24,6 +24,12 @@ WRITERS: dict[str, Callable[[Path, Cohort], None]] = {
     "medmod": layouts.write_medmod,
     "chestx6": layouts.write_chestx6,
     "covid-qu-ex": layouts.write_covid_qu_ex,
+    "tb": benchmarks.write_tb,
+    "vindr-cxr": benchmarks.write_vindr_cxr,
+    "nih-14": benchmarks.write_nih_14,
+    "qata-cov19": benchmarks.write_qata_cov19,
+    "cxl-seg": benchmarks.write_cxl_seg,
+    "actualmed": benchmarks.write_actualmed,
     "phantom-truth": layouts.write_phantom_truth,
 }
 DATASETS = tuple(WRITERS)
@@ -46,7 +52,9 @@ def write_hospital(
     Args:
         root: Folder of all data sets.
         sizes: Data set -> split ("train", "val", "test") -> number of patients. Data sets that
-            ship without a split (`chexchonet`, `medmod`, `ecg-archive`) write the sum.
+            ship without a split (`chexchonet`, `medmod`, `tb`, `actualmed`, `ecg-archive`) write
+            the sum; those with an official test set alone (`vindr-cxr`, `nih-14`, `qata-cov19`)
+            write train and val as one.
         image_size: Pixels a side of the X-rays (Symile-MIMIC's are 10/7 of it, as 320 is of 224).
         ecg_hz: Samples a second of the ECGs.
         seed: Seed of the hospital.

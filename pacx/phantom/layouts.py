@@ -1,6 +1,7 @@
 """One function a data set: draws its patients and writes them as the real data set lies on disk.
 
-Symile-MIMIC, which is arrays and not files, has `pairs.py` to itself.
+Symile-MIMIC, which is arrays and not files, has `pairs.py` to itself; `benchmarks.py` holds the
+benchmarks with findings, infections and lung masks.
 """
 
 from pathlib import Path
@@ -10,7 +11,14 @@ import pandas as pd
 
 from pacx.constants import CHESTX6_CLASSES, LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.phantom import state
-from pacx.phantom.cohort import Cohort, mimic_cxr_path, save_images, truth_table
+from pacx.phantom.cohort import (
+    Cohort,
+    another_day,
+    mimic_cxr_path,
+    otherwise_well,
+    save_images,
+    truth_table,
+)
 from pacx.phantom.ecg import diagnoses, render_ecgs
 from pacx.phantom.radiograph import render_laterals
 
@@ -22,7 +30,7 @@ def write_chexpert(root: Path, cohort: Cohort) -> None:
     patients["patient"] = [f"patient{i + 1:05d}" for i in range(len(patients))]
     patients["folder"] = patients["split"].map({"train": "train", "val": "valid"})
     twice = (patients["split"] == "train") & (rng.random(len(patients)) < 0.15)
-    studies = pd.concat([patients.assign(study=1), _another_day(patients[twice], rng)])
+    studies = pd.concat([patients.assign(study=1), another_day(patients[twice], rng)])
     studies = studies.sort_values(["patient", "study"], ignore_index=True)
     certain = state.chexpert_findings(studies, cohort.seed, certain=True)
     findings = state.chexpert_findings(studies, cohort.seed)
@@ -78,7 +86,7 @@ def write_chexchonet(root: Path, cohort: Cohort) -> None:
     patients["patient_id"] = [f"E{i:06d}" for i in range(len(patients))]
     patients = pd.concat([patients, state.echo_labels(patients, cohort.seed)], axis=1)
     again = rng.random(len(patients)) < 0.25
-    films = pd.concat([patients.assign(study=1), _another_day(patients[again], rng)])
+    films = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
     films = films.sort_values(["patient_id", "study"], ignore_index=True)
     films["cxr_filename"] = films["patient_id"] + "_" + films["study"].astype(str) + ".png"
     columns = {"age_years": "age", "pacemaker": "pacemaker_or_icd"}
@@ -110,7 +118,7 @@ def write_chestx6(root: Path, cohort: Cohort) -> None:
     """ChestX6: `<split>/<class>/<file>`, a sixth of the images in each class."""
     patients = cohort.patients()
     patients["pattern"] = np.resize(CHESTX6_CLASSES, len(patients))
-    for rows, images, _ in cohort.films(_otherwise_well(patients), cohort.image_size):
+    for rows, images, _ in cohort.films(otherwise_well(patients), cohort.image_size):
         part = patients.iloc[rows]
         paths = [
             root / split / pattern / f"{pattern.lower()}-{i:05d}.jpg"
@@ -126,7 +134,7 @@ def write_covid_qu_ex(root: Path, cohort: Cohort) -> None:
     folder = np.resize(list(classes), len(patients))
     patients["pattern"] = pd.Series(folder).map(classes).to_numpy()
     base = root / "Lung Segmentation Data" / "Lung Segmentation Data"
-    films = cohort.films(_otherwise_well(patients), cohort.image_size, masks=True)
+    films = cohort.films(otherwise_well(patients), cohort.image_size, masks=True)
     for rows, images, masks in films:
         folders = [base / patients["split"].iloc[i].title() / folder[i] for i in rows]
         names = [f"{folder[i].lower()}_{i:05d}.png" for i in rows]
@@ -149,19 +157,6 @@ def write_phantom_truth(root: Path, cohort: Cohort) -> None:
     labels = state.task_labels(patients, cohort.seed)
     truth = truth_table(patients, table["patient"]).drop(columns="patient")
     pd.concat([table, labels, truth], axis=1).to_csv(root / "labels.csv", index=False)
-
-
-def _another_day(patients: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The same patients at a second visit: positioned anew, the same body."""
-    rotation = rng.standard_normal(len(patients)).astype(np.float32)
-    return patients.assign(study=2, rotation=rotation, ap_view=rng.random(len(patients)) < 0.5)
-
-
-def _otherwise_well(patients: pd.DataFrame) -> pd.DataFrame:
-    """Class folders hold one disease a picture: what else ails these patients is mild."""
-    lungs = ["fluid", "inflammation", "copd"]
-    milder = patients[lungs].mul(0.5) - 0.5
-    return patients.assign(**milder, pneumothorax=False)
 
 
 def _write_wfdb(path: Path, counts: np.ndarray, hz: int, patient: pd.Series, dx: str) -> None:

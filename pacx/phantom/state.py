@@ -162,7 +162,7 @@ def task_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
     """
     rng = np.random.default_rng([seed, 2])
     tasks = {
-        task: _over_threshold(
+        task: over_threshold(
             patients, Phenotype(TASK_PREVALENCE, {TASK_STATES[task]: 1.0}), TASK_NOISE, rng
         )
         for task in PHYSIOLOGY_TASKS
@@ -181,7 +181,7 @@ def phenotype_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
     """MedMod's 25 phenotypes as 0/1 columns (see `PHENOTYPES`)."""
     rng = np.random.default_rng([seed, 3])
     columns = {
-        name: _over_threshold(patients, phenotype, NOISE_OF_PHENOTYPES, rng)
+        name: over_threshold(patients, phenotype, NOISE_OF_PHENOTYPES, rng)
         for name, phenotype in PHENOTYPES.items()
     }
     return pd.DataFrame(columns, index=patients.index).astype(int)
@@ -202,7 +202,7 @@ def chexpert_findings(patients: pd.DataFrame, seed: int, certain: bool = False) 
     n = len(patients)
     present = pd.DataFrame(
         {
-            name: _over_threshold(patients, finding, TASK_NOISE, rng)
+            name: over_threshold(patients, finding, TASK_NOISE, rng)
             for name, finding in FINDINGS.items()
         },
         index=patients.index,
@@ -256,10 +256,13 @@ def state_covariance() -> pd.DataFrame:
     return pd.DataFrame(total @ noise @ total.T, index=STATES, columns=STATES)
 
 
-def _over_threshold(
+def over_threshold(
     patients: pd.DataFrame, label: Phenotype, noise: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Where score + noise passes a threshold fixed by the model, not by these patients."""
+    """Where score + noise passes a threshold fixed by the model, not by these patients.
+
+    A weight of 3 or more makes a fact decide alone: prevalence is then the fact's own.
+    """
     weights = pd.Series(label.weights)
     states = weights[weights.index.isin(STATES)]
     facts = weights.drop(states.index)

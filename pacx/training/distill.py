@@ -106,8 +106,11 @@ def distill(run: Run, name: str = "pacx") -> Path:
         if settings.standardise_targets:
             targets = [_standardise(target) for target in targets]
         if variant.shuffled:
+            # One cycle through all patients: nobody keeps their own.
             order = np.random.default_rng(seed).permutation(len(pairs.table))
-            targets = [target[order] for target in targets]
+            giver = np.empty_like(order)
+            giver[order] = np.roll(order, 1)
+            targets = [target[giver] for target in targets]
         student = add_lora(
             load_encoder(run.artefact("mae")),
             rank=settings.lora_rank,

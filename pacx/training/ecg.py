@@ -32,44 +32,54 @@ class EcgDiagnosis(Stage):
 def train_ecg(run: Run) -> Path:
     """Train the ECG teacher, or load it; every tenth record is held out.
 
+    Where the profile names the published ECGFounder, nothing is trained: its weights are checked
+    in full and become the artefact.
+
     Returns:
-        Folder with `model.safetensors`, `history.csv` and `held_out.npz` (logits, diagnoses).
+        Folder with `model.safetensors`; after training also `history.csv` and `held_out.npz`
+        (logits, diagnoses).
+
+    Raises:
+        PacxError: The published weights are missing or do not match in full.
     """
     settings, seed = run.profile.ecg, run.profile.seed
 
     def make(folder: Path) -> None:
-        torch.manual_seed(seed)
-        archive = load_ecg_archive(run.data_root, run.cache)
-        held_out = np.arange(len(archive.ecg)) % 10 == 0
-        model = new_teacher(run)
-        stage = EcgDiagnosis(model, settings, seed)
-        history = fit(stage, [archive.ecg[~held_out], archive.diagnoses[~held_out]], "ecg")
+        if settings.weights is not None:
+            model = load_ecg_founder(settings.weights)
+        else:
+            torch.manual_seed(seed)
+            model = new_teacher(run)
+            archive = load_ecg_archive(run.data_root, run.cache)
+            held_out = np.arange(len(archive.ecg)) % 10 == 0
+            training = [archive.ecg[~held_out], archive.diagnoses[~held_out]]
+            history = fit(EcgDiagnosis(model, settings, seed), training, "ecg")
+            history.to_csv(folder / "history.csv", index=False)
+            with torch.inference_mode():
+                ecg = torch.from_numpy(archive.ecg[held_out])
+                logits = torch.cat([model.eval()(part) for part in ecg.split(256)])
+            np.savez(folder / "held_out.npz", logits=logits, diagnoses=archive.diagnoses[held_out])
         save_model(model, str(folder / "model.safetensors"))
-        history.to_csv(folder / "history.csv", index=False)
-        with torch.inference_mode():
-            ecg = torch.from_numpy(archive.ecg[held_out])
-            logits = torch.cat([model.eval()(part) for part in ecg.split(256)])
-        np.savez(folder / "held_out.npz", logits=logits, diagnoses=archive.diagnoses[held_out])
 
     return run.build("ecg", make, settings, run.profile.phantom if run.is_phantom else "", seed)
 
 
 def load_ecg(run: Run) -> Net1D:
-    """The ECG teacher: the published ECGFounder where the profile names it, else this run's.
+    """The ECG teacher of this run, in evaluation mode.
 
     Raises:
-        PacxError: The weights do not match in full, or the artefact is missing.
+        PacxError: The artefact is missing.
     """
-    if run.profile.ecg.weights is not None:
-        return load_ecg_founder(run.profile.ecg.weights).eval()
     model = new_teacher(run)
     load_model(model, str(run.artefact("ecg") / "model.safetensors"))
     return model.eval()
 
 
 def new_teacher(run: Run) -> Net1D:
-    """An untrained Net1D of the profile's size."""
+    """An untrained Net1D: ECGFounder's where the profile names its weights, else a smaller one."""
     settings = run.profile.ecg
+    if settings.weights is not None:
+        return Net1D(**ECG_FOUNDER)
     smaller = {
         "base_filters": settings.base_filters,
         "filter_list": settings.filter_list,

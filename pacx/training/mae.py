@@ -53,7 +53,7 @@ def pretrain_mae(
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
-        mae = load_mae(run) if further_steps else _new_mae(run)
+        mae = load_mae(run).train() if further_steps else _new_mae(run)
         stage = MaePretraining(mae, ratio, settings, seed + bool(further_steps))
         history = fit(stage, [pretraining_images(run, "train")], name, steps=further_steps or -1)
         save_encoder(mae.encoder, folder)

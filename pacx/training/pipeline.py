@@ -14,8 +14,9 @@ def train_encoders(run: Run, *names: str) -> None:
 
     Args:
         run: The run.
-        *names: `random`, `mae`, `mae-continued` (the control: the MAE trained on for as many steps
-            as the distillation took) or keys of `pacx.training.distill.VARIANTS`.
+        *names: `random`, `mae`, `mae-compared` (the profile's other mask ratio), `mae-continued`
+            (the MAE trained on for as many steps as the distillation took) or keys of
+            `pacx.training.distill.VARIANTS`.
     """
     pretrain_mae(run)
     if {*names} & {*VARIANTS, "mae-continued"}:
@@ -24,6 +25,8 @@ def train_encoders(run: Run, *names: str) -> None:
     for name in names:
         if name in VARIANTS:
             distill(run, name)
+        elif name == "mae-compared":
+            pretrain_mae(run, name, mask_ratio=run.profile.mae.compared_mask_ratio)
         elif name == "mae-continued":
             history = pd.read_csv(distill(run, "pacx") / "history.csv")
             pretrain_mae(run, name, further_steps=len(history))

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
-from pacx.data.splits import split_by_patient
+from pacx.data.splits import SplitPolicy, make_splits
 from pacx.data.table import Dataset, make_dataset, read_csv
 
 LABEL = "composite_slvh_dlv"
 
 
-def read(root: Path) -> Dataset:
+SHARES = {"train": 0.72, "val": 0.08, "test": 0.20}
+
+
+def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     """Read the composite label: severe left ventricular hypertrophy or a dilated left ventricle.
 
-    The paper splits 72/8/20 by image, which puts patients in two splits; here the same shares are
-    split by patient.
+    The paper splits by image, stratified by the label, which puts patients in two splits.
 
     Raises:
         PacxError: The table is missing or malformed.
@@ -22,6 +24,6 @@ def read(root: Path) -> Dataset:
         patient=table["patient_id"],
         study=table["cxr_filename"],
         image="images/" + table["cxr_filename"],
-        split=split_by_patient(table["patient_id"], {"train": 0.72, "val": 0.08, "test": 0.20}),
+        split=make_splits(table["patient_id"], SHARES, split, strata=table[LABEL]),
     )
     return make_dataset("chexchonet", "binary", [LABEL], table, root)

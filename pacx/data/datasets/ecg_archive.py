@@ -65,7 +65,11 @@ def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
 
 
 def _diagnoses(header: Path) -> np.ndarray:
-    for line in header.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = header.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise PacxError(f"{header} cannot be read as UTF-8 text: {error}") from error
+    for line in lines:
         if line.replace(" ", "").startswith("#Dx:"):
             codes = set(line.split(":", 1)[1].replace(" ", "").split(","))
             return np.array([code in codes for code in ECG_DIAGNOSES], np.float32)

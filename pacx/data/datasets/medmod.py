@@ -3,12 +3,15 @@
 from pathlib import Path
 
 from pacx.constants import MEDMOD_PHENOTYPES
-from pacx.data.splits import split_by_patient
+from pacx.data.splits import SplitPolicy, make_splits
 from pacx.data.table import Dataset, make_dataset, read_csv
 
+SHARES = {"train": 0.70, "val": 0.10, "test": 0.20}
+RAREST = "Other upper respiratory disease"
 
-def read(root: Path) -> Dataset:
-    """Read one row a stay, split 70/10/20 by patient (the paper splits by stay).
+
+def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
+    """Read one row a stay. The paper splits by stay, stratified by the rarest phenotype.
 
     Raises:
         PacxError: The table is missing or malformed.
@@ -19,6 +22,6 @@ def read(root: Path) -> Dataset:
         patient=table["subject_id"],
         study=table["stay_id"],
         image=table["cxr_path"],
-        split=split_by_patient(table["subject_id"], {"train": 0.70, "val": 0.10, "test": 0.20}),
+        split=make_splits(table["subject_id"], SHARES, split, strata=table[RAREST]),
     )
     return make_dataset("medmod", "multilabel", MEDMOD_PHENOTYPES, table, root)

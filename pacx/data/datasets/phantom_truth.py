@@ -14,4 +14,5 @@ def read(root: Path) -> Dataset:
     """
     labels = [*PHYSIOLOGY_TASKS, *ANATOMY_TASKS]
     table = read_csv(root / "labels.csv", ["patient", "split", "image", *labels])
-    return make_dataset("phantom-truth", "multilabel", labels, table.assign(study=table["image"]), root)
+    table = table.assign(study=table["image"])
+    return make_dataset("phantom-truth", "multilabel", labels, table, root)

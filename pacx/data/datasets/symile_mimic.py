@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
+from pacx.constants import LABS, LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.data.cache import cached_array
 from pacx.data.ecg import preprocess, reorder
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
@@ -56,17 +56,66 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
             not finite.
     """
     root = data_root / "symile-mimic"
-    everyone = read_patients(data_root, split)
+    stored = open_split(root, split)
+    rows, cxr, ecg = stored.rows, stored.cxr, stored.ecg
+    key = f"{root.resolve()} {split} {cxr.shape} {ecg.shape} {_stamp(root, split)}"
+    return Pairs(
+        stored.table,
+        cached_array(
+            cache, f"cxr {key} {size}", (len(rows), size, size), np.uint8,
+            lambda grey: _fill_grey(cxr, rows, grey),
+        ),
+        cached_array(
+            cache, f"ecg {key}", (len(rows), 12, ecg.shape[2]), np.float32,
+            lambda filtered: _prepare_ecgs(ecg, rows, filtered),
+        ),
+        np.where(stored.observed == 1, stored.percentiles, 0).astype(np.float32),
+        stored.observed,
+    )  # fmt: skip
+
+
+class StoredSplit(NamedTuple):
+    """One split as it lies on disk; `rows` are the places of its M true pairs in the arrays.
+
+    Attributes:
+        table: (M) rows with `patient`, `study` and the columns of the CSV file.
+        rows: (M,) of the N rows in the arrays.
+        percentiles: (M, 50) float32; the training mean where not observed.
+        observed: (M, 50) float32, 1 = measured.
+        cxr: (N, 3, H, W) float32, ImageNet-normalised, memory map.
+        ecg: (N, 1, T, 12) float32 in [-1, 1], memory map.
+    """
+
+    table: pd.DataFrame
+    rows: np.ndarray
+    percentiles: np.ndarray
+    observed: np.ndarray
+    cxr: np.ndarray
+    ecg: np.ndarray
+
+
+def open_split(root: Path, split: str) -> StoredSplit:
+    """Open and check one split of the folder `root`; the large arrays stay on disk.
+
+    Raises:
+        PacxError: A file is missing, an array's shape, row count or row order does not fit, a
+            percentile is outside [0, 1], or `labs_missingness` looks inverted.
+    """
+    everyone = _read_patients(root, split)
     rows = np.arange(len(everyone))
     if split == "test":
         rows = np.flatnonzero(read_csv(root / "test.csv", ["label"])["label"] == 1)
+    if not len(rows):
+        raise PacxError(f"{root / f'{split}.csv'} lists no pair.")
 
     def stored(name: str, *shape: int | None) -> np.ndarray:
         path = root / "data_npy" / split / f"{name}_{split}.npy"
         return _open_array(path, len(everyone), shape)
 
-    percentiles = stored("labs_percentiles", 50)[rows].astype(np.float32)
-    observed = stored("labs_missingness", 50)[rows].astype(np.float32)
+    if not np.array_equal(stored("hadm_id"), everyone["hadm_id"]):
+        raise PacxError(f"{root}: hadm_id_{split}.npy and {split}.csv are not in the same order.")
+    percentiles = stored("labs_percentiles", len(LABS))[rows].astype(np.float32)
+    observed = stored("labs_missingness", len(LABS))[rows].astype(np.float32)
     if not np.isin(observed, (0, 1)).all():
         raise PacxError(f"{root}: labs_missingness_{split}.npy holds values other than 0 and 1.")
     bad = (observed == 1) & ~((percentiles >= 0) & (percentiles <= 1))
@@ -76,21 +125,35 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
             f"{root}: labs_percentiles_{split}.npy, row {rows[row]}, lab {lab} is "
             f"{percentiles[row, lab]}; percentiles of observed labs are in [0, 1]."
         )
+    if looks_inverted(percentiles, observed):
+        raise PacxError(
+            f"{root}: labs_missingness_{split}.npy looks inverted: labs marked 1 hold one value, "
+            "the training mean, and labs marked 0 differ. In Symile-MIMIC 1 means measured; store "
+            "1 - labs_missingness."
+        )
     cxr, ecg = stored("cxr", 3, None, None), stored("ecg", 1, None, 12)
-    key = f"{root.resolve()} {split} {cxr.shape} {ecg.shape} {_stamp(root, split)}"
-    return Pairs(
-        everyone.iloc[rows].reset_index(drop=True),
-        cached_array(
-            cache, f"cxr {key} {size}", (len(rows), size, size), np.uint8,
-            lambda grey: _to_grey(cxr, rows, size, grey),
-        ),
-        cached_array(
-            cache, f"ecg {key}", (len(rows), 12, ecg.shape[2]), np.float32,
-            lambda filtered: _prepare_ecgs(ecg, rows, filtered),
-        ),
-        np.where(observed == 1, percentiles, 0).astype(np.float32),
-        observed,
-    )
+    table = everyone.iloc[rows].reset_index(drop=True)
+    return StoredSplit(table, rows, percentiles, observed, cxr, ecg)
+
+
+def looks_inverted(percentiles: np.ndarray, observed: np.ndarray) -> bool:
+    """Whether `observed` says 0 where it should say 1.
+
+    A lab that was not measured holds the training mean, so a column's values at `observed` 0 are
+    all equal, and those at 1 are not. Each lab with three values on both sides votes.
+
+    Args:
+        percentiles: (N, L).
+        observed: (N, L), 0 or 1.
+    """
+    upright = inverted = 0
+    for column, measured in zip(percentiles.T, observed.T == 1, strict=True):
+        if min(measured.sum(), (~measured).sum()) < 3:
+            continue
+        at_1, at_0 = np.ptp(column[measured]) < 1e-6, np.ptp(column[~measured]) < 1e-6
+        upright += at_0 and not at_1
+        inverted += at_1 and not at_0
+    return inverted > upright
 
 
 def read_patients(data_root: Path, split: str) -> pd.DataFrame:
@@ -99,11 +162,15 @@ def read_patients(data_root: Path, split: str) -> pd.DataFrame:
     Raises:
         PacxError: The table is missing or malformed.
     """
-    path = data_root / "symile-mimic" / f"{split}.csv"
+    return _read_patients(data_root / "symile-mimic", split)
+
+
+def _read_patients(root: Path, split: str) -> pd.DataFrame:
+    path = root / f"{split}.csv"
     table = read_csv(path, ["subject_id", "hadm_id"])
-    return table.assign(
-        patient=table["subject_id"].astype(str), study=table["hadm_id"].astype(str)
-    )
+    if table[["subject_id", "hadm_id"]].isna().any(axis=None):
+        raise PacxError(f"{path}: a row has no subject_id or no hadm_id.")
+    return table.assign(patient=table["subject_id"].astype(str), study=table["hadm_id"].astype(str))
 
 
 def _open_array(path: Path, rows: int, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -128,22 +195,37 @@ def _stamp(root: Path, split: str) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _to_grey(cxr: np.ndarray, rows: np.ndarray, size: int, grey: np.ndarray) -> None:
-    """Undo Symile's ImageNet normalisation, so that no image is normalised twice."""
+def to_grey(cxr: np.ndarray, size: int) -> np.ndarray:
+    """Undo Symile's ImageNet normalisation, so that no image is normalised twice.
+
+    Args:
+        cxr: (N, H, W) float32, the first of the three equal channels.
+        size: Pixels a side of the result.
+
+    Returns:
+        (N, size, size) uint8.
+    """
+    grey = torch.from_numpy(cxr)[:, None] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
+    grey = F.interpolate(grey, (size, size), mode="bilinear", antialias=True)
+    return grey[:, 0].mul(255).round().clamp(0, 255).byte().numpy()
+
+
+def _fill_grey(cxr: np.ndarray, rows: np.ndarray, grey: np.ndarray) -> None:
     for start in tqdm(range(0, len(rows), 256), "decode paired X-rays", leave=False):
-        part = torch.from_numpy(np.array(cxr[rows[start : start + 256], 0]))[:, None]
-        if not torch.isfinite(part).all():
-            raise PacxError(f"cxr array: a value near row {rows[start]} is not finite.")
-        part = F.interpolate(
-            part * IMAGENET_STD[0] + IMAGENET_MEAN[0], (size, size), mode="bilinear", antialias=True
-        )
-        grey[start : start + 256] = part[:, 0].mul(255).round().clamp(0, 255).byte().numpy()
+        part = np.array(cxr[rows[start : start + 256], 0])
+        _check_finite(part, rows[start : start + 256], "cxr")
+        grey[start : start + 256] = to_grey(part, grey.shape[1])
 
 
 def _prepare_ecgs(ecg: np.ndarray, rows: np.ndarray, filtered: np.ndarray) -> None:
     hz = ecg.shape[2] / SECONDS
     for start in tqdm(range(0, len(rows), 256), "filter paired ECGs", leave=False):
         part = np.array(ecg[rows[start : start + 256], 0]).transpose(0, 2, 1)
-        filtered[start : start + 256] = preprocess(
-            reorder(part, LEADS_MIMIC, LEADS_ECGFOUNDER), hz
-        )
+        _check_finite(part, rows[start : start + 256], "ecg")
+        filtered[start : start + 256] = preprocess(reorder(part, LEADS_MIMIC, LEADS_ECGFOUNDER), hz)
+
+
+def _check_finite(part: np.ndarray, rows: np.ndarray, what: str) -> None:
+    finite = np.isfinite(part).all(axis=(1, 2))
+    if not finite.all():
+        raise PacxError(f"{what} array, row {rows[np.argmin(finite)]}: a value is not finite.")

@@ -1,0 +1,429 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Distillation
+#
+# The two teachers are frozen, and the X-ray encoder learns to agree with them by changing very
+# little of itself.
+
+# %% tags=["hide-cell"]
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("pacx") is None:
+    source = "pacx @ git+https://github.com/pacx-book/pacx-mae-book"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+# %% tags=["parameters"]
+profile = "demo"  # name of a profile, or path of a .yaml file
+runs = "runs"  # folder that holds all runs
+
+# %% tags=["hide-input"]
+from pacx.book import banner
+from pacx.chapter import open_chapter
+
+run = open_chapter(profile, runs)
+banner(run)
+
+# %% [markdown]
+# ## What you will learn
+#
+# - How LoRA adapts an encoder through a small share of its weights.
+# - The two losses: tell pairs apart, and predict the teacher.
+# - Why raw teacher embeddings are poor targets, with a measurement.
+# - How to check that merging the adapters changes nothing, and that distillation changed something.
+# - What the same training does when the pairs are wrong.
+#
+# ## Before you start
+#
+# | You should know | Why | Where |
+# |---|---|---|
+# | the masked autoencoder | it is the student's starting point | [chapter 02](02_cxr_mae) |
+# | the two teachers | their embeddings are the targets | [chapter 03](03_lab_autoencoder), [chapter 04](04_ecg_teacher) |
+# | {term}`LoRA`, {term}`Distillation` | how the student changes | [glossary](../book/glossary) |
+# | {term}`Contrastive loss`, {term}`Temperature`, {term}`Cosine similarity` | what it is trained for | [glossary](../book/glossary) |
+#
+# If this run lacks the artefacts of stage 1, they are made first.
+
+# %% tags=["hide-input"]
+from pacx.training.ecg import train_ecg
+from pacx.training.labs import train_labs
+from pacx.training.mae import pretrain_mae
+
+for stage_one in (pretrain_mae, train_labs, train_ecg):
+    stage_one(run)
+
+# %% [markdown]
+# ## The student changes little
+#
+# Training the whole encoder on a few thousand pairs could destroy what hundreds of thousands of
+# X-rays taught it. Low-rank adaptation {cite:p}`hu2022lora` freezes each weight matrix $W$ and
+# adds a product of two thin ones:
+#
+# $$ W' = W + \frac{\alpha}{r} B A , \qquad A \in \mathbb{R}^{r \times d_{\text{in}}}, \;
+# B \in \mathbb{R}^{d_{\text{out}} \times r} . $$
+#
+# $B$ starts at zero, so the student starts as the MAE itself. Adapters sit on the attention's
+# `qkv` and on both layers of each MLP. Besides, **LayerNorms** are trained.
+
+# %% tags=["hide-input"]
+from pacx.figures.source import show_source
+from pacx.models.encoder import add_lora
+
+show_source(add_lora)
+
+# %% [markdown]
+# *Which* LayerNorms? The paper's text says LayerNorms, its public code frees only the final one
+# ([the paper and its code](../book/paper_and_code)). The table counts both, for this run's encoder
+# and for one of the paper's size.
+
+# %% tags=["hide-input"]
+import pandas as pd
+from IPython.display import Markdown, display
+
+from pacx.evaluation.features import encoder_of
+from pacx.models.encoder import build_encoder, trainable_parameters
+
+settings = run.profile.distill
+rows = []
+for name, make in {
+    "this run": lambda: encoder_of(run, "mae"),
+    "ViT-B/16 at 224 px": lambda: build_encoder(224, 16, 768, 12, 12),
+}.items():
+    for norms in ("all", "final"):
+        encoder = make()
+        total = sum(p.numel() for p in encoder.parameters())
+        student = add_lora(encoder, settings.lora_rank, settings.lora_alpha, norms=norms)
+        trained = trainable_parameters(student)
+        rows.append(
+            {
+                "encoder": name,
+                "LayerNorms": norms,
+                "weights": total,
+                "trained": trained,
+                "share": trained / total,
+            }
+        )
+counts = run.save_results("lora_counts", pd.DataFrame(rows))
+display(
+    counts.style.hide(axis="index").format(
+        {"weights": "{:,}", "trained": "{:,}", "share": "{:.1%}"}
+    )
+)
+
+# %% [markdown]
+# ## Two losses
+#
+# Let $c_i$ be the CLS token of X-ray $i$, and $t_i^m$ the embedding of the same admission by
+# teacher $m \in \{\text{ECG}, \text{labs}\}$. Small heads (dropout, linear, LayerNorm) project
+# them.
+#
+# **Contrastive**: in a shared space, $u_i = g(c_i)$ and $v_i^m = g_m(t_i^m)$, scaled to length 1.
+# Among the $N$ ECGs of a batch, the X-ray must pick its own, and the other way round (InfoNCE,
+# {cite:t}`oord2018cpc`, used as in {cite:t}`radford2021clip`):
+#
+# $$ \mathcal{L}_C^m = -\frac{1}{2N} \sum_{i=1}^{N} \left[
+# \log \frac{e^{u_i \cdot v_i^m / \tau}}{\sum_j e^{u_i \cdot v_j^m / \tau}} +
+# \log \frac{e^{u_i \cdot v_i^m / \tau}}{\sum_j e^{u_j \cdot v_i^m / \tau}} \right] . $$
+#
+# (Written without label smoothing, which spreads a little of the target over the other pairs.) A
+# student that knows nothing scores about $\log N$. The temperature $\tau$ is learned.
+#
+# **Regression**: another head predicts the teacher's own embedding, in direction only:
+#
+# $$ \mathcal{L}_R^m = \frac{1}{N} \sum_{i=1}^{N} \left( 1 - \cos\!\big(h_m(c_i),\, t_i^m\big) \right) . $$
+#
+# Both are averaged over the teachers, and
+# $\mathcal{L} = \lambda_C \mathcal{L}_C + \lambda_R \mathcal{L}_R$.
+
+# %% tags=["hide-input"]
+from pacx.models.distillation import DistillationLoss
+
+show_source(DistillationLoss.forward, DistillationLoss._contrast)
+
+# %% [markdown]
+# ## Why the targets are standardised
+#
+# The teachers run once over all pairs; afterwards only their embeddings are needed. Look at them
+# before using them: how close is each to the *mean* embedding? If all point in nearly the same
+# direction, predicting the mean for everybody satisfies $\mathcal{L}_R$, and nothing is learned
+# about a patient.
+
+# %% mystnb={"image": {"alt": "Two histograms of the cosine similarity between each admission's teacher embedding and the mean embedding, one for the ECG teacher and one for the labs, each with raw and with standardised embeddings. Standardised ones spread around zero."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+
+from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.training.distill import distill, teacher_embeddings
+
+pairs = {
+    split: load_pairs(run.data_root, split, run.profile.vit.image_size, run.cache)
+    for split in ("train", "val")
+}
+raw = {split: teacher_embeddings(run, part)._asdict() for split, part in pairs.items()}
+standard = {
+    split: {
+        m: (values - raw["train"][m].mean(0)) / np.maximum(raw["train"][m].std(0), 1e-6)
+        for m, values in teachers.items()
+    }
+    for split, teachers in raw.items()
+}
+
+
+def cosine_to_mean(t):
+    return t @ t.mean(0) / (np.linalg.norm(t, axis=1) * max(np.linalg.norm(t.mean(0)), 1e-6))
+
+
+figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+rows = []
+for axis, (m, title) in zip(
+    axes, {"ecg": "ECG teacher", "labs": "lab encoder"}.items(), strict=True
+):
+    for kind, source, colour in (("raw", raw, "#6b6b6b"), ("standardised", standard, "#c44601")):
+        cosine = cosine_to_mean(source["val"][m])
+        axis.hist(cosine, bins=np.linspace(-1, 1, 41), color=colour, alpha=0.7, label=kind)
+        rows.append(
+            {
+                "teacher": m,
+                "embedding": kind,
+                "metric": "cosine to own mean",
+                "value": cosine.mean(),
+            }
+        )
+    axis.set(title=title, xlabel="cosine to the mean embedding")
+axes[0].set_ylabel("validation admissions")
+_ = axes[0].legend()
+targets = run.save_results("target_cosines", pd.DataFrame(rows))
+
+# %% tags=["hide-input"]
+wide = targets.pivot(index="teacher", columns="embedding", values="value").reset_index()
+display(wide.style.hide(axis="index").format(precision=3))
+
+# %% [markdown]
+# So this book centres and scales each dimension over the training pairs before distilling
+# (`standardise_targets: true` in the profile; the paper's raw targets are one setting away).
+#
+# ## Training
+
+# %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive loss and the regression loss, each with one line for the ECG teacher and one for the lab encoder."}} tags=["hide-input"]
+from pacx.figures.curves import training_curves
+
+history = pd.read_csv(distill(run, "pacx") / "history.csv")
+each = {
+    name: history.assign(
+        contrastive=history[f"contrastive_{m}"], regression=history[f"regression_{m}"]
+    )
+    for m, name in {"ecg": "ECG", "labs": "labs"}.items()
+}
+figure = training_curves(each, ("contrastive", "regression"), ("InfoNCE (nats)", "1 − cosine"))
+
+# %% tags=["hide-input"]
+batch = settings.batch_size
+last = history.tail(max(1, len(history) // 10)).mean()
+print(
+    f"Guessing scores log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps averages "
+    f"{last['contrastive_ecg']:.2f} (ECG) and {last['contrastive_labs']:.2f} (labs)."
+)
+
+# %% [markdown]
+# ## The control: shuffled pairs
+#
+# Training losses also fall when there is nothing to learn but the training set by heart. So the
+# same training is run once more with one change: every X-ray gets the ECG and labs of *somebody
+# else*. The distribution of the teachers' embeddings is the same; only the pairing is gone.
+
+# %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive and the regression loss, each with one line for true pairs and one for shuffled pairs."}} tags=["hide-input"]
+from pacx.figures.style import colour_of
+
+distill(run, "pacx-shuffled")
+both = {
+    label: pd.read_csv(run.artefact(name) / "history.csv")
+    for label, name in {"true pairs": "pacx", "shuffled pairs": "pacx-shuffled"}.items()
+}
+figure = training_curves(
+    both, ("contrastive", "regression"), ("InfoNCE, mean of teachers (nats)", "1 − cosine, mean of teachers"),
+    colours=[colour_of("pacx"), colour_of("pacx-shuffled")],
+)  # fmt: skip
+
+# %% [markdown]
+# ## Does an unseen X-ray find its own ECG and labs?
+#
+# The heads are thrown away, so the comparison uses what is left: a {term}`Ridge regression` from
+# each frozen encoder to the standardised teacher embeddings, fitted on the training pairs. On the
+# validation pairs, which no training step saw, each X-ray ranks all of them by cosine. The figure
+# shows the share whose own partner is among the nearest tenth; one in ten is chance. [Chapter
+# 08](08_alignment) does this properly, on the test pairs.
+
+# %% mystnb={"image": {"alt": "Dot plot of the share of validation X-rays whose own ECG or labs are among the nearest tenth, with 95 percent intervals, for the MAE, PaCX-MAE and the shuffled control. A dashed line marks chance at one in ten."}} tags=["hide-input"]
+from pacx.evaluation.alignment import ridge_alignment
+from pacx.evaluation.features import extract_features
+from pacx.evaluation.statistics import bootstrap_weights, interval
+from pacx.figures.results import dots
+
+patients = pairs["val"].table["patient"].to_numpy()
+weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+nearest = max(1, round(0.1 * len(patients)))
+hits, rows = {}, []
+for model in ("mae", "pacx", "pacx-shuffled"):
+    features = {split: extract_features(run, model, part.cxr).cls for split, part in pairs.items()}
+    for m, task in {"ecg": "ECG", "labs": "labs"}.items():
+        found = ridge_alignment(
+            features["train"], standard["train"][m], features["val"], standard["val"][m]
+        )
+        hits[model, task] = hit = found.ranks <= nearest
+        estimate = interval(hit.mean(), weights @ hit / weights.sum(1))
+        rows.append(
+            {
+                "task": task,
+                "model": model,
+                "metric": "recall in nearest tenth",
+                **estimate._asdict(),
+            }
+        )
+retrieval = run.save_results("distillation_retrieval", pd.DataFrame(rows))
+figure = dots(
+    retrieval, chance=nearest / len(patients), x_label="own partner among the nearest tenth"
+)
+
+# %% [markdown]
+# ## What changed in the encoder?
+#
+# After training, $\frac{\alpha}{r} B A$ is added to $W$ once and for all, and a plain encoder of
+# the same size remains. The map shows how far each matrix moved, relative to its own size: $\lVert
+# W' - W \rVert_F / \lVert W \rVert_F$.
+
+# %% mystnb={"image": {"alt": "Heat map of the relative change of weights between the MAE and PaCX-MAE, blocks of the encoder as columns and kinds of weights as rows: qkv, fc1, fc2 and the two LayerNorms changed, the attention's output projection did not."}} tags=["hide-input"]
+import seaborn as sns
+
+before, after = (encoder_of(run, model).state_dict() for model in ("mae", "pacx"))
+change = {k: float((after[k] - w).norm() / w.norm().clamp(min=1e-12)) for k, w in before.items()}
+kinds = (
+    "norm1.weight",
+    "attn.qkv.weight",
+    "attn.proj.weight",
+    "norm2.weight",
+    "mlp.fc1.weight",
+    "mlp.fc2.weight",
+)
+blocks = range(run.profile.vit.depth)
+moved = pd.DataFrame(
+    {b + 1: [change[f"blocks.{b}.{kind}"] for kind in kinds] for b in blocks}, index=kinds
+)
+figure, axis = plt.subplots(figsize=(2.5 + 0.9 * len(blocks), 3.2))
+sns.heatmap(
+    moved,
+    annot=len(blocks) <= 6,
+    fmt=".3f",
+    cmap="Oranges",
+    ax=axis,
+    cbar_kws={"label": "relative change"},
+)
+_ = axis.set(xlabel="block of the encoder", ylabel="")
+
+# %% [markdown]
+# ## Check it yourself
+#
+# Merging must not change what the encoder computes, but must differ from the encoder without
+# adapters. Here the adapters get random values, so that there is something to merge.
+
+# %%
+import torch
+
+from pacx.data.images import normalise
+from pacx.models.encoder import encode, merge_lora
+
+torch.manual_seed(0)
+images = normalise(torch.from_numpy(pairs["val"].cxr[:8].copy()))
+student = add_lora(encoder_of(run, "mae"), settings.lora_rank, settings.lora_alpha).eval()
+with torch.inference_mode():
+    assert torch.allclose(
+        encode(student, images)[0], encode(encoder_of(run, "mae"), images)[0], atol=1e-5
+    )
+for name, parameter in student.named_parameters():
+    if "lora_B" in name:
+        torch.nn.init.normal_(parameter, std=0.02)
+with torch.inference_mode():
+    adapted, merged = encode(student, images)[0], encode(merge_lora(student), images)[0]
+    plain = encode(encoder_of(run, "mae"), images)[0]
+assert torch.allclose(adapted, merged, atol=1e-4), "merging must not change the answer"
+assert not torch.allclose(merged, plain, atol=1e-2), "adapters must change the answer"
+
+assert change["blocks.0.attn.qkv.weight"] > 0, "distillation left the encoder as it was"
+assert change["blocks.0.attn.proj.weight"] == 0, "a frozen matrix was changed"
+assert change["pos_embed"] == 0
+
+# %% [markdown]
+# ## Summary
+
+# %% tags=["hide-input"]
+from pacx.evaluation.statistics import verdict
+
+row = counts[(counts["encoder"] == "this run") & (counts["LayerNorms"] == settings.norms)].iloc[0]
+cosine = targets.set_index(["teacher", "embedding"])["value"]
+lines = [
+    f"- {row['trained']:,} of the encoder's {row['weights']:,} weights are trained or added "
+    f"({row['share']:.1%}).",
+    f"- Raw embeddings have a mean cosine to their own mean of {cosine['labs', 'raw']:.3f} (labs) and "
+    f"{cosine['ecg', 'raw']:.3f} (ECG); standardised ones of {cosine['labs', 'standardised']:.3f} and "
+    f"{cosine['ecg', 'standardised']:.3f}.",
+]
+for task in ("ECG", "labs"):
+    for model, words in {"mae": "the MAE", "pacx-shuffled": "the shuffled control"}.items():
+        gap = hits["pacx", task].astype(float) - hits[model, task]
+        estimate = interval(gap.mean(), weights @ gap / weights.sum(1))
+        lines.append(
+            f"- {task} among the nearest tenth, PaCX-MAE minus {words}: {estimate}, {verdict(estimate)}."
+        )
+display(Markdown("\n".join(lines)))
+
+# %% [markdown]
+# This is one validation split and one training. Chapters 06 to 10 have the evidence.
+#
+# ## Exercises
+#
+# 1. Why is there no mirror image among the augmentations of this stage, although stage 1 has it?
+#
+# ```{dropdown} Answer
+# The heart lies on the left, and the ECG knows it. A mirrored X-ray with an unmirrored ECG is a
+# wrong pair. For the MAE, which only has the X-ray, a mirrored chest is one more chest to learn
+# from.
+# ```
+#
+# 2. Two patients of a batch have nearly the same ECG. What does the contrastive loss do to them,
+#    and what the regression loss?
+#
+# ```{dropdown} Answer
+# The contrastive loss pushes the first X-ray away from the second ECG, although it would fit: a
+# false negative. The regression loss pulls both X-rays to the same place. Label smoothing softens
+# the first.
+# ```
+#
+# 3. The shuffled control has the same teachers and the same optimiser. What could it still gain
+#    over the MAE?
+#
+# ```{dropdown} Answer
+# More updates on more X-rays, and a CLS token that is used at last. Such gains have nothing to do
+# with physiology. That is why chapter 09 measures every gain against this control.
+# ```
+#
+# ## Next
+#
+# [Chapter 06](06_clinical_transfer) puts ECG and labs away and asks what the X-ray encoder has
+# kept.
+#
+# ## References
+#
+# Low-rank adaptation: {cite:p}`hu2022lora`. InfoNCE: {cite:p}`oord2018cpc`. CLIP:
+# {cite:p}`radford2021clip`. Symile-MIMIC: {cite:p}`saporta2024symile`. The paper:
+# {cite:p}`liu2026pacx`.

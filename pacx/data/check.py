@@ -1,0 +1,261 @@
+"""Is a data set on this disk what the readers expect, and would it give honest numbers?"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from pacx.constants import LABS
+from pacx.data.datasets import DATASETS, read_folder
+from pacx.data.datasets.symile_mimic import open_split, to_grey
+from pacx.data.images import read_image, read_mask
+from pacx.data.table import SPLITS, Dataset
+from pacx.errors import PacxError
+
+TILE, COLUMNS, TILES = 128, 8, 24  # of the montage
+
+
+@dataclass
+class Check:
+    """What `check_dataset` found.
+
+    Attributes:
+        name: Data set.
+        root: Its folder.
+        splits: One row a split: `split`, `images`, `patients`.
+        prevalence: One row a label and split: `label`, `split`, `positive`, `known`, `share`. For
+            Symile-MIMIC a label is a blood test, and positive means measured.
+        problems: What would spoil a result.
+        notes: What a reader should know.
+        tiles: Some images (H, W) uint8, for the montage.
+    """
+
+    name: str
+    root: Path
+    splits: pd.DataFrame
+    prevalence: pd.DataFrame
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    tiles: list[np.ndarray] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = [f"{self.name} in {self.root}", self.splits.to_string(index=False)]
+        if not self.prevalence.empty:
+            shares = self.prevalence.pivot(index="label", columns="split", values="share")
+            shares = shares.reindex(
+                index=self.prevalence["label"].unique(),
+                columns=[s for s in SPLITS if s in shares],
+            )
+            what = "Share measured" if self.name == "symile-mimic" else "Share positive"
+            shares = shares.rename_axis(index=None, columns=None)
+            parts.append(f"{what}\n" + shares.to_string(float_format="{:.3f}".format, na_rep="-"))
+        parts += [f"note: {note}" for note in self.notes]
+        parts += [f"PROBLEM: {problem}" for problem in self.problems]
+        parts.append(f"{len(self.problems)} problem(s) found.")
+        return "\n\n".join(parts)
+
+    def save_montage(self, path: Path) -> None:
+        """Write up to 24 images, spread over the data set, as one PNG."""
+        rows = -(-len(self.tiles) // COLUMNS)
+        sheet = Image.new("L", (COLUMNS * TILE, rows * TILE))
+        for i, tile in enumerate(self.tiles):
+            place = (i % COLUMNS * TILE, i // COLUMNS * TILE)
+            sheet.paste(Image.fromarray(tile).resize((TILE, TILE)), place)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path)
+
+
+def check_dataset(name: str, root: Path, most: int | None = None) -> Check:
+    """Look for everything that would spoil a result.
+
+    Every file is looked for. Decoded are all images and masks, or `most` of them, evenly spread.
+
+    Args:
+        name: One of `pacx.data.datasets.DATASETS`.
+        root: Folder of all data sets, or the data set's own.
+        most: Images to decode.
+
+    Raises:
+        PacxError: The data set is unknown, or its tables cannot be read at all.
+    """
+    if name not in DATASETS:
+        raise PacxError(f"There is no data set '{name}'. Choose one of {', '.join(DATASETS)}.")
+    folder = root / name if (root / name).is_dir() else root
+    if not folder.is_dir():
+        raise PacxError(f"{folder} is missing. Give the folder of {name}, or the one above it.")
+    if name == "symile-mimic":
+        return _check_pairs(folder)
+    return _check_images(read_folder(name, folder), most)
+
+
+def _check_images(dataset: Dataset, most: int | None) -> Check:
+    table = dataset.table
+    check = Check(dataset.name, dataset.root, _count(table), _prevalence(dataset))
+    needed = ("train", "val") if dataset.task == "pretraining" else SPLITS
+    _check_splits(check, table, needed)
+    _check_labels(check, dataset)
+    for column in [c for c in ("image", "mask") if c in table]:
+        there = np.array([(dataset.root / path).is_file() for path in table[column]])
+        if there.all():
+            check.notes.append(f"All {len(there)} {column}s are there.")
+        else:
+            first = table[column][~there].iloc[0]
+            check.problems.append(
+                f"{(~there).sum()} of {len(there)} {column}s are missing, such as {first}."
+            )
+        table = table[there].reset_index(drop=True)
+    _check_duplicates(check, dataset.root, table)
+    _decode(check, dataset.root, table, most)
+    return check
+
+
+def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> None:
+    rows = np.arange(len(table))
+    if most is not None and most < len(rows):
+        rows = np.linspace(0, len(rows) - 1, most).astype(int)
+    shown = set(rows[np.linspace(0, len(rows) - 1, min(TILES, len(rows))).astype(int)].tolist())
+    broken, blank, shapes, outside = [], [], [], 0
+
+    def look(i: int) -> np.ndarray | None:
+        nonlocal outside
+        try:
+            image = read_image(root / table["image"][i])
+            if image.min() == image.max():
+                blank.append(table["image"][i])
+            if "mask" in table:
+                mask = read_mask(root / table["mask"][i])
+                outside += not mask.any()
+                if mask.shape != image.shape:
+                    shapes.append(table["mask"][i])
+        except PacxError as error:
+            broken.append(str(error))
+            return None
+        return image if i in shown else None
+
+    with ThreadPoolExecutor() as pool:
+        images = tqdm(pool.map(look, rows.tolist()), "decode", len(rows), leave=False)
+        check.tiles = [image for image in images if image is not None]
+    for found, what in (
+        (broken, "cannot be read"), (blank, "are of one grey value"),
+        (shapes, "are of another shape than their image"),
+    ):  # fmt: skip
+        if found:
+            check.problems.append(f"{len(found)} files {what}, such as {min(found)}.")
+    if outside:
+        check.notes.append(f"{outside} masks are empty.")
+    check.notes.append(f"{len(rows)} of {len(table)} images were decoded.")
+
+
+def _check_pairs(root: Path) -> Check:
+    tables, measured, problems, tiles = [], [], [], []
+    for split in SPLITS:
+        try:
+            stored = open_split(root, split)
+        except PacxError as error:
+            problems.append(str(error))
+            continue
+        tables.append(stored.table.assign(split=split))
+        measured += [
+            (f"{lab.itemid} {lab.name}", split, int(count), len(stored.observed), share)
+            for lab, count, share in zip(
+                LABS, stored.observed.sum(axis=0), stored.observed.mean(axis=0), strict=True
+            )
+        ]
+        rows = stored.rows
+        for row in tqdm(range(0, len(rows), 256), f"read {split}", leave=False):
+            block = rows[row : row + 256]
+            for array, what in ((stored.cxr, "cxr"), (stored.ecg, "ecg")):
+                values = np.asarray(array[block])
+                flat = values.reshape(len(block), -1)
+                for bad, how in (
+                    (~np.isfinite(flat).all(axis=1), "hold values that are not finite"),
+                    (flat.min(axis=1) == flat.max(axis=1), "hold one value only"),
+                ):
+                    if bad.any():
+                        problems.append(
+                            f"{what}_{split}.npy: {bad.sum()} rows {how}, such as {block[bad][0]}."
+                        )
+        for row in rows[np.linspace(0, len(rows) - 1, min(TILES // 3, len(rows))).astype(int)]:
+            tiles.append(to_grey(np.array(stored.cxr[row : row + 1, 0]), TILE)[0])
+    if not tables:
+        raise PacxError(" ".join(problems))
+    table = pd.concat(tables, ignore_index=True)
+    columns = ["label", "split", "positive", "known", "share"]
+    check = Check("symile-mimic", root, _count(table), pd.DataFrame(measured, columns=columns))
+    check.problems, check.tiles = problems, tiles
+    _check_splits(check, table, SPLITS)
+    twice = table["study"].duplicated()
+    if twice.any():
+        check.problems.append(
+            f"{twice.sum()} admissions occur twice, such as {table['study'][twice].iloc[0]}."
+        )
+    return check
+
+
+def _count(table: pd.DataFrame) -> pd.DataFrame:
+    groups = table.groupby("split")["patient"]
+    counts = pd.DataFrame({"images": groups.size(), "patients": groups.nunique()})
+    return counts.reindex([s for s in SPLITS if s in counts.index]).reset_index()
+
+
+def _prevalence(dataset: Dataset) -> pd.DataFrame:
+    rows = []
+    for label in dataset.labels:
+        for split in SPLITS:
+            known = dataset.table.loc[dataset.table["split"] == split, label].dropna()
+            if len(known):
+                rows.append((label, split, int(known.sum()), len(known), known.mean()))
+    return pd.DataFrame(rows, columns=["label", "split", "positive", "known", "share"])
+
+
+def _check_splits(check: Check, table: pd.DataFrame, needed: tuple[str, ...]) -> None:
+    for split in needed:
+        if not (table["split"] == split).any():
+            check.problems.append(f"Split '{split}' is empty.")
+    splits = table.groupby("patient")["split"].nunique()
+    twice = sorted(splits.index[splits > 1])
+    if twice:
+        check.problems.append(
+            f"{len(twice)} patients are in more than one split, such as {twice[0]}."
+        )
+    else:
+        check.notes.append("No patient is in two splits.")
+    if (table["patient"] == table["study"]).all():
+        check.notes.append("The data set names no patients: each image counts as one.")
+
+
+def _check_labels(check: Check, dataset: Dataset) -> None:
+    table = check.prevalence
+    one_sided = table[(table["positive"] == 0) | (table["positive"] == table["known"])]
+    if dataset.task == "binary":
+        for _, row in one_sided.iterrows():
+            check.problems.append(f"'{row['label']}' has one class only in split '{row['split']}'.")
+    elif dataset.task in ("multilabel", "multiclass"):
+        for split, part in one_sided.groupby("split"):
+            left_out = " A macro average leaves them out." if split == "test" else ""
+            check.notes.append(
+                f"One class only in split '{split}': {', '.join(part['label'])}.{left_out}"
+            )
+        if (one_sided.groupby("split").size() == len(dataset.labels)).any():
+            check.problems.append("A split has no label with both classes.")
+
+
+def _check_duplicates(check: Check, root: Path, table: pd.DataFrame) -> None:
+    """Files of the same bytes in two splits; only files of equal size need to be read."""
+    files = table[["image", "split"]].drop_duplicates("image")
+    files = files.assign(size=[(root / image).stat().st_size for image in files["image"]])
+    suspects = files[files.groupby("size")["split"].transform("nunique") > 1]
+    hashed = tqdm(suspects["image"], "compare files", leave=False)
+    digests = [hashlib.sha256((root / image).read_bytes()).digest() for image in hashed]
+    groups = suspects.assign(digest=digests).groupby("digest")
+    copies = [group for _, group in groups if group["split"].nunique() > 1]
+    if copies:
+        check.problems.append(
+            f"{len(copies)} images are in more than one split under different names, such as "
+            f"{copies[0]['image'].iloc[0]}."
+        )

@@ -1,0 +1,28 @@
+"""CXL-Seg 1.0.0 (Indeewara et al. 2023): X-rays of MIMIC-CXR with lung masks, split as shipped."""
+
+from pathlib import Path
+
+from pacx.data.table import Dataset, make_dataset, read_csv
+
+
+def read(root: Path) -> Dataset:
+    """Read `files/p18/p18000001/s58000001/<dicom_id>.jpg` and `<dicom_id>-mask.jpg` beside it.
+
+    Raises:
+        PacxError: The table is missing or malformed.
+    """
+    ids = ["dicom_id", "subject_id", "study_id"]
+    table = read_csv(root / "CXLSeg-split.csv", [*ids, "split"], dtype=dict.fromkeys(ids, str))
+    subject = table["subject_id"]
+    stem = (
+        "files/p" + subject.str[:2] + "/p" + subject + "/s" + table["study_id"]
+        + "/" + table["dicom_id"]
+    )  # fmt: skip
+    table = table.assign(
+        patient=subject,
+        study=table["study_id"],
+        split=table["split"].replace({"validate": "val"}),
+        image=stem + ".jpg",
+        mask=stem + "-mask.jpg",
+    )
+    return make_dataset("cxl-seg", "segmentation", [], table, root)

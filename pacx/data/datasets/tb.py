@@ -1,0 +1,38 @@
+"""Tuberculosis in Shenzhen (Jaeger et al. 2014).
+
+Source: Kaggle raddar/tuberculosis-chest-xrays-shenzhen.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from pacx.data.splits import SplitPolicy, make_splits
+from pacx.data.table import Dataset, make_dataset, read_csv
+from pacx.errors import PacxError
+
+SHARES = {"train": 0.68, "val": 0.12, "test": 0.20}
+
+
+def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
+    """Read one image a patient; ill is whoever's `findings` are not "normal".
+
+    The paper's split is stratified by the label; nobody has two images, so neither split leaks.
+
+    Raises:
+        PacxError: The table is missing or malformed, or an image has no findings.
+    """
+    path = root / "shenzhen_metadata.csv"
+    table = read_csv(path, ["study_id", "findings"])
+    if table["findings"].isna().any():
+        row = int(np.flatnonzero(table["findings"].isna())[0])
+        raise PacxError(f"{path}, row {row}: findings is empty; 'normal' or a finding is needed.")
+    ill = table["findings"].astype(str).str.strip().str.lower() != "normal"
+    table = table.assign(
+        patient=table["study_id"],
+        study=table["study_id"],
+        image="images/images/" + table["study_id"].astype(str),
+        split=make_splits(table["study_id"], SHARES, split, strata=ill),
+        tuberculosis=ill.astype("float32"),
+    )
+    return make_dataset("tb", "binary", ["tuberculosis"], table, root)
