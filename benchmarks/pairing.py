@@ -138,18 +138,24 @@ def grow_labs(tables: Path, rows: int, grown: Path) -> None:
     for path in (tables / "hosp").iterdir():
         if path.name != "labevents.csv.gz":
             (grown / "hosp" / path.name).symlink_to(path)
-    with duckdb.connect(config={"memory_limit": "2GB"}) as database:
+    part = grown / "part.csv.gz"
+    with duckdb.connect() as database, (grown / "hosp" / "labevents.csv.gz").open("wb") as whole:
         database.execute(f"""
-            CREATE VIEW labs AS SELECT * REPLACE (charttime::TIMESTAMP AS charttime)
-            FROM read_csv('{tables}/hosp/labevents.csv.gz', all_varchar=true);
-            COPY (
-                SELECT labs.* REPLACE (
-                    strftime(charttime + to_years(year::INTEGER), '%Y-%m-%d %H:%M:%S') AS charttime
-                )
-                FROM range({rows} // (SELECT count(*) FROM labs) + 1) AS years(year), labs
-                LIMIT {rows}
-            ) TO '{grown}/hosp/labevents.csv.gz' (HEADER, COMPRESSION gzip);
+            CREATE TABLE labs AS SELECT * REPLACE (charttime::TIMESTAMP AS charttime)
+            FROM read_csv('{tables}/hosp/labevents.csv.gz', all_varchar=true)
         """)
+        (known,) = database.execute("SELECT count(*) FROM labs").fetchone()
+        for year, done in enumerate(range(0, rows, known)):
+            database.execute(f"""
+                COPY (
+                    SELECT * REPLACE (strftime(
+                        charttime + to_years({year}), '%Y-%m-%d %H:%M:%S'
+                    ) AS charttime)
+                    FROM labs LIMIT {rows - done}
+                ) TO '{part}' (HEADER {year == 0}, COMPRESSION gzip)
+            """)
+            whole.write(part.read_bytes())  # gzip files in a row are one gzip file
+            part.unlink()
 
 
 if __name__ == "__main__":

@@ -137,7 +137,9 @@ class Profile(Settings):
 def available_profiles() -> list[str]:
     """Names of the profiles that come with the package."""
     folder = resources.files("pacx") / "profiles"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def load_profile(name: str | Path, data_root: Path | None = None) -> Profile:

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from tiny_hospital import SIZE, SIZES, WITH_IMAGES, copy, hospital
 from typer.testing import CliRunner
 
 from pacx.cli import app
 from pacx.data.check import check_dataset
 from pacx.data.datasets import load_dataset
 from pacx.errors import PacxError
-from tiny_hospital import SIZE, SIZES, WITH_IMAGES, copy, hospital
 
 REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 

@@ -64,7 +64,7 @@ class TeacherEmbeddings(NamedTuple):
 
 
 class Distillation(Stage):
-    """Paper, section 'Cross-modal distillation': LoRA on the CXR encoder, everything else frozen."""
+    """Paper, section 'Cross-modal distillation': LoRA on the CXR encoder, the rest frozen."""
 
     def __init__(self, student: nn.Module, heads: DistillationHeads, loss: DistillationLoss,
                  settings, seed: int):  # fmt: skip
@@ -154,14 +154,18 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
     def embed(model, call, *arrays: np.ndarray) -> np.ndarray:
         def batch(start: int) -> np.ndarray:
             with torch.inference_mode():
-                return call(*[torch.from_numpy(np.array(a[start : start + 256])) for a in arrays]).numpy()
+                return call(
+                    *[torch.from_numpy(np.array(a[start : start + 256])) for a in arrays]
+                ).numpy()
 
         def fill(out: np.ndarray) -> None:
             for start in range(0, len(out), 256):
                 out[start : start + 256] = batch(start)
 
         shape = (len(pairs.table), batch(0).shape[1])
-        return cached_array(run.cache, f"{type(model).__name__} {digest} {who}", shape, np.float32, fill)
+        return cached_array(
+            run.cache, f"{type(model).__name__} {digest} {who}", shape, np.float32, fill
+        )
 
     return TeacherEmbeddings(
         embed(ecg, ecg.features, pairs.ecg),

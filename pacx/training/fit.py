@@ -66,7 +66,12 @@ class Stage(L.LightningModule):
 
 
 def fit(
-    stage: Stage, arrays: list[np.ndarray], label: str, *, steps: int = -1, clip: float | None = None
+    stage: Stage,
+    arrays: list[np.ndarray],
+    label: str,
+    *,
+    steps: int = -1,
+    clip: float | None = None,
 ) -> pd.DataFrame:
     """Train a stage on arrays held in memory (or mapped), whole batches only.
 
