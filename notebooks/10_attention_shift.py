@@ -118,6 +118,8 @@ if run.is_phantom:
     losses = np.flatnonzero(right["mae"] & ~right["pacx"])
     cases = np.concatenate([wins[:3], losses[:3]])
     kind = ["win"] * len(wins[:3]) + ["loss"] * len(losses[:3])
+    if not len(cases):  # the probes never disagree: the first test patients stand in
+        cases, kind = np.arange(3), ["no difference"] * 3
     ill = np.where(truth[cases] == 1, "dilated", "not dilated")
     titles = [f"{k}, case {i}, {state}" for k, i, state in zip(kind, cases, ill, strict=True)]
     display(
