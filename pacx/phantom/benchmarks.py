@@ -83,7 +83,7 @@ def write_vindr_cxr(root: Path, cohort: Cohort) -> None:
 
 
 def write_nih_14(root: Path, cohort: Cohort) -> None:
-    """NIH ChestX-ray14: findings joined by |, up to three films a patient, a few RGBA files."""
+    """NIH ChestX-ray14: several findings a film, up to three films a patient, a few RGBA."""
     rng = np.random.default_rng([cohort.seed, 53])
     patients = add_patterns(cohort.patients(), rng)
     patients["Patient ID"] = np.arange(1, len(patients) + 1)
