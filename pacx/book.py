@@ -119,6 +119,12 @@ def build(run: Run, project: Path = Path()) -> Path:
         problems = [line for line in said.splitlines() if re.search("WARNING|ERROR", line)]
         problems += [f"missing page: {page}" for page in lost]
         raise PacxError(f"The book did not build, see {log}:\n" + "\n".join(problems[:20]))
+    for page in html.rglob("*.html"):
+        # Two extensions declare Thebe's address, which is a script error: keep the first.
+        text = page.read_text(encoding="utf-8")
+        for script in set(re.findall(r"<script>const THEBE_JS_URL[^<]*</script>", text)):
+            text = text.replace(script, "", text.count(script) - 1)
+        page.write_text(text, encoding="utf-8")
     target = run.folder / "html"
     shutil.rmtree(target, ignore_errors=True)
     html.rename(target)
