@@ -233,7 +233,8 @@ perfect = ridge_alignment(x[:300], x[:300] @ w, x[300:], x[300:] @ w, alpha=1e-6
 assert perfect.cosine_centred > 0.999
 assert perfect.recall[1] == 1.0
 
-# Centring takes from random pairs most of what they score.
+# Centring takes from random pairs part of what they score, not all: the mean is the test targets'
+# own. A first version of this check asked for less than 0.05 and failed on the few pairs of `smoke`.
 assert all(abs(scores.random_centred) < scores.random_raw for scores in aligned.values())
 
 # %% [markdown]
