@@ -118,12 +118,12 @@ import torch
 
 from pacx.data.images import normalise
 from pacx.figures.cxr import reconstructions
-from pacx.training.mae import load_mae, pretrain_mae
+from pacx.training.mae import load_mae
+from pacx.training.pipeline import train_side_by_side
 
 settings = run.profile.mae
 ratios = {"mae": settings.mask_ratio, "mae-compared": settings.compared_mask_ratio}
-pretrain_mae(run)
-pretrain_mae(run, "mae-compared", mask_ratio=settings.compared_mask_ratio)
+train_side_by_side(run, *ratios)
 models = {name: load_mae(run, name) for name in ratios}
 
 pixels = normalise(torch.from_numpy(images[:4].copy()))

@@ -85,10 +85,10 @@ show(variants.assign(modalities=variants["modalities"].map(", ".join)))
 # ratio of [chapter 02](02_cxr_mae).
 
 # %%
-from pacx.training.pipeline import train_encoders
+from pacx.training.pipeline import train_side_by_side
 
 models = ["pacx", *[name for name in VARIANTS if name != "pacx"], "mae-continued", "mae-compared"]
-train_encoders(run, *models)
+train_side_by_side(run, *models)
 
 # %% [markdown]
 # ## The paper's component analysis

@@ -1,12 +1,17 @@
 """All stages in their order, so that a chapter can start from nothing."""
 
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pandas as pd
+import torch
 
 from pacx.run import Run
 from pacx.training.distill import VARIANTS, distill
 from pacx.training.ecg import train_ecg
 from pacx.training.labs import train_labs
-from pacx.training.mae import pretrain_mae
+from pacx.training.mae import pretrain_mae, pretraining_images
 
 
 def train_encoders(run: Run, *names: str) -> None:
@@ -18,15 +23,53 @@ def train_encoders(run: Run, *names: str) -> None:
             (the MAE trained on for as many steps as the distillation took) or keys of
             `pacx.training.distill.VARIANTS`.
     """
-    pretrain_mae(run)
-    if {*names} & {*VARIANTS, "mae-continued"}:
+    _prepare(run, names)
+    for name in names:
+        _train(run, name)
+
+
+def train_side_by_side(run: Run, *names: str) -> None:
+    """The same as `train_encoders` for encoders that do not depend on each other.
+
+    On a CPU each trains in a process of its own with one thread: networks this small use two
+    threads badly. On a GPU they follow one another.
+
+    Args:
+        run: The run.
+        *names: See `train_encoders`.
+    """
+    workers = min(len(names), os.cpu_count() or 1)
+    if torch.cuda.is_available() or workers == 1:
+        train_encoders(run, *names)
+        return
+    _prepare(run, names)
+    pretraining_images(run, "train")  # decoded once, before the processes need it
+    # A forked process would inherit the locks of this one's threads.
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for done in [pool.submit(_train, run, name) for name in names]:
+            done.result()
+
+
+def _prepare(run: Run, names: tuple[str, ...]) -> None:
+    """What the named encoders start from."""
+    distilled = [name for name in names if name in VARIANTS]
+    if distilled or "mae-continued" in names:
+        pretrain_mae(run)
         train_labs(run)
         train_ecg(run)
-    for name in names:
-        if name in VARIANTS:
-            distill(run, name)
-        elif name == "mae-compared":
-            pretrain_mae(run, name, mask_ratio=run.profile.mae.compared_mask_ratio)
-        elif name == "mae-continued":
-            history = pd.read_csv(distill(run, "pacx") / "history.csv")
-            pretrain_mae(run, name, further_steps=len(history))
+    if "mae-continued" in names:
+        distill(run, "pacx")
+
+
+def _train(run: Run, name: str) -> None:
+    if name in VARIANTS:
+        distill(run, name)
+    elif name == "mae":
+        pretrain_mae(run)
+    elif name == "mae-compared":
+        pretrain_mae(run, name, mask_ratio=run.profile.mae.compared_mask_ratio)
+    elif name == "mae-continued":
+        history = pd.read_csv(run.artefact("pacx") / "history.csv")
+        pretrain_mae(run, name, further_steps=len(history))
