@@ -33,8 +33,7 @@ profile = "demo"  # name of a profile, or path of a YAML file: what to run, how 
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
-from pacx.book import banner
-from pacx.chapter import open_chapter
+from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)

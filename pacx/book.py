@@ -15,7 +15,6 @@ import nbformat
 import pandas as pd
 import papermill
 import yaml
-from IPython.display import HTML
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -31,20 +30,6 @@ _COMPARED = ("transfer", "label_efficiency", "alignment", "components")
 
 #: Cells and outputs travel through files of this user, not through TCP ports of the machine.
 _PRIVATE_KERNEL = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
-
-
-def banner(run: Run) -> HTML:
-    """What a reader must know about a page's numbers: whose patients, which profile, when."""
-    made = run.provenance()
-    if run.is_phantom:
-        data = "<b>Phantom numbers are phantom numbers.</b> Every patient on this page is made up."
-    else:
-        data = f"<b>Real data</b>, read from {run.data_root.name}."
-    return HTML(
-        f'<div class="admonition note"><p class="admonition-title">Profile {made["profile"]}</p>'
-        f"<p>{data} Cohort {made['cohort']}, seed {made['seed']}, "
-        f"made {made['made'][:10]} from {made['commit']}. {run.profile.description}</p></div>"
-    )
 
 
 def execute(run: Run, only: str | None = None, force: bool = False, project: Path = Path()) -> None:

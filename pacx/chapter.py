@@ -3,6 +3,8 @@
 import warnings
 from pathlib import Path
 
+from IPython.display import HTML
+
 from pacx.figures.style import use_style
 from pacx.phantom.hospital import write_hospital
 from pacx.run import Run, open_run
@@ -32,3 +34,17 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs") -> Run:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     return run
+
+
+def banner(run: Run) -> HTML:
+    """What a reader must know about a page's numbers: whose patients, which profile, when."""
+    made = run.provenance()
+    if run.is_phantom:
+        data = "<b>Phantom numbers are phantom numbers.</b> Every patient on this page is made up."
+    else:
+        data = f"<b>Real data</b>, read from {run.data_root.name}."
+    return HTML(
+        f'<div class="admonition note"><p class="admonition-title">Profile {made["profile"]}</p>'
+        f"<p>{data} Cohort {made['cohort']}, seed {made['seed']}, "
+        f"made {made['made'][:10]} from {made['commit']}. {run.profile.description}</p></div>"
+    )

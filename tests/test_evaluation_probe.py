@@ -4,7 +4,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from pacx.errors import PacxError
-from pacx.evaluation.probe import draw_subsets, fit_probes
+from pacx.evaluation.probe import _aurocs, draw_subsets, fit_probes
+from pacx.evaluation.statistics import macro_auroc
 from pacx.profile import ProbeSettings
 
 SETTINGS = ProbeSettings(epochs=60, batch_size=64, learning_rate=3e-2, weight_decay=0.0)
@@ -100,3 +101,13 @@ def test_a_share_too_small_is_refused():
     labels = np.eye(25, dtype=np.float32).repeat(10, axis=0)
     with pytest.raises(PacxError, match=r"label_efficiency\.fractions"):
         draw_subsets(labels, 0.01, 1, seed=0)
+
+
+def test_ranks_give_the_same_validation_auroc_as_sorting_head_by_head():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (60, 4)).astype(np.float32)
+    truth[rng.random(truth.shape) < 0.2] = np.nan
+    truth[:, 3] = 1  # one class only: left out by both
+    scores = rng.integers(0, 9, (5, 60, 4)) / 8  # many ties
+    expected = [macro_auroc(truth, s, np.ones((1, 60)))[0] for s in scores]
+    assert _aurocs(truth, scores) == pytest.approx(expected, abs=1e-12)

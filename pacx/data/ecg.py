@@ -232,13 +232,10 @@ def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
             f"There is no ECG at {path}: neither the WFDB header {header.name} nor a DICOM file."
         )
     try:
-        files = wfdb.rdheader(str(stem)).file_name or []
-        absent = [name for name in files if not (stem.parent / name).is_file()]
-        if absent:
-            raise PacxError(f"{header}: its signal file {absent[0]} is missing.")
         record = wfdb.rdrecord(str(stem))
-    except PacxError:
-        raise
+    except FileNotFoundError as error:
+        missing = Path(error.filename or "").name
+        raise PacxError(f"{header}: its signal file {missing} is missing.") from error
     except Exception as error:  # wfdb raises whatever its parser stumbles over
         raise PacxError(f"{header} is not a readable WFDB record: {error}.") from error
     if record.p_signal is None or record.p_signal.size == 0:

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import rankdata
 
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
-from pacx.evaluation.statistics import macro_auroc
 from pacx.profile import ProbeSettings
 
 
@@ -49,7 +49,7 @@ def fit_probes(
         [weight, bias], lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
     val_x, test_x = (torch.from_numpy(np.array(a, np.float32)) for a in (val[0], test_features))
-    best = torch.full((heads,), -1.0)
+    best = torch.full((heads,), -1.0, dtype=torch.float64)
     best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
     for _ in range(settings.epochs):
         order = torch.randperm(size, generator=generator)  # one for all heads: none sees the others
@@ -60,7 +60,7 @@ def fit_probes(
             optimiser.step()
         with torch.no_grad():
             scores = _probabilities(val_x @ weight + bias, multiclass).numpy()
-            reached = torch.tensor([_auroc(val[1], s) for s in scores])
+            reached = torch.from_numpy(_aurocs(val[1], scores))
             # Without both classes in validation there is no AUROC; then the last epoch is kept.
             better = ~(reached <= best)
             best = torch.where(better, reached, best)
@@ -127,5 +127,17 @@ def _probabilities(logits: torch.Tensor, multiclass: bool) -> torch.Tensor:
     return logits.softmax(-1) if multiclass else logits.sigmoid()
 
 
-def _auroc(truth: np.ndarray, scores: np.ndarray) -> float:
-    return float(macro_auroc(truth, scores, np.ones((1, len(truth)), np.float32))[0])
+def _aurocs(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Macro AUROC (K,) of K heads' scores (K, N, C) by ranks; NaN where no label has both classes.
+
+    The same as `macro_auroc` head by head, which sorts once for each head and label.
+    """
+    values = []
+    for c, known in enumerate(~np.isnan(truth).T):
+        positive = truth[known, c] == 1
+        n_positive, n_negative = positive.sum(), (~positive).sum()
+        if n_positive and n_negative:
+            ranks = rankdata(scores[:, known, c], axis=1)
+            below = ranks[:, positive].sum(1) - n_positive * (n_positive + 1) / 2
+            values.append(below / (n_positive * n_negative))
+    return np.mean(values, axis=0) if values else np.full(len(scores), np.nan)

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
@@ -67,31 +69,46 @@ def write_hospital(
     """
     _check(sizes, image_size, ecg_hz)
     root = Path(root)
-    for name, patients in sizes.items():
-        settings = {
+    all_settings = [
+        {
             "format": FORMAT, "dataset": name, "patients": dict(patients), "seed": seed,
             "image_size": image_size, "ecg_hz": ecg_hz, "coupling": coupling,
-        }  # fmt: skip
-        if _is_complete(root / name, settings):
-            continue
-        partial = root / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        }
+        for name, patients in sizes.items()
+    ]  # fmt: skip
+    wanted = [s for s in all_settings if not _is_complete(root / s["dataset"], s)]
+    # Drawing is arithmetic on large arrays, which lets other threads run.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        writing = [pool.submit(_write, root, settings, progress) for settings in wanted]
         try:
-            with tqdm(desc=f"phantom {name}", unit=" files", disable=not progress) as bar:
-                cohort = Cohort(
-                    splits=dict(patients),
-                    image_size=image_size,
-                    ecg_hz=ecg_hz,
-                    seed=dataset_seed(seed, name),
-                    coupling=coupling,
-                    bar=bar,
-                )
-                WRITERS[name](partial, cohort)
-            (partial / "phantom.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-            partial.replace(root / name)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            for one in writing:
+                one.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _write(root: Path, settings: dict, progress: bool) -> None:
+    """Write one data set under a temporary name, then rename it."""
+    name = settings["dataset"]
+    partial = root / f".{name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        with tqdm(desc=f"phantom {name}", unit=" files", disable=not progress) as bar:
+            cohort = Cohort(
+                splits=settings["patients"],
+                image_size=settings["image_size"],
+                ecg_hz=settings["ecg_hz"],
+                seed=dataset_seed(settings["seed"], name),
+                coupling=settings["coupling"],
+                bar=bar,
+            )
+            WRITERS[name](partial, cohort)
+        (partial / "phantom.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
+        partial.replace(root / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def dataset_seed(seed: int, name: str) -> int:
