@@ -248,6 +248,37 @@ from pacx.figures.graph import pairing_timeline
 figure = pairing_timeline()
 
 # %% [markdown]
+# Whoever has the raw tables runs `pacx pair`. It does nothing but the SQL below, in
+# [DuckDB](https://duckdb.org), which reads the compressed files where they lie and writes to disk
+# what does not fit the memory. Each statement makes the table it is named after.
+#
+# **X-rays.** Read aloud: of all images keep those from the front (`AP`, `PA`) and put date and time
+# together; join them to the patient's admissions; keep those more than 24 and at most 72 hours
+# after. Now each path is looked up, and rows without a file are deleted. Of what is left an
+# admission keeps its earliest image (of two at the same second, the first in the file).
+
+# %% tags=["hide-input"]
+from pacx.data.pairing import STEPS
+from pacx.figures.source import show_sql
+
+show_sql(*(STEPS[name] for name in ("frontal_xrays", "xrays_in_time", "with_xray")))
+
+# %% [markdown]
+# **ECGs.** Of the ECGs of these patients keep those at most 24 hours before or after admission.
+# Each is opened, and one that is all zero or has a gap is deleted. The earliest is taken.
+
+# %% tags=["hide-input"]
+show_sql(*(STEPS[name] for name in ("ecgs", "ecgs_in_time", "with_ecg")))
+
+# %% [markdown]
+# **Labs.** MIMIC's largest table is read once, and only rows that can matter are kept: one of the
+# 50 tests, a number, a patient who is still in. Of each test the earliest value in the window
+# counts. The last statement turns rows into columns; an admission without any test drops out.
+
+# %% tags=["hide-input"]
+show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))
+
+# %% [markdown]
 # The phantom hospital writes pairs directly, one row an admission, so this rule has nothing to do
 # there.
 #
@@ -287,8 +318,10 @@ from pacx.data.datasets.symile_mimic import read_patients
 
 ACCESS = {
     "chexpert": "registration", "symile-mimic": "PhysioNet, credentialed",
-    "chexchonet": "PhysioNet, credentialed", "medmod": "PhysioNet, credentialed",
-    "chestx6": "Kaggle", "covid-qu-ex": "Kaggle", "phantom-truth": "phantom only",
+    "tb": "open", "chexchonet": "PhysioNet, credentialed", "chestx6": "Kaggle",
+    "vindr-cxr": "PhysioNet, credentialed", "nih-14": "open",
+    "medmod": "PhysioNet, credentialed", "covid-qu-ex": "Kaggle", "qata-cov19": "Kaggle",
+    "cxl-seg": "PhysioNet, credentialed", "actualmed": "open", "phantom-truth": "phantom only",
 }  # fmt: skip
 tables, rows = {}, []
 for name in [n for n in ACCESS if (run.data_root / n).is_dir()]:
@@ -314,12 +347,75 @@ display(cohort.style.hide(axis="index").format({"positive": "{:.0%}"}, na_rep="â
 # and COVID-QU-Ex carry no patient numbers, there or here: each file counts as a patient, and
 # nobody can check more.
 #
+# Before you trust a data set, yours or ours, let it be checked: `pacx data check NAME --root DIR`.
+# It looks for every file, decodes images, counts, and ends with an error when something would
+# spoil a result. This is what it says of this run's first benchmark:
+
+# %% tags=["hide-input"]
+from pacx.data.check import check_dataset
+from pacx.figures.tables import show
+
+checked = check_dataset(run.profile.benchmarks[0], run.data_root, most=500)
+if run.is_phantom:
+    print(str(checked).replace(str(run.data_root), "data"))
+else:  # notes and problems may name files of patients
+    display(show(checked.splits), show(checked.prevalence))
+    print(f"{len(checked.problems)} problem(s) found.")
+
+# %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input"]
+if run.is_phantom:
+    figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
+
+# %% [markdown]
 # ## No patient in two places
 #
 # Two leaks would make every later number too good. A patient with two X-rays could be in training
 # *and* in the test. And a patient whose ECG and labs were distilled could turn up in a benchmark
-# from the same hospital. The paper's CheXchoNet and NIH-14 splits are made by image; this book
-# splits by patient. `refuse_leaks` runs before every probe and stops at the first finding:
+# from the same hospital.
+#
+# **The first leak is a choice of split.** The paper splits some data sets by image. This book splits
+# by patient; `benchmark_split: paper` in a profile repeats the paper's choice. What it leaks:
+
+# %% tags=["hide-input"]
+from pacx.data.datasets import SPLIT_BY_IMAGE_IN_PAPER
+
+rows = []
+for name in [name for name in SPLIT_BY_IMAGE_IN_PAPER if name in tables]:
+    for policy in ("patient", "paper"):
+        dataset = load_dataset(name, run.data_root, policy)
+        trained = set(dataset.split("train")["patient"])
+        rows.append(
+            {
+                "dataset": name,
+                "split": policy,
+                "patients in two splits": len(dataset.patients_in_two_splits),
+                **{
+                    f"{split} images of trained patients": dataset.split(split)["patient"]
+                    .isin(trained)
+                    .mean()
+                    for split in ("val", "test")
+                },
+            }
+        )
+choice = run.save_results("split_leaks", pd.DataFrame(rows))
+display(choice.style.hide(axis="index").format("{:.0%}", subset=list(choice.columns[3:])))
+
+# %% [markdown]
+# **The second leak is one hospital under three names.** Symile-MIMIC, MedMod and CXL-Seg are made
+# from the same patients. The audit compares them by subject and by admission. `shared` must be 0,
+# or distilled physiology comes back in a test:
+
+# %% tags=["hide-input"]
+from pacx.data.datasets import load_mimic_populations
+from pacx.data.splits import audit_overlaps
+
+overlaps = run.save_results("overlaps", audit_overlaps(load_mimic_populations(run.data_root)))
+display(show(overlaps))
+
+# %% [markdown]
+# `refuse_leaks` runs before every probe and stops at either leak. With `leaks: remove` a profile has
+# distilled patients taken out of the benchmark first, which the profile for real data does; with
+# `leaks: waive` the finding is printed and the number is not to be trusted.
 
 # %% tags=["hide-input"]
 from pacx.data.splits import refuse_leaks
@@ -328,7 +424,7 @@ from pacx.figures.source import show_source
 show_source(refuse_leaks)
 
 # %% [markdown]
-# Its audit of this run:
+# All data sets of this run in one table:
 
 # %% tags=["hide-input"]
 distilled = read_patients(run.data_root, "train")
@@ -356,6 +452,15 @@ assert (audit["patients in two splits"] == 0).all(), "a patient is in two splits
 assert not set(tables["symile-mimic"].query("split == 'test'")["patient"]) & set(
     distilled["patient"]
 )
+
+# The audit is not blind: three patients who are planted in MedMod are found.
+populations = load_mimic_populations(run.data_root)
+medmod = populations["medmod"]
+strangers = distilled.loc[~distilled["patient"].isin(medmod["patient"]), "patient"].unique()[:3]
+planted = pd.concat([medmod, medmod[:3].assign(patient=strangers)])
+these = "split == 'train' and second == 'medmod' and by == 'subject'"
+found = audit_overlaps(populations | {"medmod": planted}).query(these)["shared"].item()
+assert found == overlaps.query(these)["shared"].item() + 3
 
 first, again = (render_radiographs(patients, 64, seed=1)[0] for _ in range(2))
 assert (first == again).all(), "the same seed must draw the same pictures"

@@ -1,73 +1,24 @@
-"""From notebooks to the book: execute every chapter, then build the HTML."""
+"""From executed chapters and prose to the book's HTML."""
 
-import hashlib
-import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from importlib import resources
 from pathlib import Path
 
-import jupytext
-import nbformat
 import pandas as pd
-import papermill
 import yaml
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
-from traitlets.config import Config
 
 from pacx import paper
 from pacx.errors import PacxError
+from pacx.evaluation.evidence import provenance_of_evidence
+from pacx.execution import key_of, signature_of, sources_of
 from pacx.figures.style import MODELS
 from pacx.run import Run
 
 #: Result tables that stand beside a published one: results/<name>.parquet.
 _COMPARED = ("transfer", "label_efficiency", "alignment", "components")
-
-#: Cells and outputs travel through files of this user, not through TCP ports of the machine.
-_PRIVATE_KERNEL = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
-
-
-def execute(run: Run, only: str | None = None, force: bool = False, project: Path = Path()) -> None:
-    """Execute the chapters into `run.notebooks`, each in a kernel of its own.
-
-    A chapter is skipped when it, the library, the profile and the pinned versions are the ones
-    it was executed with. What was executed before a failure stays, so the next call goes on.
-
-    Args:
-        run: Where to write.
-        only: Number or name of one chapter, such as `05` or `05_distillation`.
-        force: Execute although nothing has changed.
-        project: Folder that holds `notebooks/`.
-
-    Raises:
-        PacxError: There is no such chapter or folder, or a cell failed; the message names
-            chapter and cell, and the notebook is kept as `<chapter>.failed.ipynb`.
-    """
-    sources = _sources(project)
-    if only is not None:
-        chosen = [s for s in sources if only in (s.stem, s.stem.split("_")[0])]
-        if not chosen:
-            names = ", ".join(s.stem for s in sources)
-            raise PacxError(f"There is no chapter '{only}'. Choose one of {names}.")
-        sources = chosen
-    # Spinning OpenMP threads starve the other processes of a small machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    run.notebooks.mkdir(parents=True, exist_ok=True)
-    with tqdm(sources, unit="chapter", disable=None) as bar:
-        for source in bar:
-            bar.set_description(source.stem)
-            key = _key(source, run, project)
-            about = _about(run.notebooks / f"{source.stem}.ipynb")
-            if about.get("key") == key and not force:
-                tqdm.write(f"{source.stem}: unchanged")
-            else:
-                seconds = _execute_one(source, run, key, project)
-                tqdm.write(f"{source.stem}: {seconds:.0f} s")
 
 
 def build(run: Run, project: Path = Path()) -> Path:
@@ -82,7 +33,7 @@ def build(run: Run, project: Path = Path()) -> Path:
         PacxError: A chapter has not been executed, or the build warned; the message says what.
     """
     missing = [
-        s.stem for s in _sources(project) if not (run.notebooks / f"{s.stem}.ipynb").exists()
+        s.stem for s in sources_of(project) if not (run.notebooks / f"{s.stem}.ipynb").exists()
     ]
     if missing:
         raise PacxError(
@@ -124,85 +75,6 @@ def toc_pages(project: Path = Path()) -> list[str]:
     return [toc["root"], *chapters]
 
 
-def _sources(project: Path) -> list[Path]:
-    sources = sorted((project / "notebooks").glob("[0-9][0-9]_*.py"))
-    if not sources:
-        raise PacxError(
-            f"No chapters in {(project / 'notebooks').resolve()}. Run this in a checkout of the "
-            "book's repository, or point --project at one."
-        )
-    return sources
-
-
-def _key(source: Path, run: Run, project: Path) -> str:
-    package = Path(str(resources.files("pacx")))
-    code = [*sorted(package.rglob("*.py")), package / "paper.yaml"]
-    digest = hashlib.sha256(run.settings_hash.encode())
-    for file in (source, project / "constraints.txt", *code):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _about(notebook: Path) -> dict:
-    """What `_execute_one` noted in the notebook; empty when there is none."""
-    if not notebook.is_file():
-        return {}
-    return nbformat.read(notebook, as_version=4).metadata.get("pacx", {})
-
-
-def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
-    partial = run.notebooks / f".{source.stem}.partial.ipynb"
-    failed = run.notebooks / f"{source.stem}.failed.ipynb"
-    failed.unlink(missing_ok=True)
-    nbformat.write(jupytext.read(source), partial)
-    parameters = {
-        "profile": str((run.folder / "profile.yaml").resolve()),
-        "runs": str(run.folder.parent.resolve()),
-    }
-    started = time.perf_counter()
-    try:
-        papermill.execute_notebook(
-            str(partial),
-            str(partial),
-            parameters=parameters,
-            kernel_name="python3",
-            language="python",
-            progress_bar={"leave": False, "position": 1, "desc": "cells", "disable": None},
-            cwd=str(project.resolve()),
-            config=_PRIVATE_KERNEL,
-        )
-    except (PapermillExecutionError, DeadKernelError) as error:
-        partial.replace(failed)
-        if isinstance(error, DeadKernelError):
-            why = "lost its Python process, most often for want of memory"
-        else:
-            last_line = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
-            why = f"failed in cell {error.cell_index}: {last_line}"
-        raise PacxError(
-            f"Chapter {source.stem} {why}. See {failed}; what came before it is kept."
-        ) from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    seconds = time.perf_counter() - started
-    _sign(partial, {**run.provenance(), "key": key, "seconds": seconds})
-    partial.replace(run.notebooks / f"{source.stem}.ipynb")
-    return seconds
-
-
-def _sign(notebook: Path, about: dict) -> None:
-    """Note how the notebook was made, and drop what papermill adds: paths of this machine."""
-    content = nbformat.read(notebook, as_version=4)
-    content.metadata.pop("papermill", None)
-    content.metadata["pacx"] = about
-    for cell in content.cells:
-        cell.metadata.pop("papermill", None)
-    content.cells = [
-        c for c in content.cells if "injected-parameters" not in c.metadata.get("tags", [])
-    ]
-    nbformat.write(content, notebook)
-
-
 def _assemble(run: Run, project: Path) -> Path:
     """Lay out what Jupyter Book reads: prose, executed chapters, generated parts."""
     partial = run.folder / ".book.partial"
@@ -211,7 +83,7 @@ def _assemble(run: Run, project: Path) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(project / name, partial / name)
     (partial / "notebooks").mkdir()
-    for source in _sources(project):
+    for source in sources_of(project):
         shutil.copy(run.notebooks / f"{source.stem}.ipynb", partial / "notebooks")
     generated = partial / "book" / "_generated"
     generated.mkdir()
@@ -220,6 +92,7 @@ def _assemble(run: Run, project: Path) -> Path:
     for name in _COMPARED:
         (generated / f"{name}_ours.md").write_text(_ours(run, name) + "\n")
     (generated / "status.md").write_text(_status(run, project) + "\n")
+    (generated / "evidence.md").write_text(_evidence(project / "book" / "evidence") + "\n")
     (generated / "downloads.md").write_text(_downloads(run, generated) + "\n")
     (generated / "api.md").write_text(_api() + "\n")
     target = run.folder / "book"
@@ -254,9 +127,9 @@ def _ours(run: Run, name: str) -> str:
 
 def _status(run: Run, project: Path) -> str:
     rows = []
-    for source in _sources(project):
-        about = _about(run.notebooks / f"{source.stem}.ipynb")
-        current = about["key"] == _key(source, run, project)
+    for source in sources_of(project):
+        about = signature_of(run.notebooks / f"{source.stem}.ipynb")
+        current = about["key"] == key_of(source, run, project)
         rows.append(
             {
                 "chapter": f"[](../notebooks/{source.stem})",
@@ -270,6 +143,20 @@ def _status(run: Run, project: Path) -> str:
     versions = {k: v for k, v in about.items() if k not in ("key", "seconds", "made", "commit")}
     table = pd.DataFrame({"what": versions.keys(), "value": versions.values()})
     return f"{paper.pipe_table(pd.DataFrame(rows))}\n\n{paper.pipe_table(table)}"
+
+
+def _evidence(folder: Path) -> str:
+    """Who gathered the committed evidence, with what, and how long it took."""
+    if not folder.is_dir():
+        return "Nobody has gathered it yet: the columns that show it are empty."
+    made = provenance_of_evidence(folder)
+    seconds = pd.DataFrame(made.pop("seconds"))
+    seconds["sum"] = seconds.drop(columns=["cohort", "seed"]).sum(axis=1)
+    facts = pd.DataFrame({"what": made.keys(), "value": [str(v) for v in made.values()]})
+    return (
+        f"## This evidence\n\n{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:"
+        f"\n\n{paper.pipe_table(seconds)}"
+    )
 
 
 def _downloads(run: Run, folder: Path) -> str:

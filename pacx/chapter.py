@@ -25,10 +25,7 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs") -> Run:
     """
     run = open_run(profile, runs)
     if run.is_phantom:
-        phantom = run.profile.phantom
-        write_hospital(
-            run.data_root, phantom.patients, phantom.image_size, phantom.ecg_hz, phantom.seed
-        )
+        write_hospital(run.data_root, **run.profile.phantom.model_dump())
     use_style()
     # Chapters show results, not the deprecation notices of the packages they use.
     warnings.filterwarnings("ignore", category=DeprecationWarning)

@@ -68,7 +68,7 @@ def run(
     project: Project = Path(),
 ) -> None:
     """Execute the chapters. What is up to date is skipped; a stopped run goes on from there."""
-    from pacx.book import execute
+    from pacx.execution import execute
 
     execute(_open(profile, runs, data_root), only=only, force=force, project=project)
 
@@ -87,6 +87,23 @@ def book(
 
 
 @app.command()
+def evidence(
+    profile: Profile = "evidence",
+    runs: Runs = Path("runs"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the tables; replaced when all are done.")
+    ] = Path("book/evidence"),
+    project: Project = Path(),
+) -> None:
+    """Repeat the chapters on fresh cohorts with several seeds. Hours; stopped, it goes on."""
+    from pacx.repeat import gather_evidence
+
+    print(
+        f"The evidence is at {gather_evidence(_open(profile, runs, None), out, project).resolve()}"
+    )
+
+
+@app.command()
 def phantom(
     out: Annotated[Path, typer.Option(help="Folder to write into; data sets in it are kept.")],
     profile: Profile = "demo",
@@ -98,7 +115,7 @@ def phantom(
 
     from pacx.phantom.hospital import write_hospital
 
-    write_hospital(out, settings.patients, settings.image_size, settings.ecg_hz, settings.seed)
+    write_hospital(out, **settings.model_dump())
     print(f"The phantom hospital is at {out.resolve()}")
 
 

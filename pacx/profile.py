@@ -1,7 +1,8 @@
 """Profiles: what to run, how big, and on which data.
 
 A profile is a YAML file whose every key is checked; a key that nobody knows is an error, so a
-typing mistake cannot quietly run the default.
+typing mistake cannot quietly run the default. With `extends: demo` it names only the top-level keys
+in which it differs from another profile.
 """
 
 from importlib import resources
@@ -28,6 +29,7 @@ class PhantomSettings(Settings):
     seed: int
     image_size: PositiveInt = Field(description="pixels a side of the stored X-rays")
     ecg_hz: PositiveInt = Field(description="sampling rate of the stored ECGs, Hz")
+    coupling: float = Field(ge=0, description="how strongly X-rays show the states; 0 = not at all")
     patients: dict[str, dict[str, PositiveInt]]
 
 
@@ -114,6 +116,16 @@ class LabelEfficiencySettings(Settings):
     draws: PositiveInt = Field(description="independent draws of every fraction below 1")
 
 
+class EvidenceSettings(Settings):
+    """What `pacx evidence` repeats: chapters on fresh cohorts, and two dose-responses."""
+
+    cohorts: list[int] = Field(description="seeds of the phantom hospitals, fresh patients each")
+    seeds: list[int] = Field(description="seeds of the trainings on each of them")
+    chapters: list[str] = Field(description="their numbers, in order")
+    couplings: list[float] = Field(description="beside the profile's own coupling")
+    teacher_shares: list[float] = Field(description="of the teachers' epochs, beside 0 and 1")
+
+
 class Profile(Settings):
     """Everything that decides what a run computes."""
 
@@ -123,6 +135,15 @@ class Profile(Settings):
     data_root: Path | None = Field(description="folder of the real data; None: phantom hospital")
     phantom: PhantomSettings
     benchmarks: list[str] = Field(description="data sets of chapter 06, in this order")
+    variants: list[str] = Field(
+        description="distilled beside `pacx` in chapter 09; pacx.training.distill has them"
+    )
+    benchmark_split: Literal["patient", "paper"] = Field(
+        description="paper: by image where the paper does so, which leaks patients"
+    )
+    leaks: Literal["refuse", "remove", "waive"] = Field(
+        description="distilled patients in a benchmark: an error, left out, or only printed"
+    )
     vit: VitSettings
     mae: MaeSettings
     labs: LabSettings
@@ -132,6 +153,7 @@ class Profile(Settings):
     segmentation: SegmentationSettings
     label_efficiency: LabelEfficiencySettings
     bootstrap: PositiveInt = Field(description="resamples of every interval")
+    evidence: EvidenceSettings | None = Field(None, description="None: one cohort, one seed")
 
 
 def available_profiles() -> list[str]:
@@ -167,6 +189,9 @@ def load_profile(name: str | Path, data_root: Path | None = None) -> Profile:
         raise PacxError(f"Profile {source} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise PacxError(f"Profile {source} must be a mapping of settings, see pacx/profiles/.")
+    if "extends" in values:
+        base = load_profile(values.pop("extends"))
+        values = base.model_dump(exclude={"evidence"}) | values
     if data_root is not None:
         values["data_root"] = data_root
     try:

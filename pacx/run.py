@@ -82,7 +82,7 @@ class Run:
             *settings: Everything that `make` depends on besides the code.
         """
         folder = self.artefacts / name
-        key = _digest([str(self.data_root), *map(repr, settings), _code_hash()])
+        key = _digest([str(self.data_root.resolve()), *map(repr, settings), _code_hash()])
         stamp = folder / "made.json"
         if stamp.is_file() and json.loads(stamp.read_text())["key"] == key:
             return folder

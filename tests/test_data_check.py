@@ -131,6 +131,7 @@ def test_command_line(tmp_path):
     assert "PROBLEM: 1 of 100 images are missing" in done.output
 
 
+@pytest.mark.real
 def test_real_open_x_rays():
     if not (REAL / "cxr" / "metadata.csv").is_file():
         pytest.skip(f"no real X-rays in {REAL} (set PACX_REAL)")

@@ -55,6 +55,7 @@ def test_real_dicom():
         check_limb_leads(ecg.signal, LEADS_MIMIC)  # the right rows under the wrong names
 
 
+@pytest.mark.real
 def test_real_wfdb_records():
     records = sorted((REAL / "ecg").glob("*.hea"))
     if not records:

@@ -116,6 +116,21 @@ def test_cache_is_reused_and_follows_a_changed_file(tmp_path):
     assert np.abs(255 - first.astype(int) - changed).max() <= 1
 
 
+def test_cache_is_keyed_by_content_not_by_place_or_date(tmp_path):
+    (tmp_path / "here").mkdir()
+    path = saved(tmp_path / "here", "a.bmp", Image.fromarray(RAMP))
+    facts = path.stat()
+    first = load_images(tmp_path / "here", ["a.bmp"], 32, tmp_path / "cache")
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = load_images(tmp_path / "there", ["a.bmp"], 32, tmp_path / "cache")
+    assert moved.filename == first.filename
+    path = saved(tmp_path / "there", "a.bmp", Image.fromarray(255 - RAMP))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert path.stat().st_size == facts.st_size
+    changed = load_images(tmp_path / "there", ["a.bmp"], 32, tmp_path / "cache")
+    assert changed.filename != first.filename
+
+
 def test_a_broken_image_leaves_no_cache_behind(tmp_path):
     saved(tmp_path, "a.png", Image.fromarray(RAMP))
     (tmp_path / "b.png").write_bytes(b"nothing")

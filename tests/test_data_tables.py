@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pacx.data.splits import patients_in_two_splits, refuse_leaks, split_by_patient
+from pacx.data.splits import refuse_leaks, split_by_patient
 from pacx.data.table import make_dataset, read_csv
 from pacx.errors import PacxError
 
@@ -72,7 +72,7 @@ def test_split_by_patient_keeps_patients_together_and_shares():
 
 def test_leaks_are_refused(tmp_path):
     leaky = dataset(tmp_path, split=["train", "test", "val", "test"])
-    assert patients_in_two_splits(leaky) == ["a"]
+    assert leaky.patients_in_two_splits == ["a"]
     with pytest.raises(PacxError, match="more than one split"):
         refuse_leaks(pd.DataFrame({"patient": []}), leaky)
     distilled = pd.DataFrame({"patient": ["b", "z"]})

@@ -1,20 +1,39 @@
 """The tables of chapters 06 to 10, on encoders with random weights and a handful of patients."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+import torch
 from PIL import Image
+from safetensors.torch import save_model
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from pacx.constants import CHESTX6_CLASSES, MEDMOD_PHENOTYPES
+from pacx.data.datasets import read_folder
+from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD, load_images
 from pacx.data.splits import refuse_leaks
 from pacx.data.table import make_dataset
 from pacx.errors import PacxError
-from pacx.evaluation.features import extract_features, extract_rollouts, images_of
+from pacx.evaluation import features as features_module
+from pacx.evaluation.features import encoder_of, extract_features, extract_rollouts, images_of
+from pacx.evaluation.probe import labels_of
+from pacx.evaluation.statistics import bootstrap_weights, f1_thresholds, macro_auroc
 from pacx.evaluation.transfer import compare_probes, open_benchmark, probe_scores
-from pacx.profile import load_profile
+from pacx.profile import VitSettings, load_profile
 from pacx.run import open_run
+from pacx.training.fit import fit
+from pacx.training.mae import MaePretraining, new_mae
+
+REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 
 
 @pytest.fixture
@@ -55,8 +74,31 @@ def test_probes_become_a_table(run):
     assert len(table) == 1
     assert table["value"][0] > 0.9  # brightness is easy, random features keep it
     assert table["low"][0] <= table["value"][0] <= table["high"][0]
-    f1 = compare_probes(run, dataset, ["random"], reference="random", metric="F1")
-    assert 0 <= f1["value"][0] <= 1
+
+
+def test_every_metric_is_sklearns(run):
+    dataset = _dataset(run)
+    # Labels that an image shows only partly, so that no score is perfect.
+    noise = np.random.default_rng(1).random(60) < 0.25
+    table = dataset.table.assign(bright=np.abs(dataset.table["bright"] - noise))
+    dataset = replace(dataset, table=table)
+    known, truth = (labels_of(dataset, split)[:, 0] for split in ("val", "test"))
+    chosen_on, scores = (
+        np.asarray(probe_scores(run, dataset, "random", split=split))[0, :, 0]
+        for split in ("val", "test")
+    )
+    assert len(chosen_on) == 10
+    tuned = f1_thresholds(known[:, None], chosen_on[:, None])[0]
+    expected = {
+        "AUROC": roc_auc_score(truth, scores),
+        "AUPRC": average_precision_score(truth, scores),
+        "F1": f1_score(truth, scores >= 0.5),
+        "F1 (tuned)": f1_score(truth, scores >= tuned),
+    }
+    for metric, value in expected.items():
+        row = compare_probes(run, dataset, ["random"], reference="random", metric=metric)
+        assert row["value"][0] == pytest.approx(value, abs=1e-6), metric
+        assert row["low"][0] <= value <= row["high"][0]
 
 
 def test_draws_and_cache(run, monkeypatch):
@@ -89,7 +131,44 @@ def test_a_missing_encoder_names_its_chapter(run):
         extract_features(run, "mae", np.zeros((1, 64, 64), np.uint8))
 
 
-def test_distilled_patients_are_refused(run):
+def test_imagenet_is_a_reasoned_gap(run, monkeypatch):
+    with pytest.raises(PacxError, match="ViT-B/16 at 224 px"):
+        encoder_of(run, "imagenet")
+    monkeypatch.setattr(features_module, "IMAGENET_VIT", run.profile.vit)
+    monkeypatch.setattr(features_module, "try_to_load_from_cache", lambda *_: None)
+    with pytest.raises(PacxError, match="nothing is downloaded"):
+        encoder_of(run, "imagenet")
+
+
+def test_imagenet_weights_of_the_local_cache_take_our_images(run, monkeypatch, tmp_path):
+    """Its own normalisation is folded into its first layer."""
+    name = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    torch.manual_seed(0)
+    theirs = timm.create_model(name, pretrained=False).eval()
+    save_model(theirs, str(tmp_path / "model.safetensors"))
+    vit = VitSettings(image_size=224, patch_size=16, width=192, depth=12, heads=3)
+    monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"vit": vit}))
+    monkeypatch.setattr(features_module, "IMAGENET", name)
+    monkeypatch.setattr(features_module, "IMAGENET_VIT", vit)
+    monkeypatch.setattr(
+        features_module, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors")
+    )
+    pixels = torch.rand(2, 3, 224, 224)
+
+    def normalised(mean, std):
+        return (pixels - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+    cfg = theirs.pretrained_cfg
+    assert cfg["mean"] != IMAGENET_MEAN
+    with torch.inference_mode():
+        expected = theirs.forward_features(normalised(cfg["mean"], cfg["std"]))
+        ours = encoder_of(run, "imagenet").forward_features(normalised(IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    grey = np.random.default_rng(0).integers(0, 255, (2, 224, 224)).astype(np.uint8)
+    assert extract_features(run, "imagenet", grey).cls.shape == (2, 192)
+
+
+def test_distilled_patients_are_refused_removed_or_waived(run, capsys, monkeypatch):
     _write_distilled(run, ["1", "2"])
     phenotypes = {name: [0, 1] * 30 for name in MEDMOD_PHENOTYPES}
     folder = run.data_root / "medmod"
@@ -104,6 +183,14 @@ def test_distilled_patients_are_refused(run):
     table.to_csv(folder / "medmod.csv", index=False)
     with pytest.raises(PacxError, match="distillation"):
         open_benchmark(run, "medmod")
+    monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"leaks": "remove"}))
+    left = open_benchmark(run, "medmod")
+    assert "2" not in set(left.table["patient"])
+    assert len(left.table) == 59
+    assert "medmod: 1 patients who were distilled are left out" in capsys.readouterr().out
+    monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"leaks": "waive"}))
+    assert len(open_benchmark(run, "medmod").table) == 60
+    assert "WAIVED" in capsys.readouterr().out
 
 
 def test_a_patient_in_two_splits_is_refused(run):
@@ -114,3 +201,38 @@ def test_a_patient_in_two_splits_is_refused(run):
     dataset.table.loc[:, "patient"] = "the same"
     with pytest.raises(PacxError, match="more than one split"):
         refuse_leaks(pd.DataFrame({"patient": []}), dataset)
+
+
+@pytest.mark.real
+def test_probe_of_real_covid_x_rays(run, monkeypatch, capsys):
+    """COVID-19 against no finding; 44 X-rays carry no claim, so only the procedure is checked."""
+    if not (REAL / "cxr" / "metadata.csv").is_file():
+        pytest.skip(f"no real X-rays in {REAL} (set PACX_REAL)")
+    data = read_folder("actualmed", REAL / "cxr")
+    images = load_images(data.root, list(data.table["image"]), 64, run.cache)
+    torch.manual_seed(0)
+    mae = new_mae(run)
+    settings = run.profile.mae.model_copy(update={"batch_size": 16})
+    history = fit(MaePretraining(mae, 0.75, settings, 0), [images], "mae", steps=100)
+    assert history["loss"].iloc[-1] < history["loss"].iloc[0]
+    monkeypatch.setattr("pacx.evaluation.features.encoder_of", lambda *_: mae.encoder.eval())
+    features = extract_features(run, "random", images).mean
+    assert np.isfinite(features).all()
+    assert len(np.unique(features, axis=0)) == len(images)
+
+    known = data.table["COVID-19"].notna().to_numpy()
+    labels = data.table.loc[known, "COVID-19"].to_numpy()
+    patients = data.table.loc[known, "patient"].to_numpy()
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    for trained, tested in folds.split(features[known], labels, patients):
+        assert not set(patients[trained]) & set(patients[tested])
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    scores = cross_val_predict(
+        probe, features[known], labels, groups=patients, cv=folds, method="predict_proba"
+    )[:, 1]
+    weights = bootstrap_weights(patients, 1000, seed=0)
+    low, high = np.quantile(macro_auroc(labels[:, None], scores[:, None], weights), [0.025, 0.975])
+    value = roc_auc_score(labels, scores)
+    with capsys.disabled():
+        print(f"\nreal COVID-19 probe: AUROC {value:.2f} [{low:.2f}, {high:.2f}]")
+    assert 0 <= low <= value <= high <= 1

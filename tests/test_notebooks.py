@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from conftest import PROJECT, pacx
 
-from pacx.book import execute
 from pacx.errors import PacxError
+from pacx.execution import execute
 from pacx.run import open_run
 
 CHAPTERS = sorted(path.stem for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.py"))

@@ -42,7 +42,7 @@ SIZES = {
 
 
 def write(root, sizes=SIZES, seed=7, size=32):
-    write_hospital(root, sizes, image_size=size, ecg_hz=100, seed=seed, progress=False)
+    write_hospital(root, sizes, image_size=size, ecg_hz=100, seed=seed)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def hospital() -> Path:
     """Folder of all data sets."""
     _folders.append(tempfile.TemporaryDirectory())  # goes when the session ends
     root = Path(_folders[-1].name)
-    write_hospital(root, SIZES, SIZE, HZ, SEED, progress=False)
+    write_hospital(root, SIZES, SIZE, HZ, SEED)
     return root
 
 

@@ -65,8 +65,8 @@ def load_images(
 
     Images are squashed to a square, as the paper's evaluation does. They go straight to a file on
     disk, so a data set larger than the memory is no problem, and a decode that was killed goes on
-    where it was. The cache is keyed by the files' names, sizes and times of change, which stand
-    for their content, and by the settings: a changed file is decoded again.
+    where it was. The cache is keyed by the files' names and content and by the settings: a changed
+    file is decoded again, a data set that has moved is not.
 
     Args:
         root: Folder that `names` are relative to.
@@ -180,11 +180,15 @@ def _squash(path: Path, size: int, mask: bool) -> np.ndarray:
 
 
 def _content_key(root: Path, names: list[str], size: int, masks: bool) -> str:
-    digest = hashlib.sha256(f"{size} {masks} {root.resolve()}".encode())
-    for name in names:
-        path = root / name
-        if not path.is_file():
-            raise PacxError(f"Image {path} is missing.")
-        facts = path.stat()
-        digest.update(f"{name} {facts.st_size} {facts.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    def digest_of(name: str) -> str:
+        try:
+            with (root / name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise PacxError(f"Image {root / name} is missing or unreadable: {error}") from error
+
+    # Reading and hashing release the GIL.
+    with ThreadPoolExecutor() as pool:
+        hashes = list(tqdm(pool.map(digest_of, names), "hash images", len(names), leave=False))
+    facts = "\n".join(f"{n} {h}" for n, h in zip(names, hashes, strict=True))
+    return hashlib.sha256(f"{size} {masks}\n{facts}".encode()).hexdigest()

@@ -107,11 +107,6 @@ def split_by_image(
     return pd.Series(split, index=index)
 
 
-def patients_in_two_splits(dataset: Dataset) -> list[str]:
-    """Patients of a data set who are in more than one split, sorted."""
-    return dataset.patients_in_two_splits
-
-
 def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = False) -> None:
     """Refuse a probe on patients whose physiology was distilled, or who are in two splits.
 
@@ -132,8 +127,8 @@ def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = F
     shared = set(distilled["patient"]) & set(evaluated.table["patient"])
     if shared and name in SAME_PATIENTS_AS_SYMILE:
         found.append(
-            f"{name}: {len(shared)} patients were in the distillation of this run. Remove them "
-            "with pacx.data.splits.drop_patients: their physiology is already in the encoder."
+            f"{name}: {len(shared)} patients were in the distillation of this run: their "
+            "physiology is already in the encoder. Set `leaks: remove` in the profile."
         )
     if found and not allow:
         raise PacxError(" ".join(found))
@@ -142,7 +137,7 @@ def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = F
 
 
 def drop_patients(dataset: Dataset, patients: pd.Series) -> Dataset:
-    """The data set without some patients, such as those of another data set.
+    """The data set without some patients, such as those of another data set; prints how many.
 
     Raises:
         PacxError: Nobody is left.
@@ -150,6 +145,8 @@ def drop_patients(dataset: Dataset, patients: pd.Series) -> Dataset:
     table = dataset.table[~dataset.table["patient"].isin(set(patients))].reset_index(drop=True)
     if table.empty:
         raise PacxError(f"{dataset.name}: nobody is left without {patients.nunique()} patients.")
+    gone = dataset.table["patient"].nunique() - table["patient"].nunique()
+    print(f"{dataset.name}: {gone} patients who were distilled are left out.")
     return replace(dataset, table=table)
 
 

@@ -1,13 +1,20 @@
 """Attention rollout: which patches does the CLS token look at?"""
 
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from pacx.data.images import load_images
+from pacx.data.table import Dataset
 from pacx.errors import PacxError
+from pacx.evaluation.statistics import paired_table
+from pacx.run import Run
 
 
 @torch.no_grad()
@@ -106,6 +113,73 @@ def mass_in_mask(rollout: Tensor, masks: Tensor) -> Tensor:
         )
     area = F.adaptive_avg_pool2d(masks.to(rollout.dtype)[:, None], rollout.shape[1:])[:, 0]
     return (rollout * area).sum(dim=(1, 2)) / rollout.sum(dim=(1, 2))
+
+
+def cases_by_rule(before: np.ndarray, after: np.ndarray, each: int = 3) -> pd.DataFrame:
+    """The first wins and the first losses in the order of the cases, never by looks.
+
+    Args:
+        before: (N,) bool, whether the first model is right.
+        after: (N,) bool, whether the second is.
+        each: How many wins, and how many losses, at most.
+
+    Returns:
+        Columns `kind` (win: only the second model is right; loss: only the first) and `case` (its
+        row). Where the models never disagree, the first cases, of the kind "no difference".
+    """
+    wins, losses = np.flatnonzero(after & ~before)[:each], np.flatnonzero(before & ~after)[:each]
+    kinds = {"win": wins, "loss": losses}
+    if not len(wins) + len(losses):
+        kinds = {"no difference": np.arange(min(each, len(before)))}
+    return pd.DataFrame([{"kind": kind, "case": i} for kind, rows in kinds.items() for i in rows])
+
+
+def regions_of(run: Run, phantoms: Dataset, split: str) -> dict[str, np.ndarray]:
+    """Exact masks of phantoms: (N, H, W) float32, 1 = inside; regions overlap.
+
+    Args:
+        run: The run.
+        phantoms: The data set `phantom-truth`.
+        split: Of the data set.
+    """
+    names = [Path(name).name for name in phantoms.split(split)["image"]]
+    size = run.profile.vit.image_size
+    masks = {
+        part: load_images(
+            phantoms.root, [f"masks/{part}/{n}" for n in names], size, run.cache, masks=True
+        ).astype(np.float32)
+        for part in ("heart", "lungs", "bones", "devices", "body")
+    }
+    masks["outside the body"] = 1 - masks.pop("body")
+    return masks
+
+
+def shares_by_region(
+    maps: dict[str, np.ndarray],
+    regions: dict[str, np.ndarray],
+    weights: np.ndarray,
+    **facts: object,
+) -> pd.DataFrame:
+    """Mean share of each model's maps in each region, compared with the MAE's on the same cases.
+
+    Args:
+        maps: Model -> (N, H', W') without negative values; `mae` is among them.
+        regions: Name -> (N, H, W) masks, 1 = inside.
+        weights: (R, N) of the bootstrap.
+        **facts: Columns that are equal in all rows.
+
+    Returns:
+        One row a region and model: the facts, region, `area` (mean share of the image that the
+        mask covers), and the columns of `pacx.evaluation.statistics.paired_table`.
+    """
+    tables = []
+    for region, mask in regions.items():
+        inside = torch.from_numpy(mask)
+        shares = {m: mass_in_mask(torch.from_numpy(v), inside).numpy() for m, v in maps.items()}
+        spread = {m: (s.mean(), weights @ s / weights.sum(axis=1)) for m, s in shares.items()}
+        names = {**facts, "metric": "share", "region": region, "area": mask.mean()}
+        tables.append(paired_table(list(maps), "mae", spread.__getitem__, **names))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _cls_row(attentions: Tensor, head_fusion: str) -> Tensor:

@@ -9,30 +9,52 @@ import pandas as pd
 from pacx.data.cache import cached_array
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
-from pacx.data.splits import refuse_leaks
+from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leaks
 from pacx.data.table import Dataset
 from pacx.evaluation.features import extract_features, identity_of, images_of, stamp_of
 from pacx.evaluation.probe import draw_subsets, fit_probes, labels_of
 from pacx.evaluation.segment import scores_per_image, segment
-from pacx.evaluation.statistics import bootstrap_weights, macro_auroc, macro_f1, paired_table
+from pacx.evaluation.statistics import (
+    bootstrap_weights,
+    f1_thresholds,
+    macro_auroc,
+    macro_average_precision,
+    macro_f1,
+    paired_table,
+)
 from pacx.run import Run
+
+Metric = Literal["AUROC", "AUPRC", "F1", "F1 (tuned)"]
+_BY_RANK = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
 def open_benchmark(run: Run, name: str) -> Dataset:
-    """Load a benchmark, and refuse it when a patient would leak.
+    """Load a benchmark as the profile splits it, and let no patient leak.
+
+    What happens to patients who were distilled is the profile's `leaks`: the benchmark is refused,
+    or they are removed from it, or (waived) the leak is only printed.
 
     Raises:
         PacxError: See `pacx.data.splits.refuse_leaks`.
     """
-    dataset = load_dataset(name, run.data_root)
-    refuse_leaks(read_patients(run.data_root, "train"), dataset)
+    dataset = load_dataset(name, run.data_root, run.profile.benchmark_split)
+    distilled = read_patients(run.data_root, "train")
+    if run.profile.leaks == "remove" and name in SAME_PATIENTS_AS_SYMILE:
+        dataset = drop_patients(dataset, distilled["patient"])
+    refuse_leaks(distilled, dataset, allow=run.profile.leaks == "waive")
     return dataset
 
 
 def probe_scores(
-    run: Run, dataset: Dataset, model: str, *, fraction: float = 1.0, pooling: str = "cls"
+    run: Run,
+    dataset: Dataset,
+    model: str,
+    *,
+    fraction: float = 1.0,
+    pooling: str = "cls",
+    split: Literal["val", "test"] = "test",
 ) -> np.ndarray:
-    """Test probabilities of the linear probes on one frozen encoder, cached.
+    """Probabilities of the linear probes on one frozen encoder, cached.
 
     Args:
         run: The run.
@@ -40,9 +62,10 @@ def probe_scores(
         model: See `pacx.evaluation.features.encoder_of`.
         fraction: Share of the training labels; below 1 several draws are made.
         pooling: `cls`, as in the paper, or `mean` of the patch tokens.
+        split: Whose images; `val` is for choosing thresholds.
 
     Returns:
-        (K, M, C): draw, test image, label.
+        (K, M, C): draw, image, label.
     """
     images = {split: images_of(run, dataset, split) for split in ("train", "val", "test")}
     features = {s: getattr(extract_features(run, model, i), pooling) for s, i in images.items()}
@@ -55,7 +78,7 @@ def probe_scores(
         out[:] = fit_probes(
             (features["train"], labels["train"]),
             (features["val"], labels["val"]),
-            features["test"],
+            np.concatenate([features["val"], features["test"]]),
             settings,
             multiclass=dataset.task == "multiclass",
             subsets=subsets,
@@ -63,9 +86,11 @@ def probe_scores(
         )
 
     data = " ".join(map(identity_of, [*images.values(), *labels.values()]))
-    key = f"probe {data} {stamp_of(run, model)} {settings} {seed} {fraction} {draws} {pooling}"
-    shape = (draws, len(features["test"]), len(dataset.labels))
-    return cached_array(run.cache, key, shape, np.float32, fill)
+    key = f"probes {data} {stamp_of(run, model)} {settings} {seed} {fraction} {draws} {pooling}"
+    first_test = len(labels["val"])
+    shape = (draws, first_test + len(features["test"]), len(dataset.labels))
+    scores = cached_array(run.cache, key, shape, np.float32, fill)
+    return scores[:, first_test:] if split == "test" else scores[:, :first_test]
 
 
 def compare_probes(
@@ -74,7 +99,7 @@ def compare_probes(
     models: Sequence[str],
     *,
     tasks: Sequence[str] | None = None,
-    metric: Literal["AUROC", "F1"] = "AUROC",
+    metric: Metric = "AUROC",
     fraction: float = 1.0,
     pooling: str = "cls",
     reference: str = "mae",
@@ -89,7 +114,9 @@ def compare_probes(
         dataset: A benchmark.
         models: Encoders.
         tasks: Labels to average over; all of them when None.
-        metric: `AUROC`, or `F1` at a probability of 0.5 (multiclass: of the likeliest class).
+        metric: `AUROC`; `AUPRC`; `F1` at a probability of 0.5, as in the paper; `F1 (tuned)` at the
+            threshold that is best on the validation split. Of exclusive classes the likeliest one
+            is the decision in both.
         fraction: Share of the training labels.
         pooling: `cls` or `mean`.
         reference: The encoder that the others are compared with.
@@ -117,7 +144,7 @@ def macro_score(
     model: str,
     *,
     tasks: Sequence[str] | None = None,
-    metric: Literal["AUROC", "F1"] = "AUROC",
+    metric: Metric = "AUROC",
     fraction: float = 1.0,
     pooling: str = "cls",
 ) -> tuple[float, np.ndarray]:
@@ -134,21 +161,24 @@ def macro_score(
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
     once = np.ones((1, len(truth)), np.float32)
 
-    def score(probabilities: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        if metric == "AUROC":
-            return macro_auroc(truth, probabilities[:, chosen], weights)
-        if dataset.task == "multiclass":
-            decisions = probabilities == probabilities.max(axis=1, keepdims=True)
-        else:
-            decisions = probabilities >= 0.5
-        return macro_f1(truth, decisions[:, chosen], weights)
+    def scores(split: Literal["val", "test"]) -> list[np.ndarray]:
+        found = probe_scores(run, dataset, model, fraction=fraction, pooling=pooling, split=split)
+        return [np.asarray(draw) for draw in found]
 
-    draws = [
-        np.asarray(draw)
-        for draw in probe_scores(run, dataset, model, fraction=fraction, pooling=pooling)
-    ]
-    point = np.mean([score(draw, once)[0] for draw in draws])
-    return point, np.mean([score(draw, weights) for draw in draws], axis=0)
+    if metric in _BY_RANK:
+        score, judged = _BY_RANK[metric], scores("test")
+    elif dataset.task == "multiclass":
+        score, judged = macro_f1, [p == p.max(axis=1, keepdims=True) for p in scores("test")]
+    elif metric == "F1":
+        score, judged = macro_f1, [p >= 0.5 for p in scores("test")]
+    else:
+        known = labels_of(dataset, "val")
+        thresholds = [f1_thresholds(known, p) for p in scores("val")]
+        score = macro_f1
+        judged = [p >= t for p, t in zip(scores("test"), thresholds, strict=True)]
+    judged = [draw[:, chosen] for draw in judged]
+    point = np.mean([score(truth, draw, once)[0] for draw in judged])
+    return point, np.mean([score(truth, draw, weights) for draw in judged], axis=0)
 
 
 def compare_segmentation(

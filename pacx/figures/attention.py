@@ -1,12 +1,15 @@
-"""Attention and attribution maps over X-rays, and their differences."""
+"""Maps over X-rays and their differences, curves that test them, and maps of embeddings."""
 
 from collections.abc import Sequence
+from itertools import product
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pacx.figures.style import grid_of_axes
+from pacx.figures.style import grid_of_axes, name_of
 
 
 def overlays(
@@ -76,6 +79,62 @@ def mean_difference(
         axis.plot([], [], color=colour, label=name)
     axis.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3)
     figure.colorbar(heat, ax=axis, shrink=0.7, label=label)
+    return figure
+
+
+def method_curves(table: pd.DataFrame, *, x: str, x_label: str, y_label: str) -> Figure:
+    """One row a metric, one column a model, one line with its 95 % band a method.
+
+    Args:
+        table: Tidy, with `model`, `metric`, `method`, `value`, `low`, `high` and the column `x`.
+        x: Column of the horizontal axis; text is taken as steps in the order of the table.
+        x_label: What it is.
+        y_label: What the values are.
+    """
+    metrics, models = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["model"]))
+    figure, axes = plt.subplots(
+        len(metrics), len(models), squeeze=False, sharex=True, sharey="row",
+        figsize=(2.2 + 3.1 * len(models), 0.9 + 2.7 * len(metrics)),
+    )  # fmt: skip
+    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"][1:]
+    colour_of_method = dict(zip(dict.fromkeys(table["method"]), colours, strict=False))
+    for axis, (metric, model) in zip(axes.flat, product(metrics, models), strict=True):
+        panel = table[(table["metric"] == metric) & (table["model"] == model)]
+        for method, line in panel.groupby("method", sort=False):
+            colour = colour_of_method[method]
+            axis.plot(line[x], line["value"], "o-", markersize=3.5, color=colour, label=method)
+            axis.fill_between(
+                line[x], line["low"], line["high"], color=colour, alpha=0.18, linewidth=0
+            )
+        axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+        axis.set_title(f"{metric}, {name_of(model)}")
+        axis.tick_params(axis="x", rotation=0 if pd.api.types.is_numeric_dtype(line[x]) else 30)
+    for axis in axes[:, 0]:
+        axis.set_ylabel(y_label)
+    figure.supxlabel(x_label, fontsize=10)
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    return figure
+
+
+def embedding_maps(points: dict[str, np.ndarray], values: np.ndarray, label: str) -> Figure:
+    """Two-dimensional maps of embeddings side by side, coloured by the same quantity.
+
+    Args:
+        points: Model -> (N, 2).
+        values: (N,), such as a patient's state; the colours span its central 96 %.
+        label: Of the colour bar, with the unit.
+    """
+    figure, axes = grid_of_axes(1, len(points), width=4.2 * len(points))
+    low, high = np.quantile(values, [0.02, 0.98])
+    for axis, (model, places) in zip(axes, points.items(), strict=True):
+        dots = axis.scatter(
+            *places.T, c=values, s=9, cmap="viridis", vmin=low, vmax=high, linewidths=0,
+            rasterized=True,
+        )  # fmt: skip
+        axis.set_title(name_of(model))
+        axis.set_aspect("equal", "datalim")
+    figure.colorbar(dots, ax=axes, location="bottom", shrink=0.5, aspect=40, label=label)
     return figure
 
 

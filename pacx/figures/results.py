@@ -32,7 +32,8 @@ def forest(
     names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
     figure, axis = plt.subplots(figsize=(7.0, 1.1 + _ROW * len(names) * max(1, len(models) / 2)))
     axis.axvline(0, color="0.6", linewidth=1)
-    _dots(axis, table, rows, "difference_value", "difference_low", "difference_high")
+    columns = ("difference_value", "difference_low", "difference_high")
+    _dots(axis, table.assign(place=table[rows].map(names.index)), models, columns)
     axis.set_xlabel(x_label)
     _rows_axis(axis, names)
     _legend(axis, models)
@@ -89,9 +90,9 @@ def dots(
     table: pd.DataFrame,
     *,
     rows: str = "task",
+    panels: str | None = None,
     x_label: str = "AUROC",
     chance: float | None = None,
-    published: pd.DataFrame | None = None,
     colours: dict[str, str] | None = None,
 ) -> Figure:
     """Scores with 95 % intervals: one line of dots a task or data set, one colour a model.
@@ -99,22 +100,28 @@ def dots(
     Args:
         table: Tidy table with `value`, `low`, `high` and `model`.
         rows: Column that names the rows.
-        x_label: What the score is.
+        panels: Column that names panels side by side, such as the metric; one panel when None.
+        x_label: What the score is; with `panels` their names say it.
         chance: Where guessing lies; a dashed line.
-        published: The paper's values of the same rows (columns `rows`, `model`, `value`), drawn as
-            hollow diamonds.
         colours: Name -> colour, where the column `model` holds no models but something else.
     """
     names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
-    figure, axis = plt.subplots(figsize=(7.0, 1.1 + _ROW * len(names) * max(1, len(models) / 2)))
-    if chance is not None:
-        axis.axvline(chance, color="0.6", linewidth=1, linestyle="--", label="chance")
-    _dots(axis, table, rows, "value", "low", "high", colours)
-    if published is not None:
-        _published_dots(axis, published, rows, names, models)
-    axis.set_xlabel(x_label)
-    _rows_axis(axis, names)
-    _legend(axis, models, colours)
+    parts = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
+    figure, axes = plt.subplots(
+        1, len(parts), sharey=True, squeeze=False,
+        figsize=(
+            2.0 + 2.3 * len(parts) if panels else 7.0,
+            1.1 + _ROW * len(names) * max(1, len(models) / 2),
+        ),
+    )  # fmt: skip
+    for axis, (title, part) in zip(axes[0], parts.items(), strict=True):
+        if chance is not None:
+            axis.axvline(chance, color="0.6", linewidth=1, linestyle="--")
+        part = part.assign(place=part[rows].map(names.index))
+        _dots(axis, part, models, ("value", "low", "high"), colours)
+        axis.set_xlabel(title)
+        _rows_axis(axis, names)
+    _legend(axes[0, 0], models, colours)
     return figure
 
 
@@ -179,40 +186,30 @@ def label_efficiency(
                 )  # fmt: skip
         axis.set(title=_words(name), xlabel="share of training labels", ylabel=y_label)
         axis.set_xscale("log")
-        shares = sorted(table["fraction"].unique())
+        shares = sorted({*table["fraction"], *([] if published is None else published["fraction"])})
         axis.xaxis.set_major_locator(FixedLocator(shares))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    _legend(axes.flat[len(names) - 1], models)
+    _legend(axes.flat[len(names) - 1], models, paper=published is not None)
     return figure
 
 
 def _dots(
-    axis: Axes, table: pd.DataFrame, rows: str, value: str, low: str, high: str,
+    axis: Axes, table: pd.DataFrame, models: list[str], columns: tuple[str, str, str],
     colours: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
-    names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
+    """Dots and intervals; the column `place` of the table numbers the rows from above."""
+    value, low, high = columns
     for model in models:
         part = table[table["model"] == model]
-        places = [_place(names.index(name), models, model) for name in part[rows]]
+        heights = _place(part["place"], models, model)
         colour = colours[model] if colours else colour_of(model)
-        axis.hlines(places, part[low], part[high], color=colour, linewidth=1.8)
-        axis.plot(part[value], places, "o", color=colour, markersize=5)
+        axis.hlines(heights, part[low], part[high], color=colour, linewidth=1.8)
+        axis.plot(part[value], heights, "o", color=colour, markersize=5)
 
 
-def _published_dots(
-    axis: Axes, published: pd.DataFrame, rows: str, names: list, models: list[str]
-) -> None:
-    known = published[published[rows].isin(names) & published["model"].isin(models)]
-    for row in known.to_dict("records"):
-        axis.plot(
-            row["value"], _place(names.index(row[rows]), models, row["model"]), "D", markersize=6,
-            markerfacecolor="none", markeredgecolor=colour_of(row["model"]),
-        )  # fmt: skip
-
-
-def _place(row: int, models: list[str], model: str) -> float:
-    """Height of a model's dot within its row."""
+def _place(row: pd.Series, models: list[str], model: str) -> pd.Series:
+    """Height of a model's dots within their rows."""
     return row + 0.7 * ((models.index(model) + 0.5) / len(models) - 0.5)
 
 
@@ -223,8 +220,10 @@ def _rows_axis(axis: Axes, names: list) -> None:
         axis.axhline(edge - 0.5, color="0.92", linewidth=0.8, zorder=0)
 
 
-def _legend(axis: Axes, models: list[str], colours: dict[str, str] | None = None) -> None:
-    """A legend below the figure, in the order of the table."""
+def _legend(
+    axis: Axes, models: list[str], colours: dict[str, str] | None = None, *, paper: bool = False
+) -> None:
+    """A legend below the figure, in the order of the table; `paper` explains hollow diamonds."""
     if len(models) > 1:
         looks = colours or {m: colour_of(m) for m in models}
         names = {m: m if colours else name_of(m) for m in models}
@@ -232,7 +231,14 @@ def _legend(axis: Axes, models: list[str], colours: dict[str, str] | None = None
             plt.Line2D([], [], marker="o", linestyle="", color=looks[m], label=names[m])
             for m in models
         ]
-        axis.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(models)))
+        if paper:
+            handles.append(
+                plt.Line2D(
+                    [], [], marker="D", linestyle="", markerfacecolor="none",
+                    markeredgecolor="0.3", label="the paper's, on real patients",
+                )
+            )  # fmt: skip
+        axis.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
 
 
 def _words(name: object, width: int = 34) -> str:

@@ -1,4 +1,4 @@
-"""The library's own source and a data set's own folders, shown where a chapter explains them."""
+"""The library's own source, SQL and folders, shown where a chapter explains them."""
 
 import inspect
 import textwrap
@@ -18,6 +18,11 @@ def show_source(*objects: Callable | type) -> Markdown:
     """
     parts = [textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in objects]
     return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
+
+
+def show_sql(*statements: str) -> Markdown:
+    """SQL statements of the library as one highlighted block."""
+    return Markdown("```sql\n" + "\n\n".join(s.strip() for s in statements) + "\n```")
 
 
 def show_tree(root: Path, most: int = 6) -> Markdown:

@@ -20,11 +20,20 @@ MODELS = {
     "pacx-labs": ("labs only", _OKABE_ITO["sky"]),
     "pacx-contrastive": ("contrastive only", _OKABE_ITO["orange"]),
     "pacx-regression": ("regression only", _OKABE_ITO["sky"]),
-    "pacx-finalnorm": ("final LayerNorm only", _OKABE_ITO["purple"]),
+    "pacx-raw": ("raw targets", _OKABE_ITO["brown"]),
+    "pacx-compared": ("PaCX from the other mask ratio", _OKABE_ITO["orange"]),
     "pacx-shuffled": ("shuffled pairs", _OKABE_ITO["brown"]),
     "pacx-untrained": ("untrained teachers", _OKABE_ITO["purple"]),
+    "pacx-untrained-raw": ("untrained teachers, raw targets", _OKABE_ITO["purple"]),
+    "pacx-finalnorm": ("final LayerNorm only", _OKABE_ITO["purple"]),
+    "pacx-rank2": ("rank 2", _OKABE_ITO["green"]),
+    "pacx-lowrate": ("lower learning rate", _OKABE_ITO["blue"]),
+    "pacx-maeterm": ("MAE term", _OKABE_ITO["brown"]),
+    "pacx-replay": ("MAE term, replay", _OKABE_ITO["grey"]),
     "mae-compared": ("MAE, other mask ratio", _OKABE_ITO["sky"]),
     "mae-continued": ("MAE continued", _OKABE_ITO["green"]),
+    "teacher": ("trained teacher", _OKABE_ITO["vermilion"]),
+    "teacher-untrained": ("untrained teacher", _OKABE_ITO["purple"]),
 }
 
 #: Status colours of the method's figure: what is trained, adapted, and frozen.

@@ -3,7 +3,8 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from pacx.evaluation.statistics import Estimate
+from pacx.evaluation.evidence import KEYS, load_evidence, pool
+from pacx.evaluation.statistics import Estimate, difference_of
 from pacx.figures.style import name_of
 from pacx.paper import MODEL_NAMES, published
 
@@ -77,6 +78,44 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
             values = part.reindex(pd.MultiIndex.from_frame(wanted))
             result[f"{MODEL_NAMES[model]}, {source}"] = [_cell(v) for v in values]
     return result
+
+
+def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
+    """This run's paired differences beside those of the repetitions on fresh cohorts.
+
+    Args:
+        ours: Result table of this run with paired differences.
+        name: The evidence's table of the same shape.
+
+    Returns:
+        One row a row of `ours` with a difference; empty columns where nobody has gathered evidence.
+    """
+    ours = ours.dropna(subset=["difference_value"])
+    ours = ours[ours["model"] != ours["reference"]].reset_index(drop=True)
+    keys = [key for key in KEYS if key in ours]
+    evidence = load_evidence(name)
+    pooled = ours[keys][:0] if evidence is None else pool(evidence)
+    pooled = pooled.reindex(columns=[*keys, "value", "low", "high", "runs", "above"])
+    both = ours[keys].merge(pooled, on=keys, how="left")
+    told = [
+        key for key in keys if key != "reference" and (key == "model" or ours[key].nunique() > 1)
+    ]
+    return show(
+        both[told].assign(
+            model=both["model"].map(name_of),
+            **{
+                "this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()],
+                "evidence [95 %]": [
+                    "" if pd.isna(row.value) else str(Estimate(row.value, row.low, row.high))
+                    for row in both.itertuples()
+                ],
+                "runs above zero": [
+                    "" if pd.isna(row.runs) else f"{row.above:.0f} of {row.runs:.0f}"
+                    for row in both.itertuples()
+                ],
+            },
+        )
+    )
 
 
 def _cell(value: float | str) -> str:

@@ -39,11 +39,10 @@ DATASETS = tuple(WRITERS)
 
 def write_hospital(
     root: Path,
-    sizes: Mapping[str, Mapping[str, int]],
+    patients: Mapping[str, Mapping[str, int]],
     image_size: int,
     ecg_hz: int,
     seed: int,
-    progress: bool = True,
     coupling: float = 1.0,
 ) -> None:
     """Writes the phantom data sets to `root/<dataset>/`.
@@ -53,33 +52,32 @@ def write_hospital(
 
     Args:
         root: Folder of all data sets.
-        sizes: Data set -> split ("train", "val", "test") -> number of patients. Data sets that
+        patients: Data set -> split ("train", "val", "test") -> number of patients. Data sets that
             ship without a split (`chexchonet`, `medmod`, `tb`, `actualmed`, `ecg-archive`) write
             the sum; those with an official test set alone (`vindr-cxr`, `nih-14`, `qata-cov19`)
             write train and val as one.
         image_size: Pixels a side of the X-rays (Symile-MIMIC's are 10/7 of it, as 320 is of 224).
         ecg_hz: Samples a second of the ECGs.
         seed: Seed of the hospital.
-        progress: Whether to show a progress bar for each data set.
         coupling: How strongly X-rays show the patients' states; 0 = not at all.
 
     Raises:
         PacxError: A data set or a split is unknown, a number is impossible, or a folder holds
             something else than these settings would write.
     """
-    _check(sizes, image_size, ecg_hz)
+    _check(patients, image_size, ecg_hz)
     root = Path(root)
     all_settings = [
         {
-            "format": FORMAT, "dataset": name, "patients": dict(patients), "seed": seed,
+            "format": FORMAT, "dataset": name, "patients": dict(counts), "seed": seed,
             "image_size": image_size, "ecg_hz": ecg_hz, "coupling": coupling,
         }
-        for name, patients in sizes.items()
+        for name, counts in patients.items()
     ]  # fmt: skip
     wanted = [s for s in all_settings if not _is_complete(root / s["dataset"], s)]
     # Drawing is arithmetic on large arrays, which lets other threads run.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        writing = [pool.submit(_write, root, settings, progress) for settings in wanted]
+        writing = [pool.submit(_write, root, settings) for settings in wanted]
         try:
             for one in writing:
                 one.result()
@@ -88,14 +86,14 @@ def write_hospital(
             raise
 
 
-def _write(root: Path, settings: dict, progress: bool) -> None:
+def _write(root: Path, settings: dict) -> None:
     """Write one data set under a temporary name, then rename it."""
     name = settings["dataset"]
     partial = root / f".{name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        with tqdm(desc=f"phantom {name}", unit=" files", disable=not progress) as bar:
+        with tqdm(desc=f"phantom {name}", unit=" files") as bar:
             cohort = Cohort(
                 splits=settings["patients"],
                 image_size=settings["image_size"],

@@ -1,25 +1,30 @@
 """Stage 2: what the frozen teachers know is distilled into the CXR encoder."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from peft import PeftModel
+from torch import Tensor, nn
 
-from pacx.data.augment import DISTILLATION, augment
+from pacx.data.augment import DISTILLATION, PRETRAINING, augment
 from pacx.data.cache import cached_array
 from pacx.data.datasets.symile_mimic import Pairs, load_pairs
 from pacx.data.images import normalise
 from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, encode, load_encoder, merge_lora, save_encoder
 from pacx.models.lab_autoencoder import LabAutoencoder
+from pacx.models.mae import MaskedAutoencoder
+from pacx.profile import DistillSettings
 from pacx.run import Run
 from pacx.training.ecg import load_ecg, new_teacher
 from pacx.training.fit import Stage, fit
 from pacx.training.labs import load_labs
+from pacx.training.mae import load_mae, pretraining_images
 
 
 @dataclass(frozen=True)
@@ -28,31 +33,45 @@ class Variant:
 
     Attributes:
         modalities: Which teachers take part.
-        contrastive: Whether the contrastive loss takes part.
-        regression: Whether the regression loss takes part.
-        norms: Which LayerNorms are trained, `all` or `final`; the profile's when None.
+        changes: Settings that differ from the profile's `distill`.
+        learning_rate_factor: Times the profile's learning rate.
         shuffled: Control: every X-ray gets the ECG and labs of somebody else.
         trained_teachers: False is a control: teachers with random weights.
+        start: Artefact of the MAE that is distilled into.
+        mae_weight: Weight of the MAE's own loss, kept beside the others.
+        replay: Take that loss on the X-rays of stage 1 instead of the paired ones.
     """
 
     modalities: tuple[str, ...] = ("ecg", "labs")
-    contrastive: bool = True
-    regression: bool = True
-    norms: str | None = None
+    changes: Mapping[str, object] = field(default_factory=dict)
+    learning_rate_factor: float = 1.0
     shuffled: bool = False
     trained_teachers: bool = True
+    start: str = "mae"
+    mae_weight: float = 0.0
+    replay: bool = False
 
 
-#: Artefact name -> variant: the method, the paper's component analysis, and our controls.
+_RAW = {"standardise_targets": False}
+
+#: Artefact name -> variant: the method, the paper's component analysis, our controls, and settings
+#: that may forget less. A smaller rank keeps the adapters' scale alpha / rank.
 VARIANTS = {
     "pacx": Variant(),
     "pacx-ecg": Variant(modalities=("ecg",)),
     "pacx-labs": Variant(modalities=("labs",)),
-    "pacx-contrastive": Variant(regression=False),
-    "pacx-regression": Variant(contrastive=False),
-    "pacx-finalnorm": Variant(norms="final"),
+    "pacx-contrastive": Variant(changes={"regression_weight": 0.0}),
+    "pacx-regression": Variant(changes={"contrastive_weight": 0.0}),
+    "pacx-raw": Variant(changes=_RAW),
+    "pacx-compared": Variant(start="mae-compared"),
     "pacx-shuffled": Variant(shuffled=True),
     "pacx-untrained": Variant(trained_teachers=False),
+    "pacx-untrained-raw": Variant(trained_teachers=False, changes=_RAW),
+    "pacx-finalnorm": Variant(changes={"norms": "final"}),
+    "pacx-rank2": Variant(changes={"lora_rank": 2, "lora_alpha": 4}),
+    "pacx-lowrate": Variant(learning_rate_factor=0.25),
+    "pacx-maeterm": Variant(mae_weight=1.0),
+    "pacx-replay": Variant(mae_weight=1.0, replay=True),
 }
 
 
@@ -63,13 +82,51 @@ class TeacherEmbeddings(NamedTuple):
     labs: np.ndarray
 
 
+class MaeTerm(nn.Module):
+    """The MAE's loss on the student, painted by the MAE's own decoder, which stays frozen.
+
+    Args:
+        mae: Its encoder is the student's.
+        mask_ratio: Share of patches removed.
+        replay: (N, H, W) uint8 X-rays to draw from; None takes the batch's own.
+        seed: Of the draws and their augmentation.
+    """
+
+    def __init__(
+        self, mae: MaskedAutoencoder, mask_ratio: float, replay: np.ndarray | None, seed: int
+    ):
+        super().__init__()
+        self.mae, self.mask_ratio, self.replay = mae, mask_ratio, replay
+        self.draws = torch.Generator().manual_seed(seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The loss, a scalar, for a batch of paired X-rays (B, H, W)."""
+        if self.replay is not None:
+            rows = torch.randint(len(self.replay), (len(images),), generator=self.draws)
+            images = torch.from_numpy(np.array(self.replay[rows.numpy()])).to(images.device)
+        images, _ = augment(images, PRETRAINING, self.draws)
+        return self.mae(normalise(images), self.mask_ratio).loss
+
+
 class Distillation(Stage):
-    """Paper, section 'Cross-modal distillation': LoRA on the CXR encoder, the rest frozen."""
+    """Paper, section 'Cross-modal distillation': LoRA on the CXR encoder, the rest frozen.
+
+    Args:
+        student: From `pacx.models.encoder.add_lora`.
+        heads: Thrown away afterwards.
+        loss: The paper's.
+        settings: The optimiser's.
+        seed: Of the augmentation.
+        mae_term: Our addition to the loss; None as in the paper.
+        mae_weight: Its weight.
+    """
 
     def __init__(self, student: nn.Module, heads: DistillationHeads, loss: DistillationLoss,
-                 settings, seed: int):  # fmt: skip
+                 settings: DistillSettings, seed: int, mae_term: MaeTerm | None = None,
+                 mae_weight: float = 0.0):  # fmt: skip
         super().__init__(settings, seed)
         self.student, self.heads, self.loss = student, heads, loss
+        self.mae_term, self.mae_weight = mae_term, mae_weight
 
     def training_step(self, batch, _):
         """One step on X-rays (B, H, W) and each modality's embeddings (B, D_teacher)."""
@@ -77,6 +134,9 @@ class Distillation(Stage):
         cls, _ = encode(self.student, normalise(images))
         teachers = dict(zip(self.heads.modalities, batch[1:], strict=True))
         terms = self.loss(self.heads(cls, teachers), teachers)
+        if self.mae_term is not None:
+            terms["mae"] = self.mae_term(batch[0])
+            terms["total"] = terms["total"] + self.mae_weight * terms["mae"]
         self.note(**terms)
         return terms["total"]
 
@@ -85,7 +145,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
     """Distil one variant, or load it when this run has it already.
 
     Args:
-        run: A run that holds the artefacts `mae`, `labs` and `ecg`.
+        run: A run that holds the artefacts `mae` (or the variant's start), `labs` and `ecg`.
         name: Key of `VARIANTS`.
 
     Returns:
@@ -95,8 +155,9 @@ def distill(run: Run, name: str = "pacx") -> Path:
     Raises:
         PacxError: An artefact of stage 1 is missing.
     """
-    variant, settings, seed = VARIANTS[name], run.profile.distill, run.profile.seed
-    stage_one = [run.artefact(part) / "made.json" for part in ("mae", "labs", "ecg")]
+    variant, seed = VARIANTS[name], run.profile.seed
+    settings = settings_of(run, variant)
+    stage_one = [run.artefact(part) / "made.json" for part in (variant.start, "labs", "ecg")]
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
@@ -112,28 +173,37 @@ def distill(run: Run, name: str = "pacx") -> Path:
             giver[order] = np.roll(order, 1)
             targets = [target[giver] for target in targets]
         student = add_lora(
-            load_encoder(run.artefact("mae")),
+            load_encoder(run.artefact(variant.start)),
             rank=settings.lora_rank,
             alpha=settings.lora_alpha,
             dropout=settings.lora_dropout,
-            norms=variant.norms or settings.norms,
+            norms=settings.norms,
         )
         widths = {m: t.shape[1] for m, t in zip(variant.modalities, targets, strict=True)}
         heads = DistillationHeads(run.profile.vit.width, widths, settings.shared_dim)
         loss = DistillationLoss(
-            contrastive_weight=settings.contrastive_weight * variant.contrastive,
-            regression_weight=settings.regression_weight * variant.regression,
+            contrastive_weight=settings.contrastive_weight,
+            regression_weight=settings.regression_weight,
             temperature=settings.temperature,
             label_smoothing=settings.label_smoothing,
             modalities=variant.modalities,
         )
-        stage = Distillation(student, heads, loss, settings, seed)
+        term = _mae_term(run, variant, student) if variant.mae_weight else None
+        stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
         history = fit(stage, [pairs.cxr, *targets], name, clip=settings.gradient_clip)
         save_encoder(merge_lora(student), folder)
         history.to_csv(folder / "history.csv", index=False)
 
     keys = [stamp.read_text() for stamp in stage_one]
-    return run.build(name, make, settings, asdict(variant), seed, *keys)
+    return run.build(name, make, settings, variant, seed, *keys)
+
+
+def settings_of(run: Run, variant: Variant) -> DistillSettings:
+    """The profile's settings of stage 2 with the variant's changes, checked like the profile."""
+    settings = run.profile.distill
+    rate = settings.learning_rate * variant.learning_rate_factor
+    changes = {"learning_rate": rate, **variant.changes}
+    return DistillSettings.model_validate(settings.model_dump() | changes)
 
 
 def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> TeacherEmbeddings:
@@ -171,6 +241,13 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
         embed(ecg, ecg.features, pairs.ecg),
         embed(labs, labs.embed, pairs.percentiles, pairs.observed),
     )
+
+
+def _mae_term(run: Run, variant: Variant, student: PeftModel) -> MaeTerm:
+    mae = load_mae(run, variant.start).train().requires_grad_(False)
+    mae.encoder = student.get_base_model()
+    replay = pretraining_images(run, "train") if variant.replay else None
+    return MaeTerm(mae, run.profile.mae.mask_ratio, replay, run.profile.seed)
 
 
 def _standardise(embeddings: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def pretrain_mae(
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
-        mae = load_mae(run).train() if further_steps else _new_mae(run)
+        mae = load_mae(run).train() if further_steps else new_mae(run)
         stage = MaePretraining(mae, ratio, settings, seed + bool(further_steps))
         history = fit(stage, [pretraining_images(run, "train")], name, steps=further_steps or -1)
         save_encoder(mae.encoder, folder)
@@ -72,7 +72,7 @@ def load_mae(run: Run, name: str = "mae") -> MaskedAutoencoder:
         PacxError: The artefact is missing.
     """
     folder = run.artefact(name)
-    mae = _new_mae(run)
+    mae = new_mae(run)
     decoder = load_file(folder / "decoder.safetensors")
     encoder = load_encoder(folder).state_dict()
     mae.load_state_dict({f"encoder.{k}": v for k, v in encoder.items()} | decoder)
@@ -86,7 +86,8 @@ def pretraining_images(run: Run, split: str) -> np.ndarray:
     return load_images(dataset.root, names, run.profile.vit.image_size, run.cache)
 
 
-def _new_mae(run: Run) -> MaskedAutoencoder:
+def new_mae(run: Run) -> MaskedAutoencoder:
+    """An untrained autoencoder of the profile's shape."""
     settings = run.profile.mae
     return MaskedAutoencoder(
         build_encoder(**run.profile.vit.model_dump()),

@@ -1,17 +1,35 @@
 """All stages in their order, so that a chapter can start from nothing."""
 
-import os
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pandas as pd
 import torch
 
+from pacx.errors import PacxError
 from pacx.run import Run
 from pacx.training.distill import VARIANTS, distill
 from pacx.training.ecg import train_ecg
 from pacx.training.labs import train_labs
 from pacx.training.mae import pretrain_mae, pretraining_images
+
+
+def chosen_variants(run: Run) -> list[str]:
+    """The profile's `variants`, which chapter 09 compares with `pacx`.
+
+    Raises:
+        PacxError: A name is not in `pacx.training.distill.VARIANTS`, is `pacx`, or comes twice.
+    """
+    names = run.profile.variants
+    others = [name for name in VARIANTS if name != "pacx"]
+    wrong = [name for name in names if name not in others or names.count(name) > 1]
+    if wrong:
+        raise PacxError(
+            f"Profile {run.profile.name}, variants: {', '.join(dict.fromkeys(wrong))}. "
+            f"Name each at most once, and only these: {', '.join(others)}."
+        )
+    return names
 
 
 def train_encoders(run: Run, *names: str) -> None:
@@ -38,18 +56,21 @@ def train_side_by_side(run: Run, *names: str) -> None:
         run: The run.
         *names: See `train_encoders`.
     """
-    workers = min(len(names), os.cpu_count() or 1)
+    workers = min(len(names), torch.get_num_threads())
     if torch.cuda.is_available() or workers == 1:
         train_encoders(run, *names)
         return
     _prepare(run, names)
     pretraining_images(run, "train")  # decoded once, before the processes need it
     # A forked process would inherit the locks of this one's threads.
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
-    ) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
         for done in [pool.submit(_train, run, name) for name in names]:
             done.result()
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # as in the chapters
 
 
 def _prepare(run: Run, names: tuple[str, ...]) -> None:
@@ -59,6 +80,8 @@ def _prepare(run: Run, names: tuple[str, ...]) -> None:
         pretrain_mae(run)
         train_labs(run)
         train_ecg(run)
+    if "mae-compared" in {VARIANTS[name].start for name in distilled}:
+        _train(run, "mae-compared")
     if "mae-continued" in names:
         distill(run, "pacx")
 

@@ -1,0 +1,96 @@
+"""The committed evidence: repetitions on fresh cohorts, read and pooled."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+import pacx
+from pacx.errors import PacxError
+
+#: Where a checkout of the book keeps it; an installed package has none.
+FOLDER = Path(pacx.__file__).parents[1] / "book" / "evidence"
+
+#: What may name a row; `model` and `reference` are the encoders.
+KEYS = (
+    "dataset", "target", "group", "task", "outcome", "region", "method", "what", "dose", "teachers",
+    "state", "metric", "fraction", "pooling", "model", "reference",
+)  # fmt: skip
+
+
+def load_evidence(name: str, folder: Path = FOLDER) -> pd.DataFrame | None:
+    """One table of all repetitions, with `cohort` and `seed`; None where there is no evidence.
+
+    Raises:
+        PacxError: The folder is there, but not this table.
+    """
+    if not folder.is_dir():
+        return None
+    source = folder / f"{name}.csv"
+    if not source.is_file():
+        names = sorted(path.stem for path in folder.glob("*.csv"))
+        raise PacxError(f"There is no evidence '{name}' in {folder}. Choose one of {names}.")
+    return pd.read_csv(source)
+
+
+def provenance_of_evidence(folder: Path = FOLDER) -> dict:
+    """Profile, seeds, versions and seconds of each repetition."""
+    return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+
+
+def dose_responses(folder: Path = FOLDER) -> pd.DataFrame | None:
+    """PaCX's gain on physiology against the coupling, and against the teachers' training, pooled.
+
+    The repetitions themselves are the doses 1, untrained teachers the dose 0.
+
+    Returns:
+        `what` (coupling or teachers), `dose`, `fraction`, `pooling` and what `pool` returns; None
+        where there is no evidence.
+    """
+    between, controls = load_evidence("dose", folder), load_evidence("controls", folder)
+    if between is None:
+        return None
+    controls = controls[controls["outcome"].str.startswith("physiology")].drop(columns="outcome")
+    whole = controls[controls["model"] == "pacx"]
+    untrained = controls[controls["model"] == "pacx-untrained"].assign(model="pacx")
+    ends = [
+        whole.assign(what="coupling", dose=1.0),
+        whole.assign(what="teachers", dose=1.0),
+        untrained.assign(what="teachers", dose=0.0),
+    ]
+    return pool(pd.concat([between, *ends])).sort_values(["what", "fraction", "pooling", "dose"])
+
+
+def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
+    """Mean over all repetitions, with an interval for a fresh cohort.
+
+    Trainings on one cohort share its patients, so they are averaged first; the interval is
+    Student's over the cohorts' means. It covers other patients and other trainings alike. With
+    few cohorts it is wide.
+
+    Args:
+        table: As `load_evidence` returns it.
+        value: Column to pool.
+
+    Returns:
+        One row for each combination of the `KEYS` that are there: `value`, `low`, `high`, `runs`
+        and, for paired differences, `above` and `below`: runs whose own interval excludes zero.
+    """
+    keys = [key for key in KEYS if key in table]
+    table = table.dropna(subset=[value])
+    rows = []
+    for names, part in table.groupby(keys, sort=False, dropna=False):
+        means = part.groupby("cohort")[value].mean()
+        half = np.nan
+        if len(means) > 1:
+            half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+        row = dict(zip(keys, names, strict=True))
+        row |= {"value": means.mean(), "low": means.mean() - half, "high": means.mean() + half}
+        row["runs"] = len(part)
+        if value == "difference_value":
+            row["above"] = int((part["difference_low"] > 0).sum())
+            row["below"] = int((part["difference_high"] < 0).sum())
+        rows.append(row)
+    return pd.DataFrame(rows)

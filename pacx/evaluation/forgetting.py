@@ -1,0 +1,99 @@
+"""Forgetting: how well does the MAE's own decoder still paint from a changed encoder?"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pacx.data.cache import cached_array
+from pacx.data.datasets import load_dataset
+from pacx.data.images import normalise
+from pacx.evaluation.features import encoder_of, identity_of, stamp_of
+from pacx.evaluation.statistics import bootstrap_weights, paired_table
+from pacx.models.mae import MaskedAutoencoder
+from pacx.run import Run
+from pacx.training.mae import load_mae, pretraining_images
+
+#: Masks an image; their errors are averaged.
+MASKS = 4
+
+
+def compare_reconstruction(
+    run: Run, models: Sequence[str], *, reference: str = "mae"
+) -> pd.DataFrame:
+    """Reconstruction error on CheXpert's validation split, with paired differences.
+
+    Args:
+        run: A run that holds the artefact `mae`.
+        models: Encoders that started from `mae`.
+        reference: The encoder that the others are compared with.
+
+    Returns:
+        One row a model: dataset, task, metric (`MSE`), then the columns of
+        `pacx.evaluation.statistics.paired_table`; intervals over patients.
+    """
+    images = pretraining_images(run, "val")
+    patients = load_dataset("chexpert", run.data_root).split("val")["patient"].to_numpy()
+    weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+
+    def measure(model: str) -> tuple[float, np.ndarray]:
+        errors = reconstruction_errors(run, model, images)
+        return errors.mean(), weights @ errors / weights.sum(axis=1)
+
+    facts = {"dataset": "chexpert", "task": "reconstruction", "metric": "MSE"}
+    return paired_table(models, reference, measure, **facts)
+
+
+def reconstruction_errors(
+    run: Run, model: str, images: np.ndarray, batch_size: int = 256
+) -> np.ndarray:
+    """Error of each image's removed patches; the decoder and the masks are the same for all models.
+
+    Args:
+        run: A run that holds the artefact `mae`, whose decoder paints.
+        model: Encoder, see `pacx.evaluation.features.encoder_of`.
+        images: (N, H, W) uint8.
+        batch_size: Images at once.
+
+    Returns:
+        (N,) mean squared error over removed pixels and `MASKS` masks, in the scale of normalised
+        images.
+    """
+    mae, ratio, seed = load_mae(run), run.profile.mae.mask_ratio, run.profile.seed
+    mae.encoder = encoder_of(run, model)
+    shape = MASKS, len(images), mae.encoder.patch_embed.num_patches
+    noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+    def fill(out: np.ndarray) -> None:
+        with torch.inference_mode():
+            for start in range(0, len(out), batch_size):
+                rows = slice(start, start + batch_size)
+                part = normalise(torch.from_numpy(np.array(images[rows])))
+                errors = [image_errors(mae, part, ratio, mask[rows]) for mask in noise]
+                out[rows] = torch.stack(errors).mean(0).numpy()
+
+    who = f"{stamp_of(run, 'mae')} {stamp_of(run, model)}"
+    key = f"reconstruction {who} {identity_of(images)} {seed}"
+    return np.asarray(cached_array(run.cache, key, (len(images),), np.float32, fill))
+
+
+def image_errors(
+    mae: MaskedAutoencoder, images: Tensor, mask_ratio: float, noise: Tensor
+) -> Tensor:
+    """Mean squared error over each image's removed pixels.
+
+    Args:
+        mae: In evaluation mode.
+        images: (N, 3, H, W), normalised.
+        mask_ratio: Share of patches removed.
+        noise: (N, L) that chooses them.
+
+    Returns:
+        (N,) in the scale of `images`, with `norm_pix_loss` too.
+    """
+    output = mae(images, mask_ratio, noise)
+    _, painted = mae.reconstruct(images, output)
+    # Kept patches are pasted in as they are: they add nothing to the sum.
+    return (painted - images).square().mean((1, 2, 3)) / output.mask.mean(1)

@@ -1,0 +1,167 @@
+"""The evidence: the chapters' tables on fresh cohorts with several training seeds.
+
+A repetition is a run like any other, with seeds of its own: its chapters are executed by the code
+that executes the reader's, and their result tables are put together. What was stopped goes on.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from pacx.chapter import open_chapter
+from pacx.constants import PHYSIOLOGY_TASKS
+from pacx.errors import PacxError
+from pacx.evaluation.transfer import compare_probes, open_benchmark
+from pacx.execution import execute, signature_of
+from pacx.profile import Profile
+from pacx.run import Run, open_run
+from pacx.training.pipeline import train_encoders
+
+#: Tables that are pooled, where a chapter has made them.
+TABLES = (
+    "transfer", "physiology", "label_efficiency", "alignment", "components", "controls", "direct",
+    "teachers", "forgetting", "keeping", "attention", "faithfulness", "randomisation", "claims",
+)  # fmt: skip
+#: Phantoms that a dose-response needs.
+_DOSE_DATA = ("chexpert", "symile-mimic", "ecg-archive", "phantom-truth")
+
+
+def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
+    """Repeat the chapters, and write their tables with cohort and seed to `out`.
+
+    Each repetition has one thread, so as many run side by side as there are cores. Repetitions of
+    one cohort share its patients, which the first of them writes. `out` is replaced when all are
+    done.
+
+    Args:
+        run: Of a profile with `evidence`; repetitions are runs inside its folder.
+        out: Folder for a CSV file a table, and `provenance.json`.
+        project: Folder that holds `notebooks/`.
+
+    Raises:
+        PacxError: The profile has no `evidence`, or a chapter failed.
+    """
+    settings = run.profile.evidence
+    if settings is None:
+        raise PacxError(f"Profile {run.profile.name} repeats nothing: it has no `evidence`.")
+    first, *others = settings.seeds
+    doses = [("coupling", dose) for dose in settings.couplings]
+    doses += [("teachers", dose) for dose in settings.teacher_shares]
+    cohorts = settings.cohorts
+    made = _side_by_side("first seed", _repeat, product([run], cohorts, [first], [project]))
+    made += _side_by_side("other seeds", _repeat, product([run], cohorts, others, [project]))
+    responses = _side_by_side(
+        "dose-responses", _respond, [(run, c, *d) for c, d in product(cohorts, doses)]
+    )
+    tables = {name: [t[name] for t, _ in made if name in t] for name in TABLES}
+    tables["dose"] = responses
+    provenance = run.provenance() | {
+        "settings": run.settings_hash,
+        "cohorts": cohorts,
+        "seeds": settings.seeds,
+        "seconds": [seconds for _, seconds in made],
+    }
+    return _write(out, {k: pd.concat(v) for k, v in tables.items() if v}, provenance)
+
+
+def _repeat(run: Run, cohort: int, seed: int, project: Path) -> tuple[dict, dict]:
+    """Execute the chapters on one cohort with one seed: their tables, and seconds a chapter."""
+    one = _repetition(run, f"{cohort}-{seed}", cohort, seed)
+    first = run.profile.evidence.seeds[0]
+    if seed != first:
+        _share(one, run.folder / f"{cohort}-{first}", "data", "cache")
+    for chapter in run.profile.evidence.chapters:
+        execute(one, only=chapter, project=project)
+    tables = {
+        name: one.load_results(name).assign(cohort=cohort, seed=seed)
+        for name in TABLES
+        if (one.results / f"{name}.parquet").is_file()
+    }
+    chapters = sorted(one.notebooks.glob("[0-9]*.ipynb"))
+    seconds = {path.stem: round(signature_of(path)["seconds"]) for path in chapters}
+    return tables, {"cohort": cohort, "seed": seed, **seconds}
+
+
+def _respond(run: Run, cohort: int, what: str, dose: float) -> pd.DataFrame:
+    """PaCX's gain on the physiology tasks under another coupling, or shorter trained teachers."""
+    profile, seed = run.profile, run.profile.evidence.seeds[0]
+    name = f"{cohort}-{seed}-{what}-{dose:g}"
+    if what == "coupling":
+        patients = {data: profile.phantom.patients[data] for data in _DOSE_DATA}
+        one = _repetition(run, name, cohort, seed, coupling=dose, patients=patients)
+    else:
+        shorter = {
+            part: settings.model_copy(update={"epochs": max(1, round(dose * settings.epochs))})
+            for part, settings in (("ecg", profile.ecg), ("labs", profile.labs))
+        }
+        one = _repetition(run, name, cohort, seed, **shorter)
+        _share(one, run.folder / f"{cohort}-{seed}", "data", "cache", "artefacts/mae")
+    open_chapter(one.folder / "profile.yaml", run.folder)  # writes its patients
+    train_encoders(one, "mae", "pacx")
+    phantoms = open_benchmark(one, "phantom-truth")
+    fractions = (min(profile.label_efficiency.fractions), 1.0)
+    parts = [
+        compare_probes(one, phantoms, ["pacx"], tasks=PHYSIOLOGY_TASKS, fraction=f, pooling=p)
+        for f, p in product(fractions, ("cls", "mean"))
+    ]
+    return pd.concat(parts).assign(what=what, dose=dose, cohort=cohort, seed=seed)
+
+
+def _repetition(run: Run, name: str, cohort: int, seed: int, **changes: object) -> Run:
+    """A run inside the evidence's; `changes` are of the profile, or of its phantoms."""
+    fields = set(Profile.model_fields)
+    phantom = {"seed": cohort, **{k: v for k, v in changes.items() if k not in fields}}
+    update = {
+        "name": name, "seed": seed, "evidence": None,
+        "phantom": run.profile.phantom.model_copy(update=phantom),
+        **{k: v for k, v in changes.items() if k in fields},
+    }  # fmt: skip
+    return open_run(run.profile.model_copy(update=update), run.folder)
+
+
+def _share(run: Run, other: Path, *parts: str) -> None:
+    """Use another run's folders in place of own ones."""
+    for part in parts:
+        link = run.folder / part
+        if not link.is_symlink():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to((other / part).resolve(), target_is_directory=True)
+
+
+def _side_by_side(what: str, call: Callable, jobs: Iterable[tuple]) -> list:
+    """Results of `call(*job)` in the jobs' order; one thread each, on a GPU one after another."""
+    workers = 1 if torch.cuda.is_available() else os.cpu_count()
+    context = get_context("spawn")  # a forked process would inherit the locks of this one's threads
+    with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
+        running = [pool.submit(call, *job) for job in jobs]
+        try:
+            return [job.result() for job in tqdm(running, what, unit="job")]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _one_thread() -> None:
+    os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # of the chapters' kernels as well
+    torch.set_num_threads(1)
+
+
+def _write(out: Path, tables: dict[str, pd.DataFrame], provenance: dict) -> Path:
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, table in tables.items():
+        table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
+    (partial / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    return out

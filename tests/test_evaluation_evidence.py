@@ -1,0 +1,69 @@
+"""Pooling over repetitions, and the evidence that is committed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from pacx.errors import PacxError
+from pacx.evaluation.evidence import FOLDER, load_evidence, pool, provenance_of_evidence
+from pacx.figures.tables import beside_the_evidence
+from pacx.profile import load_profile
+from pacx.run import open_run
+
+
+def repetitions(effect=0.1, cohorts=3, seeds=3, seed=0):
+    """Rows of one model; every cohort and every training shifts the true effect."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "dataset": "d", "metric": "AUROC", "model": "pacx", "reference": "mae",
+            "cohort": c, "seed": s, "value": 0.7 + gain, "difference_value": gain,
+            "difference_low": gain - 0.03, "difference_high": gain + 0.03,
+        }
+        for c, shift in enumerate(rng.normal(0, 0.02, cohorts))
+        for s, gain in enumerate(effect + shift + rng.normal(0, 0.01, seeds))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_pooled_interval_is_student_s_over_cohorts():
+    table = repetitions()
+    row = pool(table).iloc[0]
+    means = table.groupby("cohort")["difference_value"].mean()
+    low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert row["value"] == pytest.approx(table["difference_value"].mean())
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+    assert row["runs"] == 9
+    assert row["above"] == (table["difference_low"] > 0).sum()
+
+
+def test_pooled_interval_covers_no_effect():
+    """Of 400 sets of three cohorts without an effect, 5 % may be called one (binomial +- 3 sd)."""
+    rows = [pool(repetitions(effect=0, seed=seed)).iloc[0] for seed in range(400)]
+    covered = np.mean([row["low"] <= 0 <= row["high"] for row in rows])
+    assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 400)
+
+
+def test_a_run_stands_beside_the_evidence(tmp_path, monkeypatch):
+    ours = repetitions(cohorts=1, seeds=1)
+    monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path,))
+    repetitions().to_csv(tmp_path / "transfer.csv", index=False)
+    shown = beside_the_evidence(ours, "transfer").data
+    assert shown["runs above zero"].tolist() == ["9 of 9"]
+    with pytest.raises(PacxError, match="no evidence 'other'"):
+        load_evidence("other")
+    monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path / "none",))
+    assert beside_the_evidence(ours, "transfer").data["runs above zero"].tolist() == [""]
+
+
+def test_committed_evidence_is_of_the_committed_profile(tmp_path):
+    if not FOLDER.is_dir():
+        pytest.skip("no evidence has been gathered yet")
+    profile, made = load_profile("evidence"), provenance_of_evidence()
+    assert made["settings"] == open_run(profile, tmp_path).settings_hash
+    expected = {(c, s) for c in profile.evidence.cohorts for s in profile.evidence.seeds}
+    for file in FOLDER.glob("*.csv"):
+        table = load_evidence(file.stem)
+        found = set(zip(table["cohort"], table["seed"], strict=True))
+        assert found == expected or file.stem == "dose"

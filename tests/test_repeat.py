@@ -1,0 +1,56 @@
+"""Repetitions of chapters on fresh cohorts, on a project with one tiny chapter."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from pacx.errors import PacxError
+from pacx.profile import EvidenceSettings, load_profile
+from pacx.repeat import gather_evidence
+from pacx.run import open_run
+
+CHAPTER = """# %% tags=["parameters"]
+profile, runs = "smoke", "runs"
+
+# %%
+import pandas as pd
+from pacx.run import open_run
+
+run = open_run(profile, runs)
+with open(run.folder.parent / "executed", "a") as log:
+    log.write("x")
+row = {"model": "pacx", "value": run.profile.phantom.seed + run.profile.seed}
+_ = run.save_results("transfer", pd.DataFrame([row]))
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "02_tiny.py").write_text(CHAPTER)
+    (tmp_path / "constraints.txt").touch()
+    return tmp_path
+
+
+def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
+    evidence = EvidenceSettings(
+        cohorts=[10, 20], seeds=[0, 1], chapters=["02"], couplings=[], teacher_shares=[]
+    )
+    profile = load_profile("smoke").model_copy(update={"evidence": evidence})
+    run = open_run(profile, project / "runs")
+    out = gather_evidence(run, project / "evidence", project)
+    table = pd.read_csv(out / "transfer.csv")
+    assert (table["value"] == table["cohort"] + table["seed"]).all()
+    assert sorted(table["value"]) == [10, 11, 20, 21]
+    made = json.loads((out / "provenance.json").read_text())
+    assert made["settings"] == run.settings_hash
+    assert [set(row) for row in made["seconds"]] == [{"cohort", "seed", "02_tiny"}] * 4
+    (run.folder / "20-1" / "notebooks" / "02_tiny.ipynb").unlink()  # as if stopped before it
+    gather_evidence(run, out, project)
+    assert (run.folder / "executed").read_text() == "x" * 5
+
+
+def test_a_profile_without_evidence_is_refused(tmp_path):
+    with pytest.raises(PacxError, match="has no `evidence`"):
+        gather_evidence(open_run("smoke", tmp_path), tmp_path / "evidence")

@@ -1,0 +1,127 @@
+"""Variants of the distillation: settings, the MAE term, and the whole chain on a few phantoms."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from pydantic import ValidationError
+from tiny_hospital import hospital
+
+from pacx.errors import PacxError
+from pacx.figures.style import name_of
+from pacx.models.distillation import DistillationHeads, DistillationLoss
+from pacx.models.encoder import add_lora, build_encoder
+from pacx.models.mae import MaskedAutoencoder
+from pacx.profile import load_profile
+from pacx.run import open_run
+from pacx.training.distill import VARIANTS, Distillation, MaeTerm, Variant, settings_of
+from pacx.training.pipeline import chosen_variants, train_encoders
+
+CHAIN = ["pacx", "pacx-raw", "pacx-compared", "pacx-rank2", "pacx-maeterm", "pacx-replay"]
+
+
+def open_with(tmp_path, **changes):
+    return open_run(load_profile("smoke").model_copy(update=changes), tmp_path)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_are_settings_that_fit_and_have_a_name(tmp_path, name):
+    run = open_with(tmp_path)
+    settings = settings_of(run, VARIANTS[name])
+    assert (settings == run.profile.distill) == (
+        not VARIANTS[name].changes and VARIANTS[name].learning_rate_factor == 1
+    )
+    assert name_of(name)
+
+
+def test_one_setting_changes_and_the_rest_stays(tmp_path):
+    run = open_with(tmp_path)
+    base = run.profile.distill
+    small = settings_of(run, VARIANTS["pacx-rank2"])
+    assert small.lora_rank < base.lora_rank
+    assert small.lora_alpha / small.lora_rank == base.lora_alpha / base.lora_rank
+    slow = settings_of(run, Variant(learning_rate_factor=0.5))
+    assert slow == base.model_copy(update={"learning_rate": base.learning_rate / 2})
+    with pytest.raises(ValidationError, match="lora_rnak"):
+        settings_of(run, Variant(changes={"lora_rnak": 2}))
+
+
+@pytest.mark.parametrize(
+    "names", [["pacx-ecg", "pacx-egc"], ["pacx"], ["pacx-ecg", "pacx-ecg"], ["mae"]]
+)
+def test_a_profile_may_only_choose_variants_that_exist_and_once(tmp_path, names):
+    with pytest.raises(PacxError, match=rf"variants: {names[-1]}\..*pacx-labs"):
+        chosen_variants(open_with(tmp_path, variants=names))
+
+
+def tiny_student():
+    torch.manual_seed(0)
+    mae = MaskedAutoencoder(build_encoder(32, 8, 24, 1, 2), 16, 1, 2)
+    student = add_lora(mae.requires_grad_(False).encoder, rank=2, dropout=0.0)
+    mae.encoder = student.get_base_model()
+    return mae, student
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    return torch.from_numpy(rng.integers(0, 256, (2, 6, 32, 32), np.uint8))
+
+
+def loss_on(images, replay=None):
+    mae, _ = tiny_student()
+    term = MaeTerm(mae, 0.75, None if replay is None else replay.numpy(), seed=0)
+    torch.manual_seed(1)  # the masks
+    return term(images)
+
+
+def test_the_mae_term_takes_the_batch_or_what_is_replayed(images):
+    paired, others = images
+    assert loss_on(paired) == loss_on(paired) != loss_on(others)
+    assert loss_on(paired, replay=others) == loss_on(others, replay=others)
+    assert loss_on(paired, replay=others) != loss_on(paired, replay=paired)
+
+
+def test_the_mae_term_trains_the_student_and_leaves_the_decoder(images):
+    mae, student = tiny_student()
+    heads, loss = DistillationHeads(24, {"ecg": 5}, 8), DistillationLoss(modalities=("ecg",))
+    settings = load_profile("smoke").distill
+    plain = Distillation(student, heads, loss, settings, 0)
+    with_term = Distillation(student, heads, loss, settings, 0, MaeTerm(mae, 0.75, None, 0), 2.0)
+    batch = [images[0], torch.randn(6, 5)]
+    totals = []
+    for stage in (plain, with_term):
+        torch.manual_seed(2)
+        totals.append(stage.training_step(batch, 0).item())
+    term = with_term.history[0]["mae"]
+    assert totals[1] == pytest.approx(totals[0] + 2 * term, rel=1e-5)
+    with_term.mae_term(images[0]).backward()
+    touched = {n for n, p in with_term.named_parameters() if p.grad is not None}
+    assert any("lora_B" in name for name in touched)
+    assert not any("decoder" in name or "mask_token" in name for name in touched)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A run with a handful of patients, in which some variants are distilled."""
+    profile = load_profile("smoke")
+    once = {"epochs": 1, "batch_size": 8}
+    parts = {name: getattr(profile, name).model_copy(update=once) for name in ("mae", "labs")}
+    parts["ecg"] = profile.ecg.model_copy(update={"epochs": 1, "batch_size": 2})
+    parts["distill"] = profile.distill.model_copy(update={"epochs": 1, "batch_size": 16})
+    run = open_run(
+        profile.model_copy(update={"data_root": hospital(), **parts}),
+        tmp_path_factory.mktemp("chain"),
+    )
+    train_encoders(run, "mae", *CHAIN)
+    return run
+
+
+def test_the_chain_distils_every_kind_of_variant(chain):
+    weights = {(chain.artefact(n) / "model.safetensors").read_bytes() for n in ["mae", *CHAIN]}
+    assert len(weights) == len(CHAIN) + 1
+    for name in CHAIN:
+        history = pd.read_csv(chain.artefact(name) / "history.csv")
+        assert ("mae" in history) == (VARIANTS[name].mae_weight > 0)
+        assert len(history) == 2
+    assert (chain.artefact("mae-compared") / "made.json").is_file()
