@@ -185,7 +185,7 @@ def pair(
     mimic_cxr: Annotated[Path, typer.Option(help="Folder of MIMIC-CXR-JPG, with files/.")],
     mimic_ecg: Annotated[Path, typer.Option(help="Folder of MIMIC-IV-ECG, with files/.")],
     out: Annotated[Path, typer.Option(help="New folder; symile-mimic in your data root.")],
-    memory: Annotated[str, typer.Option(help="Memory of the database; beyond, disk.")] = "4GB",
+    memory: Annotated[str, typer.Option(help="Memory to use; beyond it, disk.")] = "4GB",
     seed: Annotated[int, typer.Option(help="Of the splits and the drawn candidates.")] = 42,
 ) -> None:
     """Make Symile-MIMIC, X-ray with ECG and labs, from the raw MIMIC tables."""

@@ -105,3 +105,23 @@ def test_an_unwritable_run_folder_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PacxError, match="--runs"):
         open_run("smoke", tmp_path / "file")
+
+
+def test_a_profile_may_extend_another(tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: demo\nname: mine\nseed: 3\n")
+    ours, demo = load_profile(mine), load_profile("demo")
+    assert ours == demo.model_copy(update={"name": "mine", "seed": 3})
+    mine.write_text("extends: demmo\nname: mine\n")
+    with pytest.raises(PacxError, match="no profile 'demmo'"):
+        load_profile(mine)
+    mine.write_text("extends: demo\nsede: 3\n")
+    with pytest.raises(PacxError, match="sede: unknown key"):
+        load_profile(mine)
+
+
+def test_the_evidence_is_the_demo_on_other_patients():
+    demo, evidence = load_profile("demo"), load_profile("evidence")
+    changed = {key for key, value in demo if getattr(evidence, key) != value}
+    assert changed == {"name", "description", "benchmarks", "variants", "evidence"}
+    assert demo.phantom.seed not in evidence.evidence.cohorts

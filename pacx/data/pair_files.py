@@ -39,7 +39,7 @@ def pair(
         mimic_cxr: Folder of MIMIC-CXR-JPG.
         mimic_ecg: Folder of MIMIC-IV-ECG.
         out: New folder; call it `symile-mimic` inside `data_root`.
-        memory: What the database may hold in memory.
+        memory: What the pairing may take, such as `4GB`; beyond that it writes to disk.
         seed: Of the division into splits and of the drawn candidates.
 
     Raises:

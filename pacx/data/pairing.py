@@ -177,7 +177,8 @@ def pair_admissions(
         mimic_iv: Folder of MIMIC-IV, with `hosp/`.
         mimic_cxr: Folder of MIMIC-CXR-JPG, with its tables and `files/`.
         mimic_ecg: Folder of MIMIC-IV-ECG, with `record_list.csv` and its records.
-        memory: What the database may hold in memory; beyond that it writes to `scratch`.
+        memory: What the whole step may take, such as `4GB`; beyond that the database writes to
+            `scratch`.
         scratch: Existing folder for the database's files; the system's temporary one if None.
 
     Returns:
@@ -274,13 +275,21 @@ def _database(memory: str, scratch: Path | None):
     try:
         with duckdb.connect(
             folder / "pairing.duckdb",
-            config={"memory_limit": memory, "temp_directory": str(folder / "spill")},
+            config={"memory_limit": _share_of(memory), "temp_directory": str(folder / "spill")},
         ) as database:
             yield database
     except duckdb.Error as error:
         raise PacxError(_first_lines(error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _share_of(memory: str) -> str:
+    """Three quarters for the database's buffers; Python and what DuckDB does not count need some."""
+    size = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)", memory)
+    if not size:
+        raise PacxError(f"A memory of '{memory}' is not known; write it like 4GB or 800MB.")
+    return f"{0.75 * float(size[1])}{size[2]}"
 
 
 def _first_lines(error: duckdb.Error) -> str:
