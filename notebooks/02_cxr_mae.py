@@ -122,7 +122,7 @@ from pacx.training.pipeline import train_side_by_side
 
 settings = run.profile.mae
 ratios = {"mae": settings.mask_ratio, "mae-compared": settings.compared_mask_ratio}
-train_side_by_side(run, *ratios)
+train_side_by_side(run, *ratios, "labs", "ecg")  # the teachers of chapters 03 and 04 as well
 models = {name: load_mae(run, name) for name in ratios}
 
 pixels = normalise(torch.from_numpy(images[:4].copy()))

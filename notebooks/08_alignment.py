@@ -59,10 +59,12 @@ banner(run)
 # stage has met.
 
 # %%
-from pacx.training.pipeline import train_encoders
+from pacx.training.pipeline import train_encoders, train_side_by_side
 
-models = ["random", "mae", "pacx", "pacx-shuffled"]
-train_encoders(run, *models)
+controls = ["pacx-shuffled", "pacx-untrained"]
+models = ["random", "mae", "pacx", *controls]
+train_encoders(run, "mae", "pacx")
+train_side_by_side(run, *controls)
 
 # %% [markdown]
 # ## A linear bridge
@@ -140,8 +142,10 @@ _ = axis.legend()
 # %% [markdown]
 # ## All encoders
 #
-# `pacx-shuffled` is a control: distilled with the same teachers, but every X-ray got somebody
-# else's ECG and labs. If it aligned as well as `pacx`, the pairs would carry nothing.
+# Two are controls. `pacx-shuffled` is distilled with the same teachers, but every X-ray got somebody
+# else's ECG and labs: if it aligned as well as `pacx`, the pairs would carry nothing.
+# `pacx-untrained` has the right pairs and teachers of random weights. The target here is the trained
+# teacher, which it has never met.
 
 # %%
 targets = ("ecg", "labs")

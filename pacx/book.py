@@ -112,9 +112,8 @@ def _ours(run: Run, name: str) -> str:
         about += " In brackets 95 % intervals."
     if "difference_value" in frame:
         paired = frame[(frame["model"] == "pacx") & (frame["reference"] == "mae")]
-        paired = paired.drop(columns=["value", "low", "high"])
-        paired = paired.rename(columns=lambda column: column.removeprefix("difference_"))
-        frame = pd.concat([frame, paired.assign(model="PaCX - MAE")])
+        differences = {c: paired[f"difference_{c}"] for c in ("value", "low", "high")}
+        frame = pd.concat([frame, paired.assign(**differences, model="PaCX - MAE")])
     frame["value"] = [
         f"{row.value:.3f}" + (f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else "")
         for row in frame.reindex(columns=["value", "low", "high"]).itertuples()

@@ -132,12 +132,12 @@ def _aurocs(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
     The same as `macro_auroc` head by head, which sorts once for each head and label.
     """
-    values = []
-    for c, known in enumerate(~np.isnan(truth).T):
-        positive = truth[known, c] == 1
-        n_positive, n_negative = positive.sum(), (~positive).sum()
-        if n_positive and n_negative:
-            ranks = rankdata(scores[:, known, c], axis=1)
-            below = ranks[:, positive].sum(1) - n_positive * (n_positive + 1) / 2
-            values.append(below / (n_positive * n_negative))
-    return np.mean(values, axis=0) if values else np.full(len(scores), np.nan)
+    # An unknown label counts for neither side, and ranks last.
+    ranks = rankdata(np.where(np.isnan(truth), np.inf, scores), axis=1)
+    positive = (truth == 1).astype(float)
+    n_positive, n_negative = positive.sum(0), (truth == 0).sum(0)
+    below = np.einsum("knc,nc->kc", ranks, positive) - n_positive * (n_positive + 1) / 2
+    measured = (n_positive > 0) & (n_negative > 0)
+    if not measured.any():
+        return np.full(len(scores), np.nan)
+    return (below[:, measured] / (n_positive * n_negative)[measured]).mean(axis=1)

@@ -36,15 +36,16 @@ def fast_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np
     """
     positives, negatives = np.flatnonzero(truth == 1), np.flatnonzero(truth == 0)
     negatives = negatives[np.argsort(scores[negatives], kind="stable")]
+    times = weights.T  # (N, R): a case's draws lie side by side, see bootstrap_weights
     # Weight of the negatives below each place in their own order, 0 first.
-    below = np.zeros((len(weights), len(negatives) + 1), weights.dtype)
-    np.cumsum(weights[:, negatives], axis=1, out=below[:, 1:])
+    below = np.zeros((len(negatives) + 1, times.shape[1]), weights.dtype)
+    np.cumsum(times[negatives], axis=0, out=below[1:])
     # A positive beats the negatives below it, and half of those that tie with it.
     first = np.searchsorted(scores[negatives], scores[positives], side="left")
     last = np.searchsorted(scores[negatives], scores[positives], side="right")
-    drawn = weights[:, positives]
-    won = np.einsum("rp,rp->r", drawn, (below[:, first] + below[:, last]) / 2)
-    pairs = drawn.sum(1) * below[:, -1]
+    drawn = times[positives]
+    won = np.einsum("pr,pr->r", drawn, (below[first] + below[last]) / 2)
+    pairs = drawn.sum(0) * below[-1]
     return won / np.where(pairs > 0, pairs, np.nan)
 
 
@@ -64,15 +65,15 @@ def fast_average_precision(
         (R,) average precision; NaN where a resample holds no positive.
     """
     order = np.argsort(-scores, kind="stable")
-    drawn, positive = weights[:, order], truth[order] == 1
+    drawn, positive = weights.T[order], truth[order, None] == 1
     # Cases that tie are alarmed together: only the last of them is a threshold.
     ends = np.flatnonzero(np.diff(scores[order], append=np.nan))
-    alarmed = np.cumsum(drawn, axis=1)[:, ends]
-    found = np.cumsum(drawn * positive, axis=1)[:, ends]
-    gained = np.diff(found, axis=1, prepend=0)
-    total = found[:, -1]
+    alarmed = np.cumsum(drawn, axis=0)[ends]
+    found = np.cumsum(drawn * positive, axis=0)[ends]
+    gained = np.diff(found, axis=0, prepend=0)
+    total = found[-1]
     precision = found / np.where(alarmed > 0, alarmed, 1)
-    return (gained * precision).sum(axis=1) / np.where(total > 0, total, np.nan)
+    return (gained * precision).sum(axis=0) / np.where(total > 0, total, np.nan)
 
 
 def bootstrap_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:
@@ -84,14 +85,15 @@ def bootstrap_weights(patients: np.ndarray, resamples: int, seed: int) -> np.nda
         seed: Of the draws.
 
     Returns:
-        (R, N) float32 number of times each case was drawn.
+        (R, N) float32 number of times each case was drawn; in memory case after case, which is how
+        the scores here read it.
     """
     _, index = np.unique(np.asarray(patients), return_inverse=True)
     n = index.max() + 1
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
     drawn += n * np.arange(resamples)[:, None]  # one count for all resamples
     times = np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n)
-    return times[:, index].astype(np.float32)
+    return times.astype(np.float32).T[index].T
 
 
 def macro_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -294,7 +296,7 @@ def _macro(
     score: Callable[..., np.ndarray], truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     values = [
-        score(truth[known, c], scores[known, c], weights[:, known])
+        score(truth[known, c], scores[known, c], weights.T[known].T)
         for c, known in enumerate(~np.isnan(truth).T)
     ]
     values = np.array(values)

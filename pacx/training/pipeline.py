@@ -38,8 +38,8 @@ def train_encoders(run: Run, *names: str) -> None:
     Args:
         run: The run.
         *names: `random`, `mae`, `mae-compared` (the profile's other mask ratio), `mae-continued`
-            (the MAE trained on for as many steps as the distillation took) or keys of
-            `pacx.training.distill.VARIANTS`.
+            (the MAE trained on for as many steps as the distillation took), the teachers `labs` and
+            `ecg`, or keys of `pacx.training.distill.VARIANTS`.
     """
     _prepare(run, names)
     for name in names:
@@ -89,6 +89,10 @@ def _prepare(run: Run, names: tuple[str, ...]) -> None:
 def _train(run: Run, name: str) -> None:
     if name in VARIANTS:
         distill(run, name)
+    elif name == "labs":
+        train_labs(run)
+    elif name == "ecg":
+        train_ecg(run)
     elif name == "mae":
         pretrain_mae(run)
     elif name == "mae-compared":
