@@ -285,7 +285,7 @@ def _database(memory: str, scratch: Path | None):
 
 
 def _share_of(memory: str) -> str:
-    """Three quarters for the database's buffers; Python and what DuckDB does not count need some."""
+    """Three quarters, for the database's buffers: Python needs memory as well."""
     size = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?B)", memory)
     if not size:
         raise PacxError(f"A memory of '{memory}' is not known; write it like 4GB or 800MB.")
