@@ -9,10 +9,10 @@ OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help book smoke test lint sync clean
+.PHONY: help book smoke test torture lint sync clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: $(VENV)/installed ## run every chapter (profile demo) and build the HTML
 	$(BIN)/pacx run --profile demo
@@ -24,6 +24,9 @@ smoke: $(VENV)/installed ## the same in minutes, too small for its numbers to me
 
 test: $(VENV)/installed-test ## all tests
 	$(BIN)/python -m pytest
+
+torture: $(VENV)/installed-test ## kill a training a hundred times
+	PACX_KILLS=100 $(BIN)/python -m pytest -q tests/test_kill.py
 
 lint: $(VENV)/installed-test ## style, import order, notebooks in step with their sources
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,21 +22,37 @@ app.add_typer(data, name="data")
 Profile = Annotated[
     str, typer.Option(help="Name of a profile (`pacx doctor` lists them), or a .yaml file.")
 ]
-Runs = Annotated[Path, typer.Option(help="Folder of the runs; a profile's run is a folder in it.")]
-Project = Annotated[Path, typer.Option(help="Checkout of the book's repository.")]
+Runs = Annotated[
+    Path,
+    typer.Option(file_okay=False, help="Folder of the runs; a profile's run is a folder in it."),
+]
+Project = Annotated[
+    Path, typer.Option(exists=True, file_okay=False, help="Checkout of the book's repository.")
+]
 DataRoot = Annotated[
     Path | None,
-    typer.Option(help="Folder of the real data sets; replaces the profile's own `data_root`."),
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        help="Folder of the real data sets; replaces the profile's own `data_root`.",
+    ),
 ]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the splits and candidates.")]
 
 
 def main() -> None:
-    """Run a command. Bad input: one line on stderr and exit code 1, no traceback."""
+    """Run a command. Bad input, or no access: a line on stderr and exit code 1, no traceback."""
     try:
         app()
     except PacxError as error:
-        print(f"pacx: {error}", file=sys.stderr)
-        sys.exit(1)
+        _leave(str(error))
+    except OSError as error:  # a full disk, a folder that may not be read or written
+        _leave(f"{error}. Check the path, its permissions and the free space.")
+
+
+def _leave(message: str) -> NoReturn:
+    print(f"pacx: {message}", file=sys.stderr)
+    sys.exit(1)
 
 
 def _version(wanted: bool) -> None:
@@ -91,7 +107,8 @@ def evidence(
     profile: Profile = "evidence",
     runs: Runs = Path("runs"),
     out: Annotated[
-        Path, typer.Option(help="Folder for the tables; replaced when all are done.")
+        Path,
+        typer.Option(file_okay=False, help="Folder for the tables; replaced when all are done."),
     ] = Path("book/evidence"),
     project: Project = Path(),
 ) -> None:
@@ -105,7 +122,10 @@ def evidence(
 
 @app.command()
 def phantom(
-    out: Annotated[Path, typer.Option(help="Folder to write into; data sets in it are kept.")],
+    out: Annotated[
+        Path,
+        typer.Option(file_okay=False, help="Folder to write into; data sets in it are kept."),
+    ],
     profile: Profile = "demo",
 ) -> None:
     """Write the phantom hospital: every data set, in the layout of the real one."""
@@ -122,9 +142,12 @@ def phantom(
 @data.command()
 def check(
     dataset: Annotated[str, typer.Argument(help="Name of the data set, such as nih-14.")],
-    root: Annotated[Path, typer.Option(help="Folder of all data sets, or the data set's own.")],
+    root: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder of all data sets, or the data set's own.")
+    ],
     montage: Annotated[
-        Path | None, typer.Option(help="PNG to write; default: DATASET-montage.png, here.")
+        Path | None,
+        typer.Option(dir_okay=False, help="PNG to write; default: DATASET-montage.png, here."),
     ] = None,
     most: Annotated[
         int, typer.Option(min=1, help="Images to decode, evenly spread; all are looked for.")
@@ -186,7 +209,7 @@ def pair(
     mimic_ecg: Annotated[Path, typer.Option(help="Folder of MIMIC-IV-ECG, with files/.")],
     out: Annotated[Path, typer.Option(help="New folder; symile-mimic in your data root.")],
     memory: Annotated[str, typer.Option(help="Memory to use; beyond it, disk.")] = "4GB",
-    seed: Annotated[int, typer.Option(help="Of the splits and the drawn candidates.")] = 42,
+    seed: Seed = 42,
 ) -> None:
     """Make Symile-MIMIC, X-ray with ECG and labs, from the raw MIMIC tables."""
     from pacx.data.pair_files import pair

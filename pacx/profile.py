@@ -7,26 +7,36 @@ in which it differs from another profile.
 
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from pacx.errors import PacxError
 
 Share = Field(ge=0.0, le=1.0)
+#: What every random number generator accepts.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys fail, values cannot change afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PhantomSettings(Settings):
     """The phantom hospital: whose patients, how many in each data set and split."""
 
-    seed: int
+    seed: Seed
     image_size: PositiveInt = Field(description="pixels a side of the stored X-rays")
     ecg_hz: PositiveInt = Field(description="sampling rate of the stored ECGs, Hz")
     coupling: float = Field(ge=0, description="how strongly X-rays show the states; 0 = not at all")
@@ -112,29 +122,37 @@ class SegmentationSettings(OptimiserSettings):
 class LabelEfficiencySettings(Settings):
     """Stage 3: the same probes with fewer labels."""
 
-    fractions: list[float]
+    fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1)
     draws: PositiveInt = Field(description="independent draws of every fraction below 1")
 
 
 class EvidenceSettings(Settings):
     """What `pacx evidence` repeats: chapters on fresh cohorts, and two dose-responses."""
 
-    cohorts: list[int] = Field(description="seeds of the phantom hospitals, fresh patients each")
-    seeds: list[int] = Field(description="seeds of the trainings on each of them")
+    cohorts: list[Seed] = Field(
+        min_length=1, description="seeds of the phantom hospitals, fresh patients each"
+    )
+    seeds: list[Seed] = Field(min_length=1, description="seeds of the trainings on each of them")
     chapters: list[str] = Field(description="their numbers, in order")
-    couplings: list[float] = Field(description="beside the profile's own coupling")
-    teacher_shares: list[float] = Field(description="of the teachers' epochs, beside 0 and 1")
+    couplings: list[NonNegativeFloat] = Field(description="beside the profile's own coupling")
+    teacher_shares: list[PositiveFloat] = Field(
+        description="of the teachers' epochs, beside 0 and 1"
+    )
 
 
 class Profile(Settings):
     """Everything that decides what a run computes."""
 
-    name: str
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="also of its folder in runs/"
+    )
     description: str
-    seed: int = Field(description="of weights, batches, masks and probes; patients have their own")
+    seed: Seed = Field(description="of weights, batches, masks and probes; patients have their own")
     data_root: Path | None = Field(description="folder of the real data; None: phantom hospital")
     phantom: PhantomSettings
-    benchmarks: list[str] = Field(description="data sets of chapter 06, in this order")
+    benchmarks: list[str] = Field(
+        min_length=1, description="data sets of chapter 06, in this order"
+    )
     variants: list[str] = Field(
         description="distilled beside `pacx` in chapter 09; pacx.training.distill has them"
     )
@@ -172,26 +190,17 @@ def load_profile(name: str | Path, data_root: Path | None = None) -> Profile:
         data_root: Replaces the profile's `data_root` when given.
 
     Raises:
-        PacxError: The profile does not exist, is not YAML, or holds a bad key or value.
+        PacxError: The profile does not exist, is not YAML, extends itself, or holds a bad key or
+            value.
     """
-    if str(name).endswith((".yaml", ".yml")):
-        source = Path(name)
-    else:
-        source = resources.files("pacx") / "profiles" / f"{name}.yaml"
-    if not source.is_file():
-        raise PacxError(
-            f"There is no profile '{name}'. Choose one of {', '.join(available_profiles())}, "
-            "or give the path of a .yaml file."
-        )
-    try:
-        values = yaml.safe_load(source.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PacxError(f"Profile {source} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise PacxError(f"Profile {source} must be a mapping of settings, see pacx/profiles/.")
-    if "extends" in values:
-        base = load_profile(values.pop("extends"))
-        values = base.model_dump(exclude={"evidence"}) | values
+    source = _find(name)
+    values, sources = _read(source), [source]
+    while "extends" in values:
+        base = _find(values.pop("extends"))
+        if base in sources:
+            raise PacxError(f"Profile {source} extends itself, see its `extends`.")
+        sources.append(base)
+        values = {k: v for k, v in _read(base).items() if k != "evidence"} | values
     if data_root is not None:
         values["data_root"] = data_root
     try:
@@ -201,6 +210,29 @@ def load_profile(name: str | Path, data_root: Path | None = None) -> Profile:
             f"{'.'.join(map(str, e['loc']))}: {_in_words(e)}" for e in error.errors()
         )
         raise PacxError(f"Profile {source.name}: {problems}") from error
+
+
+def _find(name: str | Path) -> Path:
+    if str(name).endswith((".yaml", ".yml")):
+        source = Path(name)
+    else:
+        source = Path(str(resources.files("pacx"))) / "profiles" / f"{name}.yaml"
+    if not source.is_file():
+        raise PacxError(
+            f"There is no profile '{name}'. Choose one of {', '.join(available_profiles())}, "
+            "or give the path of a .yaml file."
+        )
+    return source
+
+
+def _read(source: Path) -> dict:
+    try:
+        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date of 99.99.
+        raise PacxError(f"Profile {source} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise PacxError(f"Profile {source} must be a mapping of settings, see pacx/profiles/.")
+    return values
 
 
 def _in_words(error: dict) -> str:

@@ -23,6 +23,9 @@ import yaml
 from pacx.errors import PacxError
 from pacx.profile import Profile, load_profile
 
+#: What a long training leaves, in the folder that it fills, to go on from after it was killed.
+CHECKPOINT = "training.ckpt"
+
 #: Code that decides what an artefact holds. Figures and the book may change without retraining.
 _CODE_OF_ARTEFACTS = ("constants.py", "phantom", "data", "models", "training")
 
@@ -73,8 +76,9 @@ class Run:
         """Return `artefacts/<name>`, made now unless a valid one is there.
 
         `make` fills a temporary folder, which takes its name only when `make` has returned, so a
-        killed run leaves nothing half-made. An artefact is valid as long as `settings` and the
-        code that decides its content are the ones it was made with.
+        killed run leaves nothing half-made; of what it left, only `CHECKPOINT` is kept, and only
+        for the same artefact. An artefact is valid as long as `settings` and the code that decides
+        its content are the ones it was made with.
 
         Args:
             name: Folder name, a model name such as `mae` or `pacx-shuffled`.
@@ -87,10 +91,15 @@ class Run:
         if stamp.is_file() and json.loads(stamp.read_text())["key"] == key:
             return folder
         partial = self.artefacts / f".{name}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        _empty(partial, key)
         started = time.perf_counter()
-        make(partial)
+        try:
+            make(partial)
+        except PacxError:
+            shutil.rmtree(partial)  # what was wrong will be mended, and the training starts anew
+            raise
+        for part in (CHECKPOINT, "key"):
+            (partial / part).unlink(missing_ok=True)
         made = {"key": key, "seconds": time.perf_counter() - started, **self.provenance()}
         (partial / "made.json").write_text(json.dumps(made, indent=1, default=str))
         shutil.rmtree(folder, ignore_errors=True)
@@ -165,6 +174,19 @@ def open_run(profile: str | Path | Profile = "demo", root: str | Path = "runs") 
         root: Folder that holds all runs.
     """
     return Run(profile if isinstance(profile, Profile) else load_profile(profile), root)
+
+
+def _empty(partial: Path, key: str) -> None:
+    """Start a partial folder, with the checkpoint that a killed process left for the same key."""
+    stamp, kept = partial / "key", []
+    if stamp.is_file() and stamp.read_text() == key:
+        kept = [stamp, partial / CHECKPOINT]
+    if not kept:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        stamp.write_text(key)
+    for left in set(partial.iterdir()) - {stamp, *kept}:
+        left.unlink()
 
 
 def _digest(parts: list[str]) -> str:

@@ -55,6 +55,16 @@ def test_malicious_lightning_releases_are_excluded():
     assert pins()["lightning"] not in ("2.6.2", "2.6.3")
 
 
+def test_licences_of_all_dependencies_are_listed():
+    listed = (PROJECT / "LICENSES.md").read_text()
+    assert not [name for name in requirements() if f"| {name} |" not in listed]
+
+
+def test_constraints_say_how_to_update_them():
+    header = (PROJECT / "constraints.txt").read_text().split("==")[0]
+    assert "pip freeze" in header
+
+
 def test_repository_is_the_same_everywhere():
     url = PYPROJECT["project"]["urls"]["Repository"]
     assert yaml.safe_load((PROJECT / "_config.yml").read_text())["repository"]["url"] == url

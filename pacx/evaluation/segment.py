@@ -60,7 +60,7 @@ def segment(
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         stage = Segmentation(encoder, Segmenter(vit.width, vit.patch_size), settings, seed)
-        history = fit(stage, list(train), f"segment {target}, {model}")
+        history = fit(stage, list(train), f"segment {target}, {model}", folder=folder)
         history.to_csv(folder / "history.csv", index=False)
         save_model(stage.decoder, str(folder / "model.safetensors"))
 

@@ -1,6 +1,5 @@
 """ECGFounder (Li et al. 2024): a one-dimensional convolutional network over twelve leads."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def load_ecg_founder(path: str | Path) -> "Net1D":
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # torch raises whatever its parsers stumble over
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PacxError(
             f"{path} is damaged or holds more than weights, so it was not loaded ({reason}). "

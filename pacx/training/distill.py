@@ -190,7 +190,9 @@ def distill(run: Run, name: str = "pacx") -> Path:
         )
         term = _mae_term(run, variant, student) if variant.mae_weight else None
         stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
-        history = fit(stage, [pairs.cxr, *targets], name, clip=settings.gradient_clip)
+        history = fit(
+            stage, [pairs.cxr, *targets], name, folder=folder, clip=settings.gradient_clip
+        )
         save_encoder(merge_lora(student), folder)
         history.to_csv(folder / "history.csv", index=False)
 

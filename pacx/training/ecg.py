@@ -53,7 +53,7 @@ def train_ecg(run: Run) -> Path:
             archive = load_ecg_archive(run.data_root, run.cache)
             held_out = np.arange(len(archive.ecg)) % 10 == 0
             training = [archive.ecg[~held_out], archive.diagnoses[~held_out]]
-            history = fit(EcgDiagnosis(model, settings, seed), training, "ecg")
+            history = fit(EcgDiagnosis(model, settings, seed), training, "ecg", folder=folder)
             history.to_csv(folder / "history.csv", index=False)
             with torch.inference_mode():
                 ecg = torch.from_numpy(archive.ecg[held_out])

@@ -2,17 +2,24 @@
 
 import logging
 import math
+import os
+import time
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 from tqdm import tqdm
 
 from pacx.errors import PacxError
 from pacx.profile import OptimiserSettings
+from pacx.run import CHECKPOINT
+
+CHECKPOINT_SECONDS = 300  # between two checkpoints; shorter trainings write none
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
@@ -70,6 +77,7 @@ def fit(
     arrays: list[np.ndarray],
     label: str,
     *,
+    folder: Path | None = None,
     steps: int = -1,
     clip: float | None = None,
 ) -> pd.DataFrame:
@@ -79,6 +87,8 @@ def fit(
         stage: The module; `stage.settings` says how long and how fast.
         arrays: Arrays with the same first axis; a batch is one slice of each, in this order.
         label: Shown by the progress bar.
+        folder: Where a long training keeps a checkpoint; one that is there is gone on from, bit
+            for bit on a CPU.
         steps: Stop after so many steps instead of `settings.epochs`.
         clip: Largest norm of the gradient.
 
@@ -91,16 +101,18 @@ def fit(
     batch, rows = stage.settings.batch_size, len(arrays[0])
     if rows < batch:
         raise PacxError(f"{label}: {rows} training rows are fewer than one batch of {batch}.")
-    shuffled = RandomSampler(range(rows), generator=torch.Generator().manual_seed(rows))
-    loader = DataLoader(
-        _Arrays(arrays), sampler=BatchSampler(shuffled, batch, drop_last=True), batch_size=None
-    )
-    total = steps if steps > 0 else stage.settings.epochs * len(loader)
+    total = steps if steps > 0 else stage.settings.epochs * (rows // batch)
+    order = _Order(rows, batch, total)
+    loader = DataLoader(_Arrays(arrays), sampler=order, batch_size=None)
+    callbacks, start = [_Progress(label, total)], None
+    if folder is not None:
+        callbacks.append(_Checkpoints(folder / CHECKPOINT, order))
+        start = folder / CHECKPOINT if (folder / CHECKPOINT).is_file() else None
     trainer = L.Trainer(
         max_steps=total,
         max_epochs=-1,
         gradient_clip_val=clip,
-        callbacks=[_Progress(label, total)],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -109,11 +121,82 @@ def fit(
     with warnings.catch_warnings():
         # The arrays are in memory: worker processes would only copy them.
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        trainer.fit(stage, loader)
+        # `_Checkpoints` winds the order of batches on, which Lightning cannot see.
+        warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
+        trainer.fit(stage, loader, ckpt_path=start, weights_only=True)
     history = pd.DataFrame(stage.history)
     if not np.isfinite(history.to_numpy()).all():
         raise PacxError(f"{label}: the loss became NaN or infinite. Lower the learning rate.")
     return history.assign(step=np.arange(1, len(history) + 1))
+
+
+class _Order(Sampler):
+    """Batches of row numbers for a whole training, each epoch shuffled anew.
+
+    Attributes:
+        done: How many batches to pass over.
+        random: State of torch's generators after them.
+    """
+
+    def __init__(self, rows: int, batch: int, total: int):
+        self.rows, self.batch, self.total = rows, batch, total
+        self.done, self.random = 0, None
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        shuffled = RandomSampler(
+            range(self.rows), generator=torch.Generator().manual_seed(self.rows)
+        )
+        epoch = BatchSampler(shuffled, self.batch, drop_last=True)
+        for step in range(self.total):
+            if step == self.done and self.random is not None:
+                torch.set_rng_state(self.random["cpu"])
+                torch.cuda.set_rng_state_all(self.random["cuda"])
+            if step % len(epoch) == 0:
+                batches = iter(epoch)
+                if step:  # a loader draws once for each epoch, Lightning has seen only one
+                    torch.empty((), dtype=torch.int64).random_()
+            batch = next(batches)
+            if step >= self.done:
+                yield batch
+
+
+class _Checkpoints(L.Callback):
+    """Writes a checkpoint now and then, with what Lightning leaves out: order and randomness."""
+
+    def __init__(self, file: Path, order: _Order):
+        self.file, self.order, self.written = file, order, time.monotonic()
+
+    def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
+        due = time.monotonic() - self.written >= CHECKPOINT_SECONDS
+        if trainer.strategy.broadcast(due):
+            partial = self.file.with_suffix(".partial")
+            trainer.save_checkpoint(partial)
+            if trainer.is_global_zero:
+                os.replace(partial, self.file)
+            self.written = time.monotonic()
+
+    def on_save_checkpoint(self, trainer, stage, checkpoint):
+        checkpoint["pacx"] = {
+            "done": trainer.global_step,
+            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
+            "draws": {name: draws.get_state() for name, draws in _draws_of(stage)},
+            "history": stage.history,
+        }
+
+    def on_load_checkpoint(self, trainer, stage, checkpoint):
+        kept = checkpoint["pacx"]
+        self.order.done, self.order.random = kept["done"], kept["random"]
+        for name, draws in _draws_of(stage):
+            draws.set_state(kept["draws"][name].cpu())
+        stage.history[:] = kept["history"]
+
+
+def _draws_of(stage: Stage) -> list[tuple[str, torch.Generator]]:
+    """The generators of a stage and its parts."""
+    return [(name, m.draws) for name, m in stage.named_modules() if hasattr(m, "draws")]
 
 
 class _Arrays(Dataset):
@@ -132,7 +215,13 @@ class _Progress(L.Callback):
         self.label, self.total = label, total
 
     def on_train_start(self, trainer, stage):
-        self.bar = tqdm(total=self.total, desc=self.label, unit="step", leave=False)
+        self.bar = tqdm(
+            total=self.total,
+            initial=trainer.global_step,
+            desc=self.label,
+            unit="step",
+            leave=False,
+        )
 
     def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
         self.bar.update()

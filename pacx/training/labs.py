@@ -41,7 +41,7 @@ def train_labs(run: Run) -> Path:
         pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
         model = LabAutoencoder()
         stage = LabDenoising(model, settings, seed)
-        history = fit(stage, [pairs.percentiles, pairs.observed], "labs")
+        history = fit(stage, [pairs.percentiles, pairs.observed], "labs", folder=folder)
         save_model(model, str(folder / "model.safetensors"))
         history.to_csv(folder / "history.csv", index=False)
 

@@ -55,7 +55,13 @@ def pretrain_mae(
         torch.manual_seed(seed)
         mae = load_mae(run).train() if further_steps else new_mae(run)
         stage = MaePretraining(mae, ratio, settings, seed + bool(further_steps))
-        history = fit(stage, [pretraining_images(run, "train")], name, steps=further_steps or -1)
+        history = fit(
+            stage,
+            [pretraining_images(run, "train")],
+            name,
+            folder=folder,
+            steps=further_steps or -1,
+        )
         save_encoder(mae.encoder, folder)
         decoder = {k: v for k, v in mae.state_dict().items() if not k.startswith("encoder.")}
         save_file(decoder, folder / "decoder.safetensors")
