@@ -45,7 +45,7 @@ banner(run)
 # - how to read {term}`AUROC`, {term}`F1`, {term}`Dice` and {term}`IoU`, with intervals over
 #   patients;
 # - why two models are compared on the *same* resampled patients;
-# - what nine comparisons at once ask of a p-value;
+# - what several comparisons at once ask of a p-value;
 # - what distillation changes for tasks of physiology, and for tasks that only the picture shows;
 # - how much the answer depends on reading the {term}`CLS token` or the mean of all patches.
 #
@@ -246,7 +246,7 @@ else:
     display(Markdown("Pictures are shown on phantom patients only."))
 
 # %% [markdown]
-# ## Nine differences, one family
+# ## Many differences, one family
 #
 # One main score for each benchmark, fixed before looking: AUROC, or IoU where there are masks. The
 # paired differences, right of the line PaCX-MAE is ahead:
@@ -257,7 +257,7 @@ primary = primary.assign(row=primary["dataset"] + ", " + primary["metric"])
 _ = forest(primary, rows="row", x_label="difference in score, PaCX − MAE")
 
 # %% [markdown]
-# Each interval may miss the truth once in twenty. Among nine, one false alarm is no rarity. **Holm's
+# Each interval may miss the truth once in twenty. Among several, one false alarm is no rarity. **Holm's
 # correction** {cite:p}`holm1979simple` holds the whole family to 5 %: the
 # smallest of $K$ p-values is multiplied by $K$, the next by $K - 1$, and so on, never below the one
 # before.

@@ -271,12 +271,12 @@ from pacx.evaluation.statistics import difference_of, verdict
 lines = []
 for target in targets:
     rows = cosine[cosine["target"] == target].set_index("model")
-    own, control = (difference_of(rows.loc[m]) for m in ("pacx", "pacx-shuffled"))
+    own, shuffled, untrained = (difference_of(rows.loc[m]) for m in ("pacx", *controls))
     five = recall[recall["target"] == target].set_index("model").loc["pacx"]
     above = "above" if five["low"] > five["chance"] else "not distinguishable from"
     lines.append(
-        f"- **{target}**: centred cosine, PaCX-MAE minus MAE {own}: {verdict(own)}. With shuffled pairs {control}: "
-        f"{verdict(control)}. R@5 of PaCX-MAE is {five['value']:.3f} [{five['low']:.3f}, {five['high']:.3f}], "
+        f"- **{target}**: centred cosine, PaCX-MAE minus MAE {own}: {verdict(own)}. With shuffled pairs "
+        f"{shuffled}: {verdict(shuffled)}. With untrained teachers {untrained}: {verdict(untrained)}. R@5 of PaCX-MAE is {five['value']:.3f} [{five['low']:.3f}, {five['high']:.3f}], "
         f"{above} chance ({five['chance']:.3f})."
     )
 Markdown("\n".join(lines))

@@ -92,8 +92,8 @@ show_source(attention.attention_rollout, attention._cls_row)
 # run of the `smoke` profile had left no case to show.
 #
 # These cases are pictures. Rollout is *measured* on all test patients. What is slow is measured on
-# the first tenth of them in the order of the file, at most 40, the same for every encoder and method;
-# that number was set by the time it takes, not by a result.
+# the first of them in the order of the file, the same for every encoder and method; how many was
+# set by the time it takes, not by a result.
 
 # %%
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Maps over X-rays and their differences, curves that test them, and maps of embeddings."""
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import cycle, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,7 +41,7 @@ def overlays(
         line[0].imshow(image, cmap="gray", vmin=0, vmax=255)
         if len(titles):
             line[0].set_title(titles[row], fontsize=9)
-        for axis, name in zip(line[1:], names, strict=False):
+        for axis, name in zip(line[1 : 1 + len(names)], names, strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
             heat = axis.imshow(maps[name][row], cmap="inferno", vmin=0, vmax=top, alpha=0.55)
             if row == 0:
@@ -72,9 +72,7 @@ def mean_difference(
     figure, (axis,) = grid_of_axes(1, 1, width=4.4)
     limit = np.abs(difference).max() or 1.0
     heat = axis.imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    for (name, share), colour in zip(
-        outlines.items(), ("black", "#007f5f", "#7a5c1e"), strict=False
-    ):
+    for (name, share), colour in zip(outlines.items(), cycle(("black", "#007f5f", "#7a5c1e"))):
         axis.contour(share, levels=[0.5], colors=[colour], linewidths=1.4)
         axis.plot([], [], color=colour, label=name)
     axis.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3)
@@ -97,7 +95,7 @@ def method_curves(table: pd.DataFrame, *, x: str, x_label: str, y_label: str) ->
         figsize=(2.2 + 3.1 * len(models), 0.9 + 2.7 * len(metrics)),
     )  # fmt: skip
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"][1:]
-    colour_of_method = dict(zip(dict.fromkeys(table["method"]), colours, strict=False))
+    colour_of_method = dict(zip(dict.fromkeys(table["method"]), cycle(colours)))
     for axis, (metric, model) in zip(axes.flat, product(metrics, models), strict=True):
         panel = table[(table["metric"] == metric) & (table["model"] == model)]
         for method, line in panel.groupby("method", sort=False):

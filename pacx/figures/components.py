@@ -1,6 +1,7 @@
 """Figures of chapter 09: dose-responses, what teachers know, what a setting keeps and its price."""
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -85,7 +86,7 @@ def trade_off(
         for axis, read in zip(line, reads, strict=True):
             axis.axhline(0, color="0.8", linewidth=1)
             axis.axvline(0, color="0.8", linewidth=1)
-            for model, marker in zip(models, "osD^vPX*" * len(models), strict=False):
+            for model, marker in zip(models, cycle("osD^vPX*")):
                 x, y = cells.loc[model, price, read], cells.loc[model, outcome, read]
                 axis.hlines(y["difference_value"], x["difference_low"], x["difference_high"],
                             color=colour_of(model), linewidth=1.3)  # fmt: skip

@@ -1,6 +1,7 @@
 """Training curves."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -25,7 +26,7 @@ def training_curves(
     figure, axes = plt.subplots(1, len(terms), figsize=(1.5 + 3.4 * len(terms), 3.2), squeeze=False)
     colours = colours or plt.rcParams["axes.prop_cycle"].by_key()["color"][1:]
     for axis, term, y_label in zip(axes[0], terms, y_labels, strict=True):
-        for (name, history), colour in zip(histories.items(), colours, strict=False):
+        for (name, history), colour in zip(histories.items(), cycle(colours)):
             _line(axis, history, term, name, colour)
         axis.set(xlabel="step (one batch each)", ylabel=y_label)
     if len(histories) > 1:

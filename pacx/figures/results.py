@@ -169,7 +169,7 @@ def label_efficiency(
     )
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
-    for axis, name in zip(axes.flat, names, strict=False):
+    for axis, name in zip(axes.flat[: len(names)], names, strict=True):
         for model in models:
             part = table[(table[panels] == name) & (table["model"] == model)]
             part = part.sort_values("fraction")
