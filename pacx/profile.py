@@ -133,6 +133,7 @@ class EvidenceSettings(Settings):
         min_length=1, description="seeds of the phantom hospitals, fresh patients each"
     )
     seeds: list[Seed] = Field(min_length=1, description="seeds of the trainings on each of them")
+    variants_once: list[str] = Field(description="of `variants`; with the first seed only")
     chapters: list[str] = Field(description="their numbers, in order")
     couplings: list[NonNegativeFloat] = Field(description="beside the profile's own coupling")
     teacher_shares: list[PositiveFloat] = Field(

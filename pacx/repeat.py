@@ -44,7 +44,7 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
 
     Args:
         run: Of a profile with `evidence`; repetitions are runs inside its folder.
-        out: Folder for a CSV file a table, and `provenance.json`.
+        out: Folder for a CSV file a table, `profile.yaml` and `provenance.json`.
         project: Folder that holds `notebooks/`.
 
     Raises:
@@ -65,21 +65,24 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
     tables = {name: [t[name] for t, _ in made if name in t] for name in TABLES}
     tables["dose"] = responses
     provenance = run.provenance() | {
-        "settings": run.settings_hash,
         "cohorts": cohorts,
         "seeds": settings.seeds,
         "seconds": [seconds for _, seconds in made],
     }
-    return _write(out, {k: pd.concat(v) for k, v in tables.items() if v}, provenance)
+    tables = {name: pd.concat(parts) for name, parts in tables.items() if parts}
+    return _write(out, tables, run.folder / "profile.yaml", provenance)
 
 
 def _repeat(run: Run, cohort: int, seed: int, project: Path) -> tuple[dict, dict]:
     """Execute the chapters on one cohort with one seed: their tables, and seconds a chapter."""
-    one = _repetition(run, f"{cohort}-{seed}", cohort, seed)
-    first = run.profile.evidence.seeds[0]
+    settings, variants = run.profile.evidence, run.profile.variants
+    first = settings.seeds[0]
+    if seed != first:
+        variants = [name for name in variants if name not in settings.variants_once]
+    one = _repetition(run, f"{cohort}-{seed}", cohort, seed, variants=variants)
     if seed != first:
         _share(one, run.folder / f"{cohort}-{first}", "data", "cache")
-    for chapter in run.profile.evidence.chapters:
+    for chapter in settings.chapters:
         execute(one, only=chapter, project=project)
     tables = {
         name: one.load_results(name).assign(cohort=cohort, seed=seed)
@@ -155,12 +158,13 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _write(out: Path, tables: dict[str, pd.DataFrame], provenance: dict) -> Path:
+def _write(out: Path, tables: dict[str, pd.DataFrame], profile: Path, provenance: dict) -> Path:
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, table in tables.items():
         table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
+    shutil.copy(profile, partial)
     (partial / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)

@@ -35,16 +35,24 @@ def project(tmp_path):
 
 def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
     evidence = EvidenceSettings(
-        cohorts=[10, 20], seeds=[0, 1], chapters=["02"], couplings=[], teacher_shares=[]
+        cohorts=[10, 20],
+        seeds=[0, 1],
+        variants_once=["pacx-ecg"],
+        chapters=["02"],
+        couplings=[],
+        teacher_shares=[],
     )
-    profile = load_profile("smoke").model_copy(update={"evidence": evidence})
+    changes = {"evidence": evidence, "variants": ["pacx-ecg", "pacx-labs"]}
+    profile = load_profile("smoke").model_copy(update=changes)
     run = open_run(profile, project / "runs")
     out = gather_evidence(run, project / "evidence", project)
     table = pd.read_csv(out / "transfer.csv")
     assert (table["value"] == table["cohort"] + table["seed"]).all()
     assert sorted(table["value"]) == [10, 11, 20, 21]
     made = json.loads((out / "provenance.json").read_text())
-    assert made["settings"] == run.settings_hash
+    assert load_profile(out / "profile.yaml") == profile
+    assert load_profile(run.folder / "10-0" / "profile.yaml").variants == profile.variants
+    assert load_profile(run.folder / "10-1" / "profile.yaml").variants == ["pacx-labs"]
     assert [set(row) for row in made["seconds"]] == [{"cohort", "seed", "02_tiny"}] * 4
     (run.folder / "20-1" / "notebooks" / "02_tiny.ipynb").unlink()  # as if stopped before it
     gather_evidence(run, out, project)
