@@ -33,15 +33,10 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
 
     Raises:
         PacxError: There is no such chapter or folder, or a cell failed; the message names
-            chapter and cell, and the notebook is kept as `<chapter>.failed.ipynb`.
+            chapter and cell, and the notebook is kept as `<chapter>.failed.ipynb`; on real data
+            in `private/`, and the message keeps what it says to itself.
     """
-    sources = sources_of(project)
-    if only is not None:
-        chosen = [s for s in sources if only in (s.stem, s.stem.split("_")[0])]
-        if not chosen:
-            names = ", ".join(s.stem for s in sources)
-            raise PacxError(f"There is no chapter '{only}'. Choose one of {names}.")
-        sources = chosen
+    sources = sources_of(project, only)
     # Spinning OpenMP threads starve the other processes of a small machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run.notebooks.mkdir(parents=True, exist_ok=True)
@@ -64,11 +59,11 @@ def signature_of(notebook: Path) -> dict:
     return nbformat.read(notebook, as_version=4).metadata.get("pacx", {})
 
 
-def sources_of(project: Path) -> list[Path]:
-    """The chapters' sources in `notebooks/`, in their order.
+def sources_of(project: Path, only: str | None = None) -> list[Path]:
+    """The chapters' sources in `notebooks/`, in their order; or one, by its number or name.
 
     Raises:
-        PacxError: There are none.
+        PacxError: There are none, or not that one.
     """
     sources = sorted((project / "notebooks").glob("[0-9][0-9]_*.py"))
     if not sources:
@@ -76,7 +71,13 @@ def sources_of(project: Path) -> list[Path]:
             f"No chapters in {(project / 'notebooks').resolve()}. Run this in a checkout of the "
             "book's repository, or point --project at one."
         )
-    return sources
+    if only is None:
+        return sources
+    chosen = [s for s in sources if only in (s.stem, s.stem.split("_")[0])]
+    if not chosen:
+        names = ", ".join(s.stem for s in sources)
+        raise PacxError(f"There is no chapter '{only}'. Choose one of {names}.")
+    return chosen
 
 
 def key_of(source: Path, run: Run, project: Path) -> str:
@@ -91,7 +92,8 @@ def key_of(source: Path, run: Run, project: Path) -> str:
 
 def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
     partial = run.notebooks / f".{source.stem}.partial.ipynb"
-    failed = run.notebooks / f"{source.stem}.failed.ipynb"
+    kept = run.notebooks if run.is_phantom else run.private
+    failed = kept / f"{source.stem}.failed.ipynb"
     failed.unlink(missing_ok=True)
     nbformat.write(jupytext.read(source), partial)
     parameters = {
@@ -112,12 +114,14 @@ def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
                 config=_private_kernel(Path(sockets)),
             )
     except (PapermillExecutionError, DeadKernelError) as error:
+        failed.parent.mkdir(exist_ok=True)
         partial.replace(failed)
         if isinstance(error, DeadKernelError):
             why = "lost its Python process, most often for want of memory"
         else:
-            last_line = f"{error.ename}: {error.evalue}".strip().splitlines()[-1]
-            why = f"failed in cell {error.cell_index}: {last_line}"
+            why = f"failed in cell {error.cell_index}: {error.ename}"
+            if run.is_phantom:  # a message may name a patient
+                why = f"{why}: {error.evalue}".strip().splitlines()[-1]
         raise PacxError(
             f"Chapter {source.stem} {why}. See {failed}; what came before it is kept."
         ) from error

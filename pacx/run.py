@@ -1,7 +1,8 @@
 """A run: one folder that holds everything that a profile has produced.
 
 Below `runs/<profile>/` lie `profile.yaml`, `data/` (phantoms), `cache/`, `artefacts/<name>/`,
-`results/*.parquet` and `notebooks/`; the command line adds `book/` and `html/`.
+`results/*.parquet` and `notebooks/`; the command line adds `book/` and `html/`. What shows single
+patients of data that are not open goes to `private/`.
 """
 
 import hashlib
@@ -45,6 +46,7 @@ class Run:
         self.artefacts = self.folder / "artefacts"
         self.results = self.folder / "results"
         self.notebooks = self.folder / "notebooks"
+        self.private = self.folder / "private"
         self._claim_folder()
 
     @property
@@ -98,12 +100,11 @@ class Run:
         except PacxError:
             shutil.rmtree(partial)  # what was wrong will be mended, and the training starts anew
             raise
-        for part in (CHECKPOINT, "key"):
-            (partial / part).unlink(missing_ok=True)
         made = {"key": key, "seconds": time.perf_counter() - started, **self.provenance()}
         (partial / "made.json").write_text(json.dumps(made, indent=1, default=str))
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        for part in (CHECKPOINT, "key"):
+            (partial / part).unlink(missing_ok=True)
+        replace_folder(partial, folder)
         return folder
 
     def save_results(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -111,8 +112,11 @@ class Run:
         self.results.mkdir(parents=True, exist_ok=True)
         target = self.results / f"{name}.parquet"
         partial = target.with_suffix(".partial")
-        frame.to_parquet(partial, index=False)
-        os.replace(partial, target)
+        try:
+            frame.to_parquet(partial, index=False)
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
         return frame
 
     def load_results(self, name: str) -> pd.DataFrame:
@@ -153,7 +157,8 @@ class Run:
         stamp = self.folder / "profile.yaml"
         text = yaml.safe_dump(self.profile.model_dump(mode="json"), sort_keys=False)
         if stamp.is_file() and stamp.read_text() != text:
-            shutil.rmtree(self.results, ignore_errors=True)
+            for made in (self.notebooks, self.results):
+                shutil.rmtree(made, ignore_errors=True)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = stamp.with_suffix(f".{os.getpid()}.partial")
@@ -174,6 +179,16 @@ def open_run(profile: str | Path | Profile = "demo", root: str | Path = "runs") 
         root: Folder that holds all runs.
     """
     return Run(profile if isinstance(profile, Profile) else load_profile(profile), root)
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Give `new` the name of `folder`, which is whole or absent at every moment."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _empty(partial: Path, key: str) -> None:

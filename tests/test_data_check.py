@@ -54,9 +54,9 @@ def test_missing_and_unreadable_files(tmp_path):
     Image.fromarray(np.full((SIZE, SIZE), 9, np.uint8)).save(third)
     said = problems("nih-14", tmp_path)
     assert f"missing, such as images/{first.name}" in said
-    assert "1 files cannot be read" in said
+    assert "1 images or masks cannot be read" in said
     assert second.name in said
-    assert "1 files are of one grey value" in said
+    assert "1 images or masks are of one grey value" in said
     assert third.name in said
 
 
@@ -66,8 +66,9 @@ def test_masks_of_another_shape_and_missing_masks(tmp_path):
     masks[1].unlink()
     check = check_dataset("cxl-seg", tmp_path)
     said = " ".join(check.problems)
-    assert "1 files are of another shape" in said
-    assert f"1 of {len(masks)} masks are missing" in said
+    assert "1 images or masks are of another shape" in said
+    assert f"1 of {len(masks)} masks are missing, such as that of row" in said
+    assert masks[1].name not in said  # names of files tell who a patient is
     assert "1 masks are empty." in check.notes
 
 

@@ -8,6 +8,7 @@ from conftest import PROJECT, pacx
 
 from pacx.errors import PacxError
 from pacx.execution import execute
+from pacx.profile import load_profile
 from pacx.run import open_run
 
 CHAPTERS = sorted(path.stem for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.py"))
@@ -73,6 +74,16 @@ def test_failure_names_chapter_cell_and_error_then_run_goes_on(project, tmp_path
         "01_good.ipynb",
         "02_bad.ipynb",
     ]
+
+
+def test_failure_on_real_data_tells_no_patient(project, tmp_path):
+    profile = load_profile("smoke", data_root=tmp_path)
+    run = open_run(profile, tmp_path / "runs")
+    with pytest.raises(PacxError, match="02_bad failed in cell") as caught:
+        execute(run, project=project)
+    assert "needed" not in str(caught.value)
+    assert [path.name for path in run.private.iterdir()] == ["02_bad.failed.ipynb"]
+    assert sorted(path.name for path in run.notebooks.iterdir()) == ["01_good.ipynb"]
 
 
 def test_changed_chapter_is_executed_again(project, tmp_path, capsys):

@@ -14,7 +14,7 @@ from pacx.constants import LABS
 from pacx.data.datasets import DATASETS, read_folder
 from pacx.data.datasets.symile_mimic import open_split, to_grey
 from pacx.data.images import read_image, read_mask
-from pacx.data.table import SPLITS, Dataset
+from pacx.data.table import SPLITS, TERMS, Dataset
 from pacx.errors import PacxError
 
 TILE, COLUMNS, TILES = 128, 8, 24  # of the montage
@@ -104,36 +104,36 @@ def _check_images(dataset: Dataset, most: int | None) -> Check:
         if there.all():
             check.notes.append(f"All {len(there)} {column}s are there.")
         else:
-            first = table[column][~there].iloc[0]
+            example = _example(check, table[column][~there].iloc[:1])
             check.problems.append(
-                f"{(~there).sum()} of {len(there)} {column}s are missing, such as {first}."
+                f"{(~there).sum()} of {len(there)} {column}s are missing, such as {example}."
             )
-        table = table[there].reset_index(drop=True)
+        table = table[there]
     _check_duplicates(check, dataset.root, table)
     _decode(check, dataset.root, table, most)
     return check
 
 
 def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> None:
-    rows = np.arange(len(table))
+    rows = table.index.to_numpy()
     if most is not None and most < len(rows):
-        rows = np.linspace(0, len(rows) - 1, most).astype(int)
+        rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
     shown = set(rows[np.linspace(0, len(rows) - 1, min(TILES, len(rows))).astype(int)].tolist())
-    broken, blank, shapes, empty = [], [], [], []  # appending is safe between threads
+    broken, blank, shapes, empty = [], [], [], []  # rows; appending is safe between threads
 
     def look(i: int) -> np.ndarray | None:
         try:
             image = read_image(root / table["image"][i])
             if image.min() == image.max():
-                blank.append(table["image"][i])
+                blank.append(i)
             if "mask" in table:
                 mask = read_mask(root / table["mask"][i])
                 if not mask.any():
-                    empty.append(table["mask"][i])
+                    empty.append(i)
                 if mask.shape != image.shape:
-                    shapes.append(table["mask"][i])
-        except PacxError as error:
-            broken.append(str(error))
+                    shapes.append(i)
+        except PacxError:
+            broken.append(i)
             return None
         return image if i in shown else None
 
@@ -145,7 +145,8 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
         (shapes, "are of another shape than their image"),
     ):  # fmt: skip
         if found:
-            check.problems.append(f"{len(found)} files {what}, such as {min(found)}.")
+            example = _example(check, table["image"].loc[[min(found)]])
+            check.problems.append(f"{len(found)} images or masks {what}, such as {example}.")
     if empty:
         check.notes.append(f"{len(empty)} masks are empty.")
     check.notes.append(f"{len(rows)} of {len(table)} images were decoded.")
@@ -189,12 +190,16 @@ def _check_pairs(root: Path) -> Check:
     check = Check("symile-mimic", root, _count(table), pd.DataFrame(measured, columns=columns))
     check.problems, check.tiles = problems, tiles
     _check_splits(check, table, SPLITS)
-    twice = table["study"].duplicated()
-    if twice.any():
-        check.problems.append(
-            f"{twice.sum()} admissions occur twice, such as {table['study'][twice].iloc[0]}."
-        )
+    if twice := int(table["study"].duplicated().sum()):
+        check.problems.append(f"{twice} admissions occur twice.")
     return check
+
+
+def _example(check: Check, file: pd.Series) -> str:
+    """One file's name; only its row in the reader's table where names may tell patients."""
+    if TERMS[check.name] == "open":
+        return file.item()
+    return f"that of row {file.index.item()} of the table"
 
 
 def _count(table: pd.DataFrame) -> pd.DataFrame:
@@ -218,11 +223,8 @@ def _check_splits(check: Check, table: pd.DataFrame, needed: tuple[str, ...]) ->
         if not (table["split"] == split).any():
             check.problems.append(f"Split '{split}' is empty.")
     splits = table.groupby("patient")["split"].nunique()
-    twice = sorted(splits.index[splits > 1])
-    if twice:
-        check.problems.append(
-            f"{len(twice)} patients are in more than one split, such as {twice[0]}."
-        )
+    if twice := int((splits > 1).sum()):
+        check.problems.append(f"{twice} patients are in more than one split.")
     else:
         check.notes.append("No patient is in two splits.")
     if (table["patient"] == table["study"]).all():
@@ -257,5 +259,5 @@ def _check_duplicates(check: Check, root: Path, table: pd.DataFrame) -> None:
     if copies:
         check.problems.append(
             f"{len(copies)} images are in more than one split under different names, such as "
-            f"{copies[0]['image'].iloc[0]}."
+            f"{_example(check, copies[0]['image'].iloc[:1])}."
         )

@@ -10,7 +10,17 @@ import pandas as pd
 from pacx.errors import PacxError
 
 Task = Literal["pretraining", "binary", "multilabel", "multiclass", "segmentation"]
+Terms = Literal["open", "registered", "credentialed"]
 SPLITS = ("train", "val", "test")
+
+#: Under which terms a data set is given out. Only patients of open ones may be shown.
+TERMS: dict[str, Terms] = {
+    "chexpert": "registered", "symile-mimic": "credentialed", "ecg-archive": "open",
+    "tb": "open", "chexchonet": "credentialed", "chestx6": "registered",
+    "vindr-cxr": "credentialed", "nih-14": "open", "medmod": "credentialed",
+    "covid-qu-ex": "registered", "qata-cov19": "registered", "cxl-seg": "credentialed",
+    "actualmed": "open", "phantom-truth": "open",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,11 @@ class Dataset:
     labels: tuple[str, ...]
     table: pd.DataFrame
     root: Path
+
+    @property
+    def terms(self) -> Terms:
+        """Under which terms its images are given out."""
+        return TERMS[self.name]
 
     def split(self, name: str) -> pd.DataFrame:
         """Rows of one split, index reset.
@@ -132,6 +147,6 @@ def _check_paths(name: str, paths: pd.Series, root: Path) -> None:
     if climbs.any():
         row = int(np.flatnonzero(climbs)[0])
         raise PacxError(
-            f"{name}: row {row} names '{paths.iloc[row]}', which is not inside {root}. "
-            "Paths must be relative to the data set's folder."
+            f"{name}: row {row} of the table in {root} names a path that is not inside that "
+            "folder. Paths must be relative to it."
         )

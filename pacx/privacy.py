@@ -1,0 +1,191 @@
+"""Credentialed data stays home: what a page may show, what is kept beside it, what is refused.
+
+Phantoms and open data may be shown. Everything else of single patients goes to the run's `private`
+folder, and a site that holds any of it is not published. The rule is that of PhysioNet's data use
+agreement; the smallest number of patients that may be told is our choice, see the book's page on
+data.
+"""
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import pandas as pd
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from pacx.data.datasets import load_dataset
+from pacx.data.datasets.symile_mimic import read_patients
+from pacx.data.table import SPLITS, TERMS
+from pacx.errors import PacxError
+from pacx.run import Run
+
+#: Counts of fewer patients are not told, nor statistics over fewer.
+FEWEST = 10
+#: Tag of a cell whose pictures hold no patient of the reader's data.
+PUBLIC = "public"
+
+_ID_COLUMNS = ("subject_id", "hadm_id", "stay_id", "study_id", "dicom_id", "patient_id", "patient")
+_WORD = re.compile(r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*")
+_RASTERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".dcm", ".npy")
+_FONTS = (".woff", ".woff2", ".ttf", ".eot", ".ico")
+
+
+def keep_home(run: Run, figure: Figure, name: str, *datasets: str) -> None:
+    """Let a figure of patients be shown, or move it to the run's `private` folder.
+
+    Args:
+        run: Phantoms may be shown.
+        figure: It is closed when it may not be shown.
+        name: Of the PNG file.
+        *datasets: Whose patients it shows; all must be open to be shown.
+    """
+    if run.is_phantom or all(TERMS[dataset] == "open" for dataset in datasets):
+        return
+    run.private.mkdir(exist_ok=True)
+    partial = run.private / f".{name}.partial"
+    figure.savefig(partial, format="png", dpi=150)
+    os.replace(partial, run.private / f"{name}.png")
+    plt.close(figure)
+    display(Markdown(f"*It shows patients, so it is not on this page: `private/{name}.png`.*"))
+
+
+def suppress_small(
+    run: Run, table: pd.DataFrame, *counts: str, derived: Iterable[str] = ()
+) -> pd.DataFrame:
+    """Blank counts of one to nine patients; phantoms are told as they are.
+
+    Args:
+        run: The run.
+        table: Aggregates.
+        *counts: Columns that count patients, images or admissions.
+        derived: Columns that would give such a count away, blanked in the same rows.
+    """
+    if run.is_phantom:
+        return table
+    small = table[list(counts)].apply(lambda c: pd.to_numeric(c).between(1, FEWEST - 1))
+    for column in derived:
+        small[column] = small[list(counts)].any(axis=1)
+    return table.mask(small.reindex(columns=table.columns, fill_value=False))
+
+
+def inspect_site(run: Run, html: Path, book: Path, log: Path) -> None:
+    """Refuse a built site, or its log, that holds anything of a single patient.
+
+    Looked for are identifiers and file names of the run's data sets that are not open, the path of
+    the data, columns of identifiers, and pictures that come neither from the prose nor from a cell
+    tagged `public`. Numbers of a patient without a name are not recognised: chapters must not print
+    any.
+
+    Args:
+        run: A run on real data; a run on phantoms passes unseen.
+        html: The site.
+        book: What it was built from: prose in `book/`, chapters in `notebooks/`.
+        log: What the build said.
+
+    Raises:
+        PacxError: Which pages hold what, without repeating it.
+    """
+    if run.is_phantom:
+        return
+    names = _identifiers(run) - set(_words_of((book / "book").rglob("*.md")))
+    pictures = set(_digests((book / "book").rglob("*")))
+    for notebook in sorted((book / "notebooks").glob("*.ipynb")):
+        pictures |= {_digest(p) for p in _pictures(notebook, PUBLIC)}
+    root = str(run.data_root.resolve())
+    found = []
+    for file in sorted({log, *html.rglob("*")}):
+        relative = file.relative_to(html) if html in file.parents else file.name
+        if not file.is_file() or str(relative).startswith("_static") or file.suffix in _FONTS:
+            continue
+        content = file.read_bytes()
+        if file.suffix.lower() in _RASTERS:
+            kinds = [] if _digest(content) in pictures else ["a picture"]
+        else:
+            kinds = list(_kinds(file, content, names, root, pictures))
+        found += [f"{relative}: {kind}" for kind in kinds]
+    if found:
+        raise PacxError(
+            "The site would publish patients, so it was not built:\n  "
+            + "\n  ".join(found[:20])
+            + f"\nOf {len(found)} places. Take the output out of the chapter, or show it with "
+            "pacx.privacy.keep_home."
+        )
+
+
+def _kinds(
+    file: Path, content: bytes, names: set[str], root: str, pictures: set[str]
+) -> Iterator[str]:
+    text = content.decode("utf-8", errors="replace")
+    if not names.isdisjoint(_WORD.findall(text)):
+        yield "an identifier or a file name of a patient"
+    if root in text:
+        yield "the path of the data"
+    header = text.partition("\n")[0].split(",") if file.suffix == ".csv" else []
+    cells = re.findall(r"<th[^>]*>\s*(?:<p>)?([\w ]+?)(?:</p>)?\s*</th>", text)
+    if set(_ID_COLUMNS) & {c.strip().replace(" ", "_") for c in header + cells}:
+        yield "a column of identifiers"
+    if file.suffix == ".ipynb":
+        inside = _pictures(file)
+    elif file.suffix == ".svg":
+        inside = [content] if _is_raster(text) else []
+    else:
+        inside = map(base64.b64decode, re.findall(r"data:image/(?!svg)\w+;base64,([\w+/=]+)", text))
+    if any(_digest(picture) not in pictures for picture in inside):
+        yield "a picture"
+
+
+def _identifiers(run: Run) -> set[str]:
+    """Words in the tables of data sets that are not open that belong to one patient only."""
+    found: set[str] = set()
+    for name in ("chexpert", "symile-mimic", *run.profile.benchmarks):
+        if TERMS[name] == "open" or not (run.data_root / name).is_dir():
+            continue
+        if name == "symile-mimic":
+            table = pd.concat([read_patients(run.data_root, split) for split in SPLITS])
+        else:
+            table = load_dataset(name, run.data_root).table
+        columns = table.columns.intersection(["patient", "study", "hadm_id", "image", "mask"])
+        words = table[columns].astype(str).agg(" ".join, axis=1).str.findall(_WORD)
+        words = words.to_frame("word").assign(patient=table["patient"]).explode("word")
+        words = words.drop_duplicates().drop_duplicates("word", keep=False)["word"]
+        found |= set(words[(words.str.len() >= 5) & words.str.contains(r"\d")])
+    return found
+
+
+def _words_of(files: Iterable[Path]) -> Iterator[str]:
+    for file in files:
+        yield from _WORD.findall(file.read_text(encoding="utf-8"))
+
+
+def _digests(files: Iterable[Path]) -> Iterator[str]:
+    return (_digest(file.read_bytes()) for file in files if file.is_file())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content.strip()).hexdigest()
+
+
+def _pictures(notebook: Path, tag: str | None = None) -> list[bytes]:
+    """Raster pictures among the outputs of a notebook; with a tag, of the cells that carry it."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    found = []
+    for cell in cells:
+        if tag is not None and tag not in cell.metadata.get("tags", []):
+            continue
+        for output in cell.get("outputs", []):
+            for kind, data in output.get("data", {}).items():
+                if kind == "image/svg+xml" and _is_raster(data):
+                    found.append(data.encode())
+                elif kind.startswith("image/") and kind != "image/svg+xml":
+                    found.append(base64.b64decode(data))
+    return found
+
+
+def _is_raster(svg: str) -> bool:
+    return "<image" in svg
