@@ -25,7 +25,7 @@ smoke: $(VENV)/installed ## the same in minutes, too small for its numbers to me
 test: $(VENV)/installed-test ## all tests
 	$(BIN)/python -m pytest
 
-torture: $(VENV)/installed-test ## kill a training a hundred times
+torture: $(VENV)/installed-test ## kill trainings, caches, pairing, chapters and book a hundred times
 	PACX_KILLS=100 $(BIN)/python -m pytest -q tests/test_kill.py
 
 lint: $(VENV)/installed-test ## style, import order, notebooks in step with their sources

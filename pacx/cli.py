@@ -84,8 +84,9 @@ def run(
     project: Project = Path(),
 ) -> None:
     """Execute the chapters. What is up to date is skipped; a stopped run goes on from there."""
-    from pacx.execution import execute
+    from pacx.execution import execute, sources_of
 
+    sources_of(project, only)  # before anything is written
     execute(_open(profile, runs, data_root), only=only, force=force, project=project)
 
 

@@ -19,6 +19,7 @@ from pacx.data.images import load_images, read_image
 from pacx.errors import PacxError
 from pacx.models import ecg_founder
 from pacx.models.checkpoints import load_matching, read_checkpoint, save_checkpoint
+from pacx.models.encoder import build_encoder, load_encoder, save_encoder
 from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.profile import load_profile
 
@@ -91,7 +92,7 @@ def test_unknown_chapter_leaves_the_run_empty(place, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.main()
     assert "There is no chapter '99'" in capsys.readouterr().err
-    assert [path.name for path in (place / "smoke").iterdir()] == ["profile.yaml"]
+    assert not (place / "smoke").exists()
 
 
 #: Settings that replace the smoke profile's, and the key that the message names.
@@ -195,6 +196,19 @@ def test_checkpoints(tmp_path, how):
         load_matching(model, read_checkpoint(tmp_path)[1], tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert torch.equal(model.weight, before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"patch_size": 0}, {"heads": 0}, {"depth": -1}, {"image_size": 30}, {"width": 50},
+     {"patch_size": "8"}, {"patch_size": None}, {"heads": [4]}, {"unknown": 1}],
+)  # fmt: skip
+def test_sizes_of_an_encoder(tmp_path, change):
+    config = {"image_size": 32, "patch_size": 8, "width": 48, "depth": 1, "heads": 4}
+    save_encoder(build_encoder(**config), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(PacxError, match=r"config\.json does not describe a CXR encoder: ."):
+        load_encoder(tmp_path)
 
 
 def test_ecg_weights_with_any_byte_broken(tmp_path, monkeypatch):

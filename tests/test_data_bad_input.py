@@ -138,6 +138,18 @@ def test_broken_images(name, harm, tmp_path):
     assert not list((tmp_path / "cache").glob("*"))
 
 
+@pytest.mark.parametrize("kind", ["empty", "zip", "endless"])
+def test_files_that_are_no_array(kind, tmp_path):
+    path = copy("symile-mimic", tmp_path) / "data_npy" / "train" / "ecg_train.npy"
+    with path.open("wb") as file:
+        if kind == "zip":
+            np.savez(file, ecg=np.zeros(40))
+        elif kind == "endless":
+            header = {"descr": "<f4", "fortran_order": False, "shape": (10**30,)}
+            np.lib.format.write_array_header_1_0(file, header)
+    refused("symile-mimic", tmp_path, str(path), "not a readable .npy array")
+
+
 def test_truncated_arrays(tmp_path):
     path = copy("symile-mimic", tmp_path) / "data_npy" / "train" / "ecg_train.npy"
     path.write_bytes(path.read_bytes()[:5000])

@@ -1,69 +1,29 @@
 """Processes that are killed: the next one goes on and ends as an undisturbed one does."""
 
+import json
 import os
-import subprocess
-import sys
+import shutil
+import signal
+import tempfile
 import time
+from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from to_kill import PARTS, Noisy, train, work_alone
 
 from pacx.errors import PacxError
-from pacx.profile import load_profile
 from pacx.run import CHECKPOINT, open_run
 from pacx.training import fit as fitting
-from pacx.training.fit import Stage, fit
 
-KILLS = int(os.environ.get("PACX_KILLS", "2"))
-
-
-class Part(nn.Module):
-    """Has a generator of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.draws = torch.Generator().manual_seed(5)
-
-
-class Noisy(Stage):
-    """Draws from every source of randomness that the real stages draw from."""
-
-    def __init__(self, stop: int = -1, pause: float = 0.0):
-        torch.manual_seed(3)
-        settings = load_profile("smoke").labs.model_copy(update={"epochs": 5, "batch_size": 4})
-        super().__init__(settings, 0)
-        self.model, self.part = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)), Part()
-        self.stop, self.pause = stop, pause
-
-    def training_step(self, batch, _):
-        """One step, which the chosen one does not survive."""
-        if len(self.history) == self.stop:
-            raise InterruptedError
-        time.sleep(self.pause)
-        noise = torch.randn(3, generator=self.draws) * torch.randn(3, generator=self.part.draws)
-        loss = (self.model(batch[0] + noise) - torch.rand(3)).square().mean()
-        self.note(loss=loss)
-        return loss
-
-
-def train(folder: Path, stage: Noisy) -> bytes:
-    """Train on (10, 3) rows, two batches an epoch; weights and history as bytes."""
-    rows = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    history = fit(stage, [rows], "noisy", folder=folder)
-    weights = [w.numpy().tobytes() for w in stage.state_dict().values()]
-    return b"".join(weights) + history.to_numpy().tobytes()
-
-
-def build(root: Path, pause: float = 0.0) -> bytes:
-    """The same as an artefact of a run."""
-
-    def make(folder: Path) -> None:
-        (folder / "weights").write_bytes(train(folder, Noisy(pause=pause)))
-
-    return (open_run("smoke", root).build("noisy", make) / "weights").read_bytes()
+KILLS = int(os.environ.get("PACX_KILLS", "10"))  # of all parts together
+#: Imports the library once; every process is forked from there.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["pacx.book", "pacx.data.pair_files", "pacx.training.fit"])
 
 
 @pytest.fixture
@@ -118,20 +78,71 @@ def test_bad_input_leaves_no_checkpoint(tmp_path):
     assert not list(run.artefacts.iterdir())
 
 
-def test_a_killed_training_goes_on(tmp_path):
-    rng = np.random.default_rng(0)
-    code = (
-        "import sys, pathlib; from pacx.training import fit; fit.CHECKPOINT_SECONDS = 0; "
-        "import test_kill; print('ready', flush=True); "
-        "test_kill.build(pathlib.Path(sys.argv[1]), pause=0.3)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "cut")]
-    for _ in range(KILLS):
-        process = subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE)
-        process.stdout.readline()
-        time.sleep(rng.uniform(0.2, 2.0))
-        process.kill()
-        process.communicate()
-    artefacts = open_run("smoke", tmp_path / "cut").artefacts
-    assert build(tmp_path / "cut") == build(tmp_path / "whole")
-    assert [path.name for path in artefacts.iterdir()] == ["noisy"]
+@pytest.fixture
+def place():
+    """A folder whose path is short enough for a kernel's sockets, and where they stay."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        (Path(folder) / "given").mkdir()
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_what_is_killed_goes_on(place, name):
+    given, whole, cut = place / "given", place / "whole", place / "cut"
+    PARTS[name].give(given)
+    code, seconds = run(name, given, whole)
+    expected = contents(whole)
+    assert code == 0
+    assert expected
+    rng, kills = np.random.default_rng(KILLS), 0
+    while kills < PARTS[name].kills * KILLS / 10:
+        code, took = run(name, given, cut, rng.uniform(0, seconds))
+        if code:
+            assert code == -signal.SIGKILL
+            kills += 1
+            assert contents(cut).items() <= expected.items()  # nothing half-written has a name
+        else:  # was done before it could be killed
+            assert contents(cut) == expected
+            shutil.rmtree(cut)
+            seconds = min(seconds, took)
+    assert run(name, given, cut)[0] == 0
+    assert contents(cut) == expected
+    assert not unfinished(cut)
+
+
+def run(name: str, given: Path, out: Path, limit: float | None = None) -> tuple[int, float]:
+    """Work in a process group of its own, killed at the limit: exit code, and seconds."""
+    if not out.exists() and (given / "start").exists():
+        shutil.copytree(given / "start", out)
+    ready, tell = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=work_alone, args=(name, given, out, tell))
+    process.start()
+    tell.close()
+    ready.recv()
+    started = time.perf_counter()
+    process.join(limit)
+    if process.exitcode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    return process.exitcode, time.perf_counter() - started
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """What lies there under its final name, without the times that some files tell."""
+
+    def content(file: Path) -> object:
+        if file.suffix == ".ipynb":
+            cells = nbformat.read(file, as_version=4).cells
+            return [(cell.source, cell.get("outputs")) for cell in cells]
+        return (
+            sorted(json.loads(file.read_text())) if file.name == "made.json" else file.read_bytes()
+        )
+
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {name: content(file) for name, file in files.items() if ".partial" not in name}
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """Temporary names, but for `profile.<process>.partial`: a run does not look for others'."""
+    return [path for path in folder.rglob("*.partial*") if not path.name.startswith("profile.")]

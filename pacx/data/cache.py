@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 from numpy.typing import DTypeLike
+
+from pacx.arrays import create_array
 
 
 def cached_array(
@@ -27,16 +30,34 @@ def cached_array(
 
     Returns:
         Read-only memory map.
+
+    Raises:
+        PacxError: The disk has no room.
     """
     target = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
     if not target.is_file():
         cache.mkdir(parents=True, exist_ok=True)
+        for left in left_behind(target):
+            left.unlink(missing_ok=True)
         partial = target.with_suffix(f".{os.getpid()}.partial")
+        array = create_array(partial, dtype, shape)
         try:
-            array = np.lib.format.open_memmap(partial, "w+", dtype=dtype, shape=shape)
             fill(array)
             array.flush()
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def left_behind(target: Path) -> list[Path]:
+    """Unfinished files of `target` that nobody works on: `<stem>.<...>.<process>.partial`.
+
+    Their process is dead, or had the number of this one, as in containers, or was this one.
+    """
+
+    def is_free(partial: Path) -> bool:
+        process = int(partial.suffixes[-2][1:])
+        return process == os.getpid() or not psutil.pid_exists(process)
+
+    return [path for path in target.parent.glob(f"{target.stem}.*.partial") if is_free(path)]

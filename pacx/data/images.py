@@ -2,25 +2,26 @@
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
+from pacx.arrays import create_array
+from pacx.data.cache import left_behind
 from pacx.errors import PacxError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 #: What Pillow may try, whatever a file calls itself: some other formats start programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
-BLOCK = 1024  # images between two notes of how far a decode has come
+BLOCK = 1024  # images after which a decode has come so far for good
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -80,7 +81,7 @@ def load_images(
         (N, size, size) uint8 (masks: 0 or 1), read-only memory map.
 
     Raises:
-        PacxError: A file is missing or unreadable; the message names it.
+        PacxError: A file is missing or unreadable; the message names it. Or the disk has no room.
     """
     target = cache / f"{_content_key(root, names, size, masks)[:24]}.npy"
     if not target.is_file():
@@ -104,27 +105,29 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 
 
 def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.ndarray]) -> None:
-    """Fill `target` block by block, in a folder that takes its name only when it is complete.
+    """Fill `target` block by block, in a file that takes its name only when it is complete.
 
-    The folder carries the process' number, so that two processes never write to the same one; what
-    a dead process left is taken over, as renaming works for one heir only.
+    Until then its name holds how many images it has, and the process that works on it, so that two
+    processes never write to the same one. What a dead process left is taken over: a file can be
+    renamed by one heir only.
     """
+
+    def with_images(count: int) -> Path:
+        return target.with_suffix(f".{count}.{os.getpid()}.partial")
+
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}.partial")
-    for left in target.parent.glob(f"{target.stem}.*.partial"):
-        if not psutil.pid_exists(int(left.suffixes[0][1:])) and not partial.exists():
-            try:
-                left.rename(partial)
-            except FileNotFoundError:  # another process was quicker
-                continue
-    partial.mkdir(exist_ok=True)
-    file, note = partial / "images.npy", partial / "done"
-    done = int(note.read_text()) if note.is_file() else 0
-    shape = (len(names), size, size)
+    done = 0
+    for left in sorted(left_behind(target), key=_count, reverse=True):
+        with suppress(FileNotFoundError):  # another process was quicker
+            if done:
+                left.unlink()
+            else:
+                left.rename(with_images(_count(left)))
+                done = _count(left)
     if done:
-        array = np.lib.format.open_memmap(file, "r+")
+        array = np.lib.format.open_memmap(with_images(done), "r+")
     else:
-        array = np.lib.format.open_memmap(file, "w+", dtype=np.uint8, shape=shape)
+        array = create_array(with_images(0), np.uint8, (len(names), size, size))
 
     def fill(i: int) -> None:
         array[i] = read(names[i])
@@ -135,18 +138,21 @@ def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.
             ThreadPoolExecutor() as pool,
             tqdm(desc="decode images", total=len(names), initial=done, leave=False) as bar,
         ):
-            for start in range(done, len(names), BLOCK):
-                stop = min(start + BLOCK, len(names))
-                for _ in pool.map(fill, range(start, stop)):
+            while done < len(names):
+                stop = min(done + BLOCK, len(names))
+                for _ in pool.map(fill, range(done, stop)):
                     bar.update()
                 array.flush()
-                note.with_suffix(".new").write_text(str(stop))
-                os.replace(note.with_suffix(".new"), note)
+                with_images(done).rename(with_images(stop))
+                done = stop
     except PacxError:
-        shutil.rmtree(partial)  # the broken file will change, and with it the key
+        with_images(done).unlink()  # the broken file will change, and with it the key
         raise
-    os.replace(file, target)
-    shutil.rmtree(partial)
+    os.replace(with_images(done), target)
+
+
+def _count(partial: Path) -> int:
+    return int(partial.suffixes[0][1:])
 
 
 def _read_dicom(path: Path) -> np.ndarray:

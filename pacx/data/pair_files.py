@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from numpy.lib.format import open_memmap
 from scipy.stats import ecdf
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
+from pacx.arrays import create_array
 from pacx.constants import LEADS_MIMIC
 from pacx.data.ecg import read_ecg
 from pacx.data.images import normalise, read_image
@@ -43,7 +43,7 @@ def pair(
         seed: Of the division into splits and of the drawn candidates.
 
     Raises:
-        PacxError: `out` is not empty, or what the two functions raise.
+        PacxError: `out` is not empty or cannot be written, or what the two functions raise.
     """
     out = Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -56,6 +56,11 @@ def pair(
         pairs.to_csv(partial / "symile_mimic_data.csv", index=False)
         write_symile_mimic(pairs, mimic_cxr, mimic_ecg, partial, seed)
         os.replace(partial, out)
+    except OSError as error:
+        raise PacxError(
+            f"{out} cannot be written: {error}. Free some space there, or name another disk with "
+            "--out."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -164,10 +169,8 @@ def _write_signals(
     folder: Path, split: str, table: pd.DataFrame, samples: int, mimic_cxr: Path, mimic_ecg: Path
 ) -> None:
     """X-rays and ECGs straight into memory maps; an admission listed ten times is read once."""
-    cxr = open_memmap(
-        folder / f"cxr_{split}.npy", "w+", np.float32, (len(table), 3, PIXELS, PIXELS)
-    )
-    ecg = open_memmap(folder / f"ecg_{split}.npy", "w+", np.float32, (len(table), 1, samples, 12))
+    cxr = create_array(folder / f"cxr_{split}.npy", np.float32, (len(table), 3, PIXELS, PIXELS))
+    ecg = create_array(folder / f"ecg_{split}.npy", np.float32, (len(table), 1, samples, 12))
 
     def write(admission: tuple[tuple[str, str], np.ndarray]) -> None:
         (cxr_path, ecg_path), rows = admission
@@ -203,7 +206,7 @@ def _scaled_ecg(path: Path, samples: int) -> np.ndarray:
 
 
 def _check_disk(root: Path, needed: int) -> None:
-    """A memory map that outgrows the disk kills the process without a word."""
+    """Say so before the first array is written, not hours later at the last."""
     free = shutil.disk_usage(root).free
     if needed > free:
         raise PacxError(

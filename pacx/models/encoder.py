@@ -34,8 +34,13 @@ def build_encoder(
         mlp_ratio: Hidden width of a block's MLP over `width`.
 
     Raises:
-        PacxError: The sizes do not divide.
+        PacxError: A size is not positive, or the sizes do not divide.
     """
+    if min(image_size, patch_size, width, depth, heads) < 1:
+        raise PacxError(
+            f"image_size {image_size}, patch_size {patch_size}, width {width}, depth {depth} and "
+            f"heads {heads} must be at least 1."
+        )
     if image_size % patch_size:
         raise PacxError(f"image_size {image_size} is not a multiple of patch_size {patch_size}.")
     if width % heads or width % 4:
@@ -89,16 +94,14 @@ def load_encoder(folder: str | Path) -> VisionTransformer:
     """Read what `save_encoder` wrote: every tensor, or an error.
 
     Raises:
-        PacxError: Files are missing or damaged, or a tensor is missing, unexpected or of another
-            shape.
+        PacxError: Files are missing or damaged, the sizes are impossible, or a tensor is missing,
+            unexpected or of another shape.
     """
     config, state = read_checkpoint(folder)
     try:
         encoder = build_encoder(**config)
-    except TypeError as error:
-        raise PacxError(
-            f"{folder}/config.json does not describe a CXR encoder: {error}."
-        ) from error
+    except (TypeError, PacxError) as error:
+        raise PacxError(f"{folder}/config.json does not describe a CXR encoder: {error}") from error
     return load_matching(encoder, state, folder)
 
 

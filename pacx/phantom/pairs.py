@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
 
+from pacx.arrays import create_array
 from pacx.constants import LABS
 from pacx.phantom.cohort import Cohort, mimic_cxr_path, truth_table
 from pacx.phantom.ecg import render_ecgs
@@ -101,7 +101,7 @@ def _write_pair_arrays(
     size, samples = cohort.image_size * 10 // 7, cohort.ecg_hz * 10
     shape = {"cxr": (3, size, size), "ecg": (1, samples, 12)}
     cxr, ecg = (
-        open_memmap(folder / f"{name}_{split}.npy", "w+", np.float32, (len(picked), *shape[name]))
+        create_array(folder / f"{name}_{split}.npy", np.float32, (len(picked), *shape[name]))
         for name in ("cxr", "ecg")
     )
     for rows, images, _ in cohort.films(patients, size):

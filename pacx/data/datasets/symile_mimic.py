@@ -177,8 +177,9 @@ def _open_array(path: Path, rows: int, shape: tuple[int | None, ...]) -> np.ndar
     if not path.is_file():
         raise PacxError(f"{path} is missing; Symile-MIMIC ships it in data_npy.")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
+        # Unlike np.load, it takes a .npy file only: neither a zip archive nor a pickle.
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, OverflowError) as error:
         raise PacxError(f"{path} is not a readable .npy array: {error}") from error
     fits = len(array.shape) == 1 + len(shape) and all(
         want in (None, got) for want, got in zip(shape, array.shape[1:], strict=True)

@@ -1,0 +1,176 @@
+"""A full disk, a disk that is read-only, and what dead processes left: clear errors, no debris."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from to_kill import RAW
+
+from pacx import cli
+from pacx.data import images, pair_files
+from pacx.data.cache import cached_array
+from pacx.data.images import load_images
+from pacx.errors import PacxError
+from pacx.models.checkpoints import save_checkpoint
+from pacx.run import open_run
+
+DEAD = 2**22 + 1  # above every process number that Linux gives
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Makes a disk of so many KiB."""
+    mounted = []
+
+    def make(size: int) -> Path:
+        place = tmp_path / f"disk{size}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(place)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip("no program to mount a small disk with")
+        if done.returncode:
+            pytest.skip(f"this user may not mount a small disk: {done.stderr.strip()}")
+        mounted.append(place)
+        return place
+
+    yield make
+    for place in mounted:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def names_of(folder: Path, count: int) -> list[str]:
+    """So many images of 64 pixels a side."""
+    folder.mkdir()
+    for number in range(count):
+        pixels = np.full((64, 64), number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return [f"{number}.png" for number in range(count)]
+
+
+# ---------------------------------------- a full disk
+def test_no_room_for_the_image_cache(disk, tmp_path):
+    cache = disk(100) / "cache"
+    names = names_of(tmp_path / "images", 30)
+    with pytest.raises(PacxError, match=r"0\.1 MiB \(No space left on device\).*another disk"):
+        load_images(tmp_path / "images", names, 64, cache)
+    assert not list(cache.iterdir())
+
+
+def test_no_room_for_a_cached_array(disk):
+    cache, filled = disk(100) / "cache", []
+    with pytest.raises(PacxError, match=r"cache cannot take an array of 0\.4 MiB"):
+        cached_array(cache, "large", (100, 1000), np.float32, filled.append)
+    assert not list(cache.iterdir())
+    assert not filled
+
+
+def test_no_room_for_results_keeps_the_old_ones(disk):
+    run = open_run("smoke", disk(200))
+    run.save_results("numbers", pd.DataFrame({"value": [1.5]}))
+    noise = np.random.default_rng(0).normal(size=100_000)
+    with pytest.raises(OSError, match="No space left"):
+        run.save_results("numbers", pd.DataFrame({"value": noise}))
+    assert run.load_results("numbers")["value"].tolist() == [1.5]
+
+
+def test_no_room_for_an_artefact(disk):
+    run = open_run("smoke", disk(200))
+    with pytest.raises(Exception, match="No space left"):
+        run.build("model", lambda folder: save_checkpoint(torch.nn.Linear(500, 500), {}, folder))
+    with pytest.raises(PacxError, match="model is missing"):
+        run.artefact("model")
+
+
+@pytest.mark.parametrize(
+    ("size", "checked", "said"),
+    [
+        (8, True, "Pairing stopped.*No space left"),
+        (20_000, True, "GiB free"),
+        (20_000, False, "cannot take an array"),  # another process was quicker to take the room
+    ],
+)
+def test_no_room_for_pairs(disk, monkeypatch, size, checked, said):
+    place = disk(size)
+    if not checked:
+        monkeypatch.setattr(pair_files, "_check_disk", lambda *arguments: None)
+    with pytest.raises(PacxError, match=f"(?s){said}"):
+        pair_files.pair(RAW, RAW / "cxr", RAW / "ecg", place / "symile-mimic")
+    assert not list(place.iterdir())
+
+
+def test_no_room_for_the_tables_of_pairs(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    with pytest.raises(PacxError, match=r"symile-mimic cannot be written.*No space left"):
+        pair_files.pair(RAW, RAW / "cxr", RAW / "ecg", tmp_path / "symile-mimic")
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------- a read-only disk
+def test_read_only_run_folder(disk, monkeypatch, capsys):
+    place = disk(200)
+    run = open_run("smoke", place)
+    cached_array(run.cache, "kept", (3,), np.float32, lambda array: array.fill(7))
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    monkeypatch.setattr(sys, "argv", ["pacx", "run", "--profile", "smoke", "--runs", str(place)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    said = capsys.readouterr().err
+    assert left.value.code == 1
+    assert f"{run.folder} cannot be written (Read-only file system)" in said
+    assert "--runs" in said
+    assert len(said.splitlines()) == 1
+    # What is there can still be read.
+    assert cached_array(run.cache, "kept", (3,), np.float32, None).tolist() == [7, 7, 7]
+    with pytest.raises(PacxError, match=r"cannot take an array.*Read-only"):
+        cached_array(run.cache, "new", (3,), np.float32, None)
+
+
+# ---------------------------------------- what others left
+def test_what_dead_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
+    whole = Path(
+        cached_array(tmp_path, "a", (3,), np.float32, lambda array: array.fill(1)).filename
+    )
+    dead, living = (whole.with_suffix(f".{n}.partial") for n in (DEAD, os.getppid()))
+    other = tmp_path / f"other.{DEAD}.partial"
+    whole.rename(dead)
+    living.touch()
+    other.touch()
+    again = cached_array(tmp_path, "a", (3,), np.float32, lambda array: array.fill(2))
+    assert again.tolist() == [2, 2, 2]
+    assert set(tmp_path.iterdir()) == {whole, living, other}
+
+
+def test_the_furthest_of_dead_decodes_goes_on(tmp_path, monkeypatch):
+    names, cache = names_of(tmp_path / "images", 6), tmp_path / "cache"
+    read, asked = images._squash, []
+    monkeypatch.setattr(images, "BLOCK", 2)
+    cache.mkdir()
+    for dead, last in ((DEAD, "3.png"), (DEAD + 1, "5.png"), (DEAD + 2, "1.png")):
+
+        def stop(path, *rest, last=last):
+            if path.name == last:
+                raise KeyboardInterrupt
+            return read(path, *rest)
+
+        monkeypatch.setattr(images, "_squash", stop)
+        with pytest.raises(KeyboardInterrupt):
+            load_images(tmp_path / "images", names, 8, tmp_path / last)
+        (left,) = (tmp_path / last).iterdir()
+        left.rename(cache / left.name.replace(f".{os.getpid()}.", f".{dead}."))
+    monkeypatch.setattr(images, "_squash", lambda *a: asked.append(a[0].name) or read(*a))
+    decoded = load_images(tmp_path / "images", names, 8, cache)
+    assert sorted(asked) == ["4.png", "5.png"]
+    assert decoded[:, 0, 0].tolist() == list(range(6))
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
