@@ -94,7 +94,7 @@ display(Math(equations_as_latex(EQUATIONS)))
 # more. Because each shape is a function of continuous coordinates, one patient can be drawn at any
 # size, and the masks of the organs are exact. Here are twelve patients, large enough to look at.
 
-# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in two rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in two rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
 from pacx.figures.cxr import montage
 from pacx.phantom.radiograph import render_radiographs
 from pacx.phantom.state import sample_patients
@@ -111,7 +111,7 @@ figure = montage(films, titles, masks={k: masks[k] for k in ("lungs", "heart", "
 # can use: what the ECG and the blood say about a state, the X-ray may show as well. The patient
 # below is the one with the most fluid among two hundred.
 
-# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input", "public"]
 crowd = sample_patients(200, seed=run.profile.phantom.seed + 1)
 patient = crowd.nlargest(1, "fluid")
 film, mask = render_radiographs(patient, 384, seed=2, masks=True)
@@ -154,7 +154,7 @@ figure = lab_panel(draw_labs(patient, seed=2)[0])
 # Here one patient is drawn five times. Positioning and noise stay, and one state moves from
 # −2 to +2. The changes are small on purpose: that is what the encoder has to find.
 
-# %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input", "public"]
 import pandas as pd
 
 shown, steps = ("dilation", "fluid", "copd", "anaemia"), (-2, -1, 0, 1, 2)
@@ -193,13 +193,13 @@ coupling = run.save_results("coupling", pd.DataFrame(rows))
 # ## What is missing tells something
 #
 # A blood gas is drawn when a patient struggles for breath. So *whether* a test exists depends on
-# how sick the patient is: the missingness is **informative**. In the phantom hospital tests come
+# how sick the patient is: what is missing is **informative**. In the phantom hospital tests come
 # in panels, and
 #
 # $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
 #
 # The figure reads it back from the data on disk. Each panel is set against the state that drives it
-# most. [Chapter 03](03_lab_autoencoder) must therefore tell the network what was
+# most; the sigmoid squeezes any number into the range from 0 to 1. [Chapter 03](03_lab_autoencoder) must therefore tell the network what was
 # {term}`Observed`.
 
 # %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}} tags=["hide-input"]
@@ -310,21 +310,18 @@ else:
 # ## All data sets of this run
 #
 # A row is one data set. *Positive* is the share of positive labels among the known ones, averaged
-# over labels. *Access* is that of the real data set.
+# over labels. *Terms* are those of the real data set: patients of one that is not open are never
+# shown in a book, and counts of fewer than ten of them are left out.
 
 # %% tags=["hide-input"]
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
+from pacx.data.table import TERMS
+from pacx.figures.tables import show
+from pacx.privacy import keep_home, suppress_small
 
-ACCESS = {
-    "chexpert": "registration", "symile-mimic": "PhysioNet, credentialed",
-    "tb": "open", "chexchonet": "PhysioNet, credentialed", "chestx6": "Kaggle",
-    "vindr-cxr": "PhysioNet, credentialed", "nih-14": "open",
-    "medmod": "PhysioNet, credentialed", "covid-qu-ex": "Kaggle", "qata-cov19": "Kaggle",
-    "cxl-seg": "PhysioNet, credentialed", "actualmed": "open", "phantom-truth": "phantom only",
-}  # fmt: skip
 tables, rows = {}, []
-for name in [n for n in ACCESS if (run.data_root / n).is_dir()]:
+for name in [n for n in TERMS if n != "ecg-archive" and (run.data_root / n).is_dir()]:
     if name == "symile-mimic":
         parts = [read_patients(run.data_root, s).assign(split=s) for s in ("train", "val", "test")]
         tables[name] = pd.concat(parts).drop_duplicates(["study", "split"])
@@ -338,9 +335,11 @@ for name in [n for n in ACCESS if (run.data_root / n).is_dir()]:
     table = tables[name]
     counts = {split: (table["split"] == split).sum() for split in ("train", "val", "test")}
     rows.append({"dataset": name, "task": task, "images": len(table), **counts,
-                 "patients": table["patient"].nunique(), "positive": positive, "access": ACCESS[name]})  # fmt: skip
-cohort = run.save_results("cohort", pd.DataFrame(rows))
-display(cohort.style.hide(axis="index").format({"positive": "{:.0%}"}, na_rep="–"))
+                 "patients": table["patient"].nunique(), "positive": positive, "terms": TERMS[name]})  # fmt: skip
+cohort = suppress_small(run, pd.DataFrame(rows), "images", *counts, "patients")
+run.save_results("cohort", cohort)
+counted = dict.fromkeys(["images", *counts, "patients"], "{:.0f}")
+display(cohort.style.hide(axis="index").format(counted | {"positive": "{:.0%}"}, na_rep="–"))
 
 # %% [markdown]
 # The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6
@@ -353,18 +352,18 @@ display(cohort.style.hide(axis="index").format({"positive": "{:.0%}"}, na_rep="�
 
 # %% tags=["hide-input"]
 from pacx.data.check import check_dataset
-from pacx.figures.tables import show
 
 checked = check_dataset(run.profile.benchmarks[0], run.data_root, most=500)
 if run.is_phantom:
     print(str(checked).replace(str(run.data_root), "data"))
 else:  # notes and problems may name files of patients
-    display(show(checked.splits), show(checked.prevalence))
+    display(show(suppress_small(run, checked.splits, "images", "patients")))
+    display(show(suppress_small(run, checked.prevalence, "positive", "known", derived=["share"])))
     print(f"{len(checked.problems)} problem(s) found.")
 
 # %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input"]
-if run.is_phantom:
-    figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
+figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
+keep_home(run, figure, "01_first_benchmark", checked.name)
 
 # %% [markdown]
 # ## No patient in two places
@@ -397,8 +396,10 @@ for name in [name for name in SPLIT_BY_IMAGE_IN_PAPER if name in tables]:
                 },
             }
         )
-choice = run.save_results("split_leaks", pd.DataFrame(rows))
-display(choice.style.hide(axis="index").format("{:.0%}", subset=list(choice.columns[3:])))
+choice, (twice, *shares) = pd.DataFrame(rows), list(rows[0])[2:]
+choice = run.save_results("split_leaks", suppress_small(run, choice, twice, derived=shares))
+shown = {twice: "{:.0f}"} | dict.fromkeys(shares, "{:.0%}")
+display(choice.style.hide(axis="index").format(shown, na_rep="–"))
 
 # %% [markdown]
 # **The second leak is one hospital under three names.** Symile-MIMIC, MedMod and CXL-Seg are made
@@ -409,8 +410,9 @@ display(choice.style.hide(axis="index").format("{:.0%}", subset=list(choice.colu
 from pacx.data.datasets import load_mimic_populations
 from pacx.data.splits import audit_overlaps
 
-overlaps = run.save_results("overlaps", audit_overlaps(load_mimic_populations(run.data_root)))
-display(show(overlaps))
+overlaps = audit_overlaps(load_mimic_populations(run.data_root))
+counted = suppress_small(run, overlaps, "in_first", "in_second", "shared")
+display(show(run.save_results("overlaps", counted), digits=0))
 
 # %% [markdown]
 # `refuse_leaks` runs before every probe and stops at either leak. With `leaks: remove` a profile has
@@ -440,7 +442,8 @@ audit = pd.DataFrame(
         for name, table in tables.items()
     ]
 )  # fmt: skip
-display(audit.style.hide(axis="index"))
+counts = [column for column in audit if column.startswith("patients")]
+display(show(suppress_small(run, audit, *counts), digits=0))
 
 # %% [markdown]
 # ## Check it yourself

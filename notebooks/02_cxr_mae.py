@@ -59,20 +59,23 @@ banner(run)
 # ## From image to patches
 #
 # A vision transformer {cite:p}`dosovitskiy2021vit` does not read pixels. It reads $L$ patches of
-# $P \times P$ pixels. Each patch $x_l$ becomes one token, a linear map of its pixels plus a
-# position embedding $p_l$:
+# $P \times P$ pixels. Each patch $x_l$ becomes one {term}`token` $e_l$, a linear map of its pixels
+# plus a position embedding $s_l$:
 #
-# $$ t_l = W x_l + b + p_l , \qquad l = 1, \dots, L, \quad L = (H / P)^2 . $$
+# $$ e_l = W x_l + b + s_l , \qquad l = 1, \dots, L, \quad L = (H / P)^2 , $$
+#
+# where $H$ is the side of the image in pixels.
 
 # %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input"]
 from pacx.figures.cxr import patch_grid
+from pacx.privacy import keep_home
 from pacx.training.mae import pretraining_images
 
 images = pretraining_images(run, "val")
 vit = run.profile.vit
 grid = vit.image_size // vit.patch_size
-if run.is_phantom:
-    figure = patch_grid(images[0], vit.patch_size, highlighted=grid * (grid // 2) + grid // 2)
+figure = patch_grid(images[0], vit.patch_size, highlighted=grid * (grid // 2) + grid // 2)
+keep_home(run, figure, "02_patches", "chexpert")
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown, display
@@ -85,11 +88,11 @@ show_source(MaskedAutoencoder.patchify)
 # %% [markdown]
 # ## Where a patch was
 #
-# Without $p_l$ the encoder would see a bag of patches. The positions are fixed sines and cosines
+# Without $s_l$ the encoder would see a bag of patches. The positions are fixed sines and cosines
 # of row and column, as in {cite:t}`he2022mae`. Patches that are close have similar position
 # embeddings.
 
-# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input", "public"]
 from pacx.figures.cxr import position_similarity
 from pacx.models.encoder import sincos_positions
 
@@ -102,13 +105,14 @@ figure = position_similarity(
 # %% [markdown]
 # ## Removing most of the image
 #
-# A fresh random number is drawn for each patch, and the patches with the lowest ones are kept:
+# The **mask ratio** $\rho$ is the share of patches that is removed. A fresh random number is drawn
+# for each patch, and the patches with the lowest ones are kept:
 #
-# $$ K = \lfloor L\,(1 - r) \rfloor \ \text{patches stay}, \qquad
+# $$ K = \lfloor L\,(1 - \rho) \rfloor \ \text{patches stay}, \qquad
 # m_l = \begin{cases} 0 & \text{kept} \\ 1 & \text{removed.} \end{cases} $$
 #
 # Keep the polarity in mind: in the mask, **1 means removed**. The encoder never sees removed
-# patches, not even as blanks, so it gets cheaper as $r$ grows. The two ratios below use the same
+# patches, not even as blanks, so it gets cheaper as $\rho$ grows. The two ratios below use the same
 # random numbers. Neighbouring pixels resemble each other, so with few patches removed the task
 # could be solved by smearing. With most removed, the network has to know chests.
 
@@ -130,9 +134,9 @@ noise = torch.rand(4, grid * grid, generator=torch.Generator().manual_seed(1))
 with torch.inference_mode():
     outputs = {name: models[name](pixels, ratio, noise) for name, ratio in ratios.items()}
     pictures = {name: models[name].reconstruct(pixels, out) for name, out in outputs.items()}
-if run.is_phantom:
-    seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-compared", "mae")}
-    figure = reconstructions({"X-ray": images[:4], **seen})
+seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-compared", "mae")}
+figure = reconstructions({"X-ray": images[:4], **seen})
+keep_home(run, figure, "02_masked", "chexpert")
 
 # %% [markdown]
 # This is the library's forward pass, masking included:
@@ -144,13 +148,16 @@ show_source(MaskedAutoencoder.forward, MaskedAutoencoder._encode)
 # ## The loss
 #
 # A small decoder gets the encoder's tokens, a shared *mask token* at each removed place, and the
-# positions. It paints all patches, $\hat x_l$. Only removed ones count:
+# positions. It paints all patches, $\hat x_l$. The loss is the mean squared error (MSE), and only
+# removed patches count:
 #
 # $$ \mathcal{L}_{\text{MAE}} = \frac{1}{\sum_l m_l} \sum_{l=1}^{L} m_l \,
 # \frac{1}{3P^2} \lVert \hat x_l - x_l \rVert_2^2 . $$
 #
-# Copying a kept patch would earn nothing. After training the decoder is thrown away; chapters 05
-# to 11 use the encoder only.
+# Copying a kept patch would earn nothing. The 3 stands for three equal colour channels: the network's
+# shape is that of photographs. Pixels are in the units that it sees, grey values minus the mean of
+# ImageNet, over its spread. After training the decoder is put aside: the encoder is what later
+# chapters use.
 #
 # The paper's settings, beside those of this run:
 
@@ -193,11 +200,11 @@ figure = training_curves(histories, y_labels=["MSE on removed patches (normalise
 # What do they paint? The X-rays below are from the validation split, which no training step saw.
 
 # %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left after 90 percent is removed, the painting from it, what is left after 75 percent is removed, and the painting from that. Kept patches stand sharp in the paintings, the rest is painted."}} tags=["hide-input"]
-if run.is_phantom:
-    columns = {"X-ray": images[:4]}
-    for name, ratio in ratios.items():
-        columns[f"{ratio:.0%} removed"], columns[f"painted by {ratio:.0%} model"] = pictures[name]
-    figure = reconstructions(columns)
+columns = {"X-ray": images[:4]}
+for name, ratio in ratios.items():
+    columns[f"{ratio:.0%} removed"], columns[f"painted by {ratio:.0%} model"] = pictures[name]
+figure = reconstructions(columns)
+keep_home(run, figure, "02_painted", "chexpert")
 
 # %% [markdown]
 # A fair comparison gives both models the same validation X-rays and the same masks, at both
@@ -249,7 +256,7 @@ display(
 # not paired with any ECG or blood test in this book. In the phantom profiles the encoder has
 # **only ever seen phantoms**.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with 90 and 75 percent of its patches removed, and what the two phantom-trained models paint from the rest."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with 90 and 75 percent of its patches removed, and what the two phantom-trained models paint from the rest."}} tags=["hide-input", "public"]
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
@@ -280,7 +287,7 @@ else:
         )
     figure = reconstructions(columns)
 
-# %% mystnb={"image": {"alt": "The same real chest radiograph at its full resolution: dense parts are white, as on film."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "The same real chest radiograph at its full resolution: dense parts are white, as on film."}} tags=["hide-input", "public"]
 import matplotlib.pyplot as plt
 
 if found is not None:
@@ -336,7 +343,7 @@ display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # - Only removed patches count in the loss, and 1 in the mask means removed.
-# - The encoder is kept, the decoder is not.
+# - What goes on from here is the encoder; the decoder was a means.
 #
 # ## Exercises
 #

@@ -62,7 +62,9 @@ banner(run)
 # patients, not of healthy people. Beside it stands $o$, **1 where the test was observed** and 0
 # where not. The network reads both, 100 numbers a patient:
 #
-# $$ x = [\, p \odot o, \; o \,] . $$
+# $$ x = [\, p \odot o, \; o \,] , $$
+#
+# where $\odot$ multiplies test by test: an unobserved place is 0 in both halves.
 
 # %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -70,29 +72,29 @@ import numpy as np
 
 from pacx.constants import LABS
 from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.privacy import FEWEST, keep_home
 
 pairs = {
     split: load_pairs(run.data_root, split, run.profile.vit.image_size, run.cache)
     for split in ("train", "test")
 }
-if run.is_phantom:
-    some = slice(0, 40)
-    percentiles = np.where(
-        pairs["train"].observed[some] == 1, pairs["train"].percentiles[some], np.nan
-    )
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
-    heat = axes[0].imshow(percentiles, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    axes[1].imshow(pairs["train"].observed[some], cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
-    axes[0].set(title="percentile (blank: not observed)", xlabel="blood test", ylabel="admission")
-    axes[1].set(title="observed (dark: 1)", xlabel="blood test")
-    figure.colorbar(heat, ax=axes[0], label="percentile")
+some = slice(0, 40)
+percentiles = np.where(pairs["train"].observed[some] == 1, pairs["train"].percentiles[some], np.nan)
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+heat = axes[0].imshow(percentiles, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+axes[1].imshow(pairs["train"].observed[some], cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
+axes[0].set(title="percentile (blank: not observed)", xlabel="blood test", ylabel="admission")
+axes[1].set(title="observed (dark: 1)", xlabel="blood test")
+figure.colorbar(heat, ax=axes[0], label="percentile")
+keep_home(run, figure, "03_percentiles", "symile-mimic")
 
 # %% [markdown]
 # ## The network and its loss
 #
-# An encoder of two layers makes the embedding $h \in \mathbb{R}^{256}$, a decoder predicts all
-# fifty percentiles $\hat p$. In training, 15 % of the *observed* tests are hidden: $o'$ is what is
-# left of $o$. The network sees $o'$, and answers for $o$:
+# An encoder of two layers makes the embedding $t^{\text{labs}} \in \mathbb{R}^{256}$, which will
+# be a target in [chapter 05](05_distillation). A decoder predicts all fifty percentiles $\hat p$
+# from it. In training, 15 % of the *observed* tests are hidden: $o'$ is what is left of $o$. The
+# network sees $o'$, and answers for $o$:
 #
 # $$ \mathcal{L}_{\text{labs}} = \frac{\sum_k o_k \,\big(\hat p_k(p \odot o', o') - p_k\big)^2}{\sum_k o_k} . $$
 #
@@ -133,8 +135,9 @@ figure = training_curves({"labs": history}, y_labels=["MSE on observed percentil
 # ## Can it tell a hidden test from the others?
 #
 # On the test pairs, 15 % of the observed tests are hidden with a fixed draw. The autoencoder is
-# held against predicting the training mean of each test. The interval is a {term}`Bootstrap` over
-# patients.
+# held against predicting the training mean of each test, by the root mean square error (RMSE) in
+# percentile points: ten points are ten places in a row of a hundred patients. The interval is a
+# {term}`Bootstrap` over patients.
 
 # %% mystnb={"image": {"alt": "Scatter plot, one dot a blood test. Horizontal is the error of predicting the mean, vertical the error of the autoencoder, both in percentile points. Dots below the dashed diagonal are tests that the autoencoder predicts better; the best ones are named."}} tags=["hide-input"]
 import torch
@@ -167,7 +170,7 @@ rows.append({"predictor": "difference", "metric": "RMSE", **difference._asdict()
 imputation = run.save_results("lab_imputation", pd.DataFrame(rows))
 
 count = hidden.sum(0)
-enough = count >= 5
+enough = count >= FEWEST
 by_lab = {k: 100 * np.sqrt(s.sum(0)[enough] / count[enough]) for k, s in square.items()}
 names = [lab.name for lab, yes in zip(LABS, enough, strict=True) if yes]
 figure, axis = plt.subplots(figsize=(5.6, 4.8))

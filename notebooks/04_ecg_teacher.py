@@ -59,28 +59,30 @@ banner(run)
 # ## Twelve leads from nine electrodes
 #
 # A lead is a voltage between electrodes, in millivolts (mV). Three electrodes on the limbs give six
-# leads, so only two of the six are free. Einthoven's law and Goldberger's definitions say
+# leads, so only two of the six are free. (A tenth electrode, on the right leg, is the ground.)
+# Einthoven's law and Goldberger's definitions say
 #
 # $$ \mathrm{II} = \mathrm{I} + \mathrm{III}, \qquad
 # \mathrm{aVR} = -\tfrac{1}{2}(\mathrm{I} + \mathrm{II}), \quad
 # \mathrm{aVL} = \mathrm{I} - \tfrac{1}{2}\mathrm{II}, \quad
 # \mathrm{aVF} = \mathrm{II} - \tfrac{1}{2}\mathrm{I} . $$
 #
-# The chest leads V1 to V6 look from the front and the left and are free. Here is the first record
-# of the ECG archive:
+# The chest leads V1 to V6 look from the front and the left and are free. In each beat comes a small
+# bump (P, the atria contract), a spike ({term}`QRS`, the ventricles contract) and a broad hump (T,
+# they recover). Here is the first record of the ECG archive:
 
 # %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
 import numpy as np
 
 from pacx.data.ecg import read_ecg
 from pacx.figures.ecg import ecg_paper, traces
+from pacx.privacy import keep_home
 
 header = sorted((run.data_root / "ecg-archive").rglob("*.hea"))[0]
 record = read_ecg(header)
-if run.is_phantom:
-    figure = ecg_paper(
-        record.signal, record.leads, record.hz, f"Record {header.stem}, {record.hz:g} Hz"
-    )
+about = f"Record {header.stem}, {record.hz:g} Hz"
+figure = ecg_paper(record.signal, record.leads, record.hz, about)
+keep_home(run, figure, "04_record", "ecg-archive")
 
 # %% [markdown]
 # And Einthoven's law on it: the sum of leads I and III (blue) lies on lead II (orange, dashed).
@@ -88,13 +90,13 @@ if run.is_phantom:
 # %% mystnb={"image": {"alt": "Three traces in millivolts over three seconds: lead I, lead III, and their sum with lead II dashed over it. The two lines of the last row coincide."}} tags=["hide-input"]
 lead = dict(zip(record.leads, record.signal, strict=True))
 total = lead["I"] + lead["III"]
-if run.is_phantom:
-    rows = {
-        "lead I": lead["I"],
-        "lead III": lead["III"],
-        "I + III, and II": np.stack([total, lead["II"]]),
-    }
-    figure = traces(rows, record.hz)
+rows = {
+    "lead I": lead["I"],
+    "lead III": lead["III"],
+    "I + III, and II": np.stack([total, lead["II"]]),
+}
+figure = traces(rows, record.hz)
+keep_home(run, figure, "04_leads", "ecg-archive")
 print(f"largest deviation of I + III from II: {1000 * np.abs(total - lead['II']).max():.1f} µV")
 
 # %% [markdown]
@@ -137,12 +139,13 @@ except PacxError as error:
 # %% [markdown]
 # ## Filters
 #
-# ECGFounder's own preprocessing comes first: a notch at 50 Hz, a band-pass of 0.67 to 40 Hz, minus
-# a running median of 0.4 s, and one z-score over all leads of a record. The filters run forwards
-# and backwards, so no wave is delayed. The z-score over *all* leads keeps their sizes relative to
-# each other. The notch stays at 50 Hz although mains hum in the USA is at 60 Hz: published weights
-# were trained with it. (Below 100 Hz sampling rate, inclusive, there is no notch: 50 Hz is then
-# out of reach.)
+# ECGFounder's own preprocessing comes first. A *notch* takes out 50 Hz, the European mains hum. A
+# *band-pass* keeps 0.67 to 40 Hz: slower is breathing, faster is muscle. A running median of 0.4 s
+# is subtracted, and one *z-score* over all leads of a record brings the mean to 0 and the spread
+# to 1. The filters run forwards and backwards, so no wave is delayed. The z-score over *all* leads
+# keeps their sizes relative to each other. The notch stays at 50 Hz although mains hum in the USA
+# is at 60 Hz: published weights were trained with it. (Below 100 Hz sampling rate, inclusive,
+# there is no notch: 50 Hz is then out of reach.)
 
 # %% tags=["hide-input"]
 from pacx.data.ecg import filter_ecg, preprocess
@@ -151,14 +154,14 @@ from pacx.figures.source import show_source
 show_source(filter_ecg)
 
 # %% mystnb={"image": {"alt": "Lead II of the archive's record over six seconds, first as recorded in millivolts with a wandering baseline, then after filtering in millivolts, then as the network sees it in standard deviations."}} tags=["hide-input"]
-if run.is_phantom:
-    at = record.leads.index("II")
-    rows = {
-        "lead II as recorded (mV)": lead["II"],
-        "filtered (mV)": filter_ecg(record.signal, record.hz)[at],
-        "as the network sees it (standard deviations)": preprocess(record.signal, record.hz)[at],
-    }
-    figure = traces(rows, record.hz, seconds=6, y_label="")
+at = record.leads.index("II")
+rows = {
+    "lead II as recorded (mV)": lead["II"],
+    "filtered (mV)": filter_ecg(record.signal, record.hz)[at],
+    "as the network sees it (standard deviations)": preprocess(record.signal, record.hz)[at],
+}
+figure = traces(rows, record.hz, seconds=6, y_label="")
+keep_home(run, figure, "04_filtered", "ecg-archive")
 
 # %% [markdown]
 # Because of the z-score the unit does not matter. Symile-MIMIC stores ECGs stretched to [−1, 1];
@@ -174,7 +177,8 @@ if run.is_phantom:
 #
 # The phantom profiles name none. Real diagnoses would mean little on drawn ECGs, so a smaller
 # Net1D is trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its
-# patients are in no other data set, and **none of its diagnoses is a task** of later chapters.
+# patients are in no other data set, and **none of its diagnoses is a task** of later chapters. SNOMED
+# CT is the dictionary whose codes the archive's files use.
 
 # %% tags=["hide-input"]
 from pacx.constants import ECG_DIAGNOSES
@@ -322,7 +326,7 @@ display(
 # 1. The swap changes some diagnoses more than others. Which one should suffer most, and why?
 #
 # ```{dropdown} Answer
-# The one that is read from the heart's axis. aVL looks from the left, aVF from below; left axis
+# The one that is read from the heart's {term}`axis`. aVL looks from the left, aVF from below; left axis
 # deviation is the difference between the two. Rate and rhythm can be told from any lead.
 # ```
 #

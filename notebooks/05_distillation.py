@@ -75,8 +75,10 @@ for stage_one in (pretrain_mae, train_labs, train_ecg):
 # $$ W' = W + \frac{\alpha}{r} B A , \qquad A \in \mathbb{R}^{r \times d_{\text{in}}}, \;
 # B \in \mathbb{R}^{d_{\text{out}} \times r} . $$
 #
-# $B$ starts at zero, so the student starts as the MAE itself. Adapters sit on the attention's
-# `qkv` and on both layers of each MLP. Besides, **LayerNorms** are trained.
+# $B$ starts at zero, so the student starts as the MAE itself. $r$ is the rank: $A$ and $B$ hold far
+# fewer numbers than $W$. Adapters sit on `qkv`, the layer that feeds the {term}`attention`, and on the
+# two layers (`fc1`, `fc2`) that follow it in each block. Besides, **LayerNorms** are trained
+# ({term}`LayerNorm`).
 
 # %% tags=["hide-input"]
 from pacx.figures.source import show_source
@@ -126,11 +128,11 @@ display(
 # %% [markdown]
 # ## Two losses
 #
-# Let $c_i$ be the CLS token of X-ray $i$, and $t_i^m$ the embedding of the same admission by
-# teacher $m \in \{\text{ECG}, \text{labs}\}$. Small heads (dropout, linear, LayerNorm) project
-# them.
+# Let $h_i$ be the embedding of X-ray $i$, its CLS token, and $t_i^m$ the embedding of the same
+# admission by teacher $m \in \{\text{ECG}, \text{labs}\}$. Small heads (dropout, linear, LayerNorm)
+# project them.
 #
-# **Contrastive**: in a shared space, $u_i = g(c_i)$ and $v_i^m = g_m(t_i^m)$, scaled to length 1.
+# **Contrastive**: in a shared space, $u_i = g(h_i)$ and $v_i^m = g_m(t_i^m)$, scaled to length 1.
 # Among the $N$ ECGs of a batch, the X-ray must pick its own, and the other way round (InfoNCE,
 # {cite:t}`oord2018cpc`, used as in {cite:t}`radford2021clip`):
 #
@@ -138,15 +140,19 @@ display(
 # \log \frac{e^{u_i \cdot v_i^m / \tau}}{\sum_j e^{u_i \cdot v_j^m / \tau}} +
 # \log \frac{e^{u_i \cdot v_i^m / \tau}}{\sum_j e^{u_j \cdot v_i^m / \tau}} \right] . $$
 #
-# (Written without label smoothing, which spreads a little of the target over the other pairs.) A
-# student that knows nothing scores about $\log N$. The temperature $\tau$ is learned.
+# The first fraction is the probability that X-ray $i$ picks its own partner among all $N$, the second
+# that the partner picks the X-ray. (Written without label smoothing, which spreads a little of the
+# target over the other pairs.) A student that knows nothing scores about $\log N$, in nats, the unit
+# of natural logarithms. The temperature $\tau$ is learned.
 #
-# **Regression**: another head predicts the teacher's own embedding, in direction only:
+# **Regression**: another head predicts the teacher's own embedding, $\hat t_i^m$, in direction only:
 #
-# $$ \mathcal{L}_R^m = \frac{1}{N} \sum_{i=1}^{N} \left( 1 - \cos\!\big(h_m(c_i),\, t_i^m\big) \right) . $$
+# $$ \mathcal{L}_R^m = \frac{1}{N} \sum_{i=1}^{N} \left( 1 - \cos\!\big(\hat t_i^m,\, t_i^m\big) \right) . $$
 #
 # Both are averaged over the teachers, and
-# $\mathcal{L} = \lambda_C \mathcal{L}_C + \lambda_R \mathcal{L}_R$.
+# $\mathcal{L} = \lambda_C \mathcal{L}_C + \lambda_R \mathcal{L}_R$. In the library's code below, $u$ is
+# `projections.cxr`, $v^m$ is `projections.shared[m]`, $\hat t^m$ is `projections.predicted[m]`, and
+# `scale` is $1 / \tau$.
 
 # %% tags=["hide-input"]
 from pacx.models.distillation import DistillationLoss
@@ -166,6 +172,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.privacy import keep_home
 from pacx.training.distill import distill, teacher_embeddings
 
 pairs = {
@@ -204,7 +211,8 @@ for axis, (m, title) in zip(
         )
     axis.set(title=title, xlabel="cosine to the mean embedding")
 axes[0].set_ylabel("validation admissions")
-_ = axes[0].legend()
+axes[0].legend()
+keep_home(run, figure, "05_cosines", "symile-mimic")
 targets = run.save_results("target_cosines", pd.DataFrame(rows))
 
 # %% tags=["hide-input"]
@@ -260,7 +268,7 @@ figure = training_curves(
 # %% [markdown]
 # ## Does an unseen X-ray find its own ECG and labs?
 #
-# The heads are thrown away, so the comparison uses what is left: a {term}`Ridge regression` from
+# The heads are thrown away, so the comparison uses what is left: a {term}`Ridge regression` from $h$ of
 # each frozen encoder to the standardised teacher embeddings, fitted on the training pairs. On the
 # validation pairs, which no training step saw, each X-ray ranks all of them by cosine. The figure
 # shows the share whose own partner is among the nearest tenth; one in ten is chance. [Chapter

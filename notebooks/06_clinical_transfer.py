@@ -15,7 +15,7 @@
 # %% [markdown]
 # # Clinical transfer
 #
-# Frozen encoders, nine benchmarks, the same patients for each, one linear layer on top: which
+# Frozen encoders, the paper's benchmarks, the same patients for each, one linear layer on top: which
 # encoder has read more out of the X-ray?
 
 # %% tags=["hide-cell"]
@@ -61,7 +61,7 @@ banner(run)
 # ## The encoders
 #
 # `random` is the same network with untrained weights: what the architecture gives for nothing.
-# `imagenet` is the paper's third column: a ViT-B/16 that has learned to name photographs. `mae` has
+# `imagenet` is in the paper's table too: a ViT-B/16 that has learned to name photographs. `mae` has
 # learned from X-rays alone. `pacx` is `mae` after distillation from ECGs and blood tests.
 #
 # The public ImageNet weights fit one shape only, and they are not downloaded for you. Where this
@@ -115,11 +115,11 @@ show(pd.DataFrame(about))
 #
 # ## The linear probe
 #
-# The encoder is {term}`frozen`. It turns each X-ray into an {term}`embedding` $z \in
+# The encoder is {term}`frozen`. It turns each X-ray into an {term}`embedding` $h \in
 # \mathbb{R}^D$, the CLS token after the last layer. One linear layer is trained on top, for each
 # label $c$:
 #
-# $$p_c = \sigma(w_c^\top z + b_c), \qquad
+# $$p_c = \sigma(w_c^\top h + b_c), \qquad
 # \mathcal{L} = -\frac{1}{|K|}\sum_{c \in K} \big[y_c \log p_c + (1 - y_c)\log(1 - p_c)\big],$$
 #
 # where $K$ are the labels that are known. With several exclusive classes, softmax and
@@ -140,7 +140,7 @@ show_source(probe.fit_probes, probe._loss)
 # AUROC is the area below it, and also the chance that a random ill patient scores higher than a
 # random healthy one.
 
-# %% mystnb={"image": {"alt": "ROC curves of the three encoders on the first benchmark with the diagonal of guessing; the area under each curve is in the legend."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "ROC curves of each encoder on the first benchmark with the diagonal of guessing; the area under each curve is in the legend."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 from sklearn.metrics import RocCurveDisplay
 
@@ -228,22 +228,22 @@ import numpy as np
 from pacx.evaluation.features import images_of
 from pacx.evaluation.segment import segment
 from pacx.figures.cxr import montage
+from pacx.privacy import keep_home
 
-if run.is_phantom and segmented:
+if segmented:
     dataset, n = segmented[0], 4
     train = images_of(run, dataset, "train"), images_of(run, dataset, "train", "mask")
     images = images_of(run, dataset, "test")[:n]
     found = [segment(run, dataset.name, model, train, images) for model in ("mae", "pacx")]
     true = images_of(run, dataset, "test", "mask")[:n] > 0
     titles = [who if i == 0 else "" for who in ("true mask", "MAE", "PaCX-MAE") for i in range(n)]
-    _ = montage(
+    figure = montage(
         np.concatenate([images] * 3),
         titles,
         columns=n,
         masks={"lungs": np.concatenate([true, *found])},
     )
-else:
-    display(Markdown("Pictures are shown on phantom patients only."))
+    keep_home(run, figure, "06_masks", dataset.name)
 
 # %% [markdown]
 # ## Many differences, one family
@@ -372,19 +372,19 @@ if run.is_phantom:
     means = physiology[physiology["task"].str.startswith("mean of")]
     display(show(in_words(means, "task", "pooling")))
 
-# % [markdown]
+# %% [markdown]
 # ## Beside the evidence
 #
 # One run is one cohort of patients and one training. The book's evidence repeats this chapter with
 # the same settings on fresh cohorts, several trainings on each ([how](../book/protocol)). Its
 # interval covers other patients and other trainings.
 
-# % tags=["hide-input"]
+# %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence
 
 beside_the_evidence(primary, "transfer")
 
-# % [markdown]
+# %% [markdown]
 # ## Check it yourself
 
 # %%

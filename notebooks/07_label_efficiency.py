@@ -62,10 +62,9 @@ train_encoders(run, *models)
 # %% [markdown]
 # ## Few labels, drawn with care
 #
-# Expert labels are expensive. So one asks: with $n$ labelled X-rays instead of $N$, how good does
-# the probe get? A plain random sample of a rare disease may hold no ill patient, and then there is
-# nothing to learn. The draw therefore starts with one positive and one negative of every label,
-# and fills the rest at random.
+# Expert labels are expensive. How good does the probe get with a few of them? A plain random
+# sample of a rare disease may hold no ill patient, and then there is nothing to learn. The draw
+# therefore starts with one positive and one negative of every label, and fills the rest at random.
 
 # %% tags=["hide-input"]
 from pacx.evaluation import probe

@@ -69,12 +69,12 @@ train_side_by_side(run, *controls)
 # %% [markdown]
 # ## A linear bridge
 #
-# Let $x$ be the frozen CLS embedding of an X-ray, standardised, and $t$ the teacher's embedding of
+# Let $h$ be the frozen CLS embedding of an X-ray, standardised, and $t$ the teacher's embedding of
 # the same admission. Ridge regression finds
 #
-# $$W = \arg\min_W \sum_{i \in \text{train}} \lVert t_i - W x_i \rVert^2 + \alpha \lVert W \rVert^2 ,$$
+# $$W = \arg\min_W \sum_{i \in \text{train}} \lVert t_i - W h_i \rVert^2 + \alpha \lVert W \rVert^2 ,$$
 #
-# and $\hat t = W x$ is what the X-ray says the ECG (or the labs) should look like. With $\bar t$
+# and $\hat t = W h$ is what the X-ray says the ECG (or the labs) should look like. With $\bar t$
 # the mean of the test targets, the score is the mean of
 #
 # $$\cos(\hat t_i - \bar t,\; t_i - \bar t).$$
@@ -222,19 +222,19 @@ show(
 # %% tags=["hide-input"]
 show(beside_the_paper(table, "alignment"))
 
-# % [markdown]
+# %% [markdown]
 # ## Beside the evidence
 #
 # One run is one cohort of patients and one training. The book's evidence repeats this chapter with
 # the same settings on fresh cohorts, several trainings on each ([how](../book/protocol)). Its
 # interval covers other patients and other trainings.
 
-# % tags=["hide-input"]
+# %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence
 
 beside_the_evidence(cosine, "alignment")
 
-# % [markdown]
+# %% [markdown]
 # ## Check it yourself
 
 # %%

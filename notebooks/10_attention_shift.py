@@ -127,20 +127,25 @@ if run.is_phantom:
     wins, losses = (right["pacx"] & ~right["mae"]).sum(), (right["mae"] & ~right["pacx"]).sum()
     display(Markdown(f"{wins} wins and {losses} losses among {len(truth)} test patients."))
 else:
-    text = "Cases are not shown on real data: pictures of credentialed patients may not be published, and there "
-    display(Markdown(text + "are no exact masks. Only the public X-ray at the end remains."))
+    # Nobody knows the truth or the organs' masks here: the first test patients, and no rule.
+    benchmark = open_benchmark(run, run.profile.benchmarks[0])
+    images = np.array(images_of(run, benchmark, "test")[:6])
+    cases = np.arange(len(images))
+    titles = [f"case {case}" for case in cases]
+    display(Markdown("Real patients have no exact masks, so nothing is measured in this run."))
 
 # %% mystnb={"image": {"alt": "Rows of test phantoms, three wins then three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input"]
 from pacx.figures.attention import mean_difference, overlays
 from pacx.figures.style import name_of
+from pacx.privacy import keep_home
 
-if run.is_phantom:
-    rollouts = {model: np.array(extract_rollouts(run, model, images)) for model in models}
-    maps = {
-        name_of(model): upsample(torch.from_numpy(rollouts[model][cases]), size).numpy()
-        for model in compared
-    }
-    _ = overlays(images[cases], maps, titles)
+rollouts = {model: np.array(extract_rollouts(run, model, images)) for model in models}
+maps = {
+    name_of(model): upsample(torch.from_numpy(rollouts[model][cases]), size).numpy()
+    for model in compared
+}
+figure = overlays(images[cases], maps, titles)
+keep_home(run, figure, "10_rollouts", "phantom-truth" if run.is_phantom else benchmark.name)
 
 # %% [markdown]
 # Single cases invite stories. The mean difference over *all* test patients does not choose:
@@ -226,7 +231,7 @@ if run.is_phantom:
 # ## What moved this decision?
 #
 # Attribution asks the probe itself. Its *evidence* in an image $x$ is what it sees beyond a baseline
-# image $x'$, here the mean training X-ray: the logit $f(x) - f(x')$. Two maps share it out among
+# image $x'$, here the mean training X-ray: the logit $f(x) - f(x')$ (the score before it is turned into a probability). Two maps share it out among
 # the patches.
 #
 # *Integrated gradients* {cite:p}`sundararajan2017integrated` go from $x'$ to $x$ in small steps and
@@ -417,7 +422,7 @@ if run.is_phantom:
 # encoders have **only ever seen phantoms**: the maps show what such an encoder does with a real
 # chest, and no more.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph with the rollout of MAE, of PaCX-MAE, and their difference."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph with the rollout of MAE, of PaCX-MAE, and their difference."}} tags=["hide-input", "public"]
 from pydicom.data import get_testdata_file
 
 file = Path(get_testdata_file("RG1_UNCR.dcm", download=False))

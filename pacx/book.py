@@ -12,13 +12,23 @@ import yaml
 
 from pacx import paper
 from pacx.errors import PacxError
-from pacx.evaluation.evidence import provenance_of_evidence
+from pacx.evaluation.evidence import load_evidence, pool, pooled_claims, provenance_of_evidence
+from pacx.evaluation.statistics import Estimate
 from pacx.execution import key_of, signature_of, sources_of
 from pacx.figures.style import MODELS
-from pacx.run import Run
+from pacx.privacy import inspect_site
+from pacx.run import Run, replace_folder
 
 #: Result tables that stand beside a published one: results/<name>.parquet.
 _COMPARED = ("transfer", "label_efficiency", "alignment", "components")
+
+#: Points where text and public code differ and encoders were trained: result table, model, and
+#: what it is held against.
+_EFFECTS = {
+    "mask ratio: the other minus the profile's": ("controls", "mae-compared", "mae"),
+    "trained LayerNorms: the final one minus all": ("keeping", "pacx-finalnorm", "pacx"),
+    "targets: standardised minus raw": ("direct", "pacx", "pacx-raw"),
+}
 
 
 def build(run: Run, project: Path = Path()) -> Path:
@@ -30,7 +40,8 @@ def build(run: Run, project: Path = Path()) -> Path:
         The first page.
 
     Raises:
-        PacxError: A chapter has not been executed, or the build warned; the message says what.
+        PacxError: A chapter has not been executed, the build warned, or the site would publish
+            patients; the message says what.
     """
     missing = [
         s.stem for s in sources_of(project) if not (run.notebooks / f"{s.stem}.ipynb").exists()
@@ -61,9 +72,9 @@ def build(run: Run, project: Path = Path()) -> Path:
         for script in set(re.findall(r"<script>const THEBE_JS_URL[^<]*</script>", text)):
             text = text.replace(script, "", text.count(script) - 1)
         page.write_text(text, encoding="utf-8")
+    inspect_site(run, html, book, log)
     target = run.folder / "html"
-    shutil.rmtree(target, ignore_errors=True)
-    html.rename(target)
+    replace_folder(html, target)
     shutil.rmtree(output)
     return target / "index.html"
 
@@ -93,11 +104,11 @@ def _assemble(run: Run, project: Path) -> Path:
         (generated / f"{name}_ours.md").write_text(_ours(run, name) + "\n")
     (generated / "status.md").write_text(_status(run, project) + "\n")
     (generated / "evidence.md").write_text(_evidence(project / "book" / "evidence") + "\n")
-    (generated / "downloads.md").write_text(_downloads(run, generated) + "\n")
-    (generated / "api.md").write_text(_api() + "\n")
+    (generated / "effects.md").write_text(_effects(run) + "\n")
+    (generated / "downloads.md").write_text(_downloads(run, project, generated) + "\n")
+    (generated / "api.md").write_text(_api(project) + "\n")
     target = run.folder / "book"
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    replace_folder(partial, target)
     return target
 
 
@@ -152,30 +163,83 @@ def _evidence(folder: Path) -> str:
     seconds = pd.DataFrame(made.pop("seconds"))
     seconds["sum"] = seconds.drop(columns=["cohort", "seed"]).sum(axis=1)
     facts = pd.DataFrame({"what": made.keys(), "value": [str(v) for v in made.values()]})
+    rows = [
+        (c.claim, f"{c.estimate:.0f} of {c.runs}", "")
+        if pd.isna(c.low)
+        else (c.claim, str(Estimate(c.estimate, c.low, c.high)), f"{c.holds:.0f} of {c.runs}")
+        for c in pooled_claims(folder).itertuples()
+    ]
+    claims = pd.DataFrame(rows, columns=["claim", "pooled [95 %]", "holds in"])
     return (
-        f"## This evidence\n\n{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:"
-        f"\n\n{paper.pipe_table(seconds)}"
+        f"## What it says\n\n{paper.pipe_table(claims)}\n\n## How it was made\n\n"
+        f"{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:\n\n"
+        f"{paper.pipe_table(seconds)}"
     )
 
 
-def _downloads(run: Run, folder: Path) -> str:
-    """Copy the profile and every result table beside the page that links to them."""
-    shutil.copy(run.folder / "profile.yaml", folder)
+def _effects(run: Run) -> str:
+    """What choices between text and public code change, in this run and in the evidence."""
+    parts = []
+    for point, (name, model, reference) in _EFFECTS.items():
+        pair = f"model == '{model}' and reference == '{reference}'"
+        ours, repeated = pd.DataFrame(), load_evidence(name)
+        if (run.results / f"{name}.parquet").is_file():
+            ours = run.load_results(name).query(pair)
+        pooled = pd.DataFrame() if repeated is None else pool(repeated.query(pair))
+        for column, table, kind in (
+            ("this run", ours, "difference_"),
+            ("evidence", pooled, ""),
+        ):
+            for _, row in table.iterrows():
+                about = row.get("outcome", "physiology")
+                about = f"{about}, {row['fraction']:.0%} of labels" if name == "direct" else about
+                read = {"cls": ", CLS token", "mean": ", mean of patches"}.get(row["pooling"], "")
+                estimate = Estimate(*(row[f"{kind}{part}"] for part in ("value", "low", "high")))
+                parts.append((point, about + read * (name == "controls"), column, str(estimate)))
+    table = pd.DataFrame(parts, columns=["point", "outcome", "where", "value"])
+    if table.empty:
+        return "This run has trained none of them."
+    table = table.pivot_table(
+        index=["point", "outcome"], columns="where", values="value", aggfunc="first", sort=False
+    )
+    table = table.reindex(columns=["this run", "evidence"]).fillna("").reset_index()
+    return paper.pipe_table(table)
+
+
+def _downloads(run: Run, project: Path, folder: Path) -> str:
+    """Copy the profile and every result table beside the page that links to them, by chapter."""
+    profile = run.profile.model_dump(mode="json", exclude={"data_root"}) | {"data_root": None}
+    text = yaml.safe_dump(profile, sort_keys=False)  # without this machine's folders
+    (folder / "profile.yaml").write_text(text, encoding="utf-8")
     lines = ["- {download}`profile.yaml <_generated/profile.yaml>`"]
-    for source in sorted(run.results.glob("*.parquet")):
-        pd.read_parquet(source).to_csv(folder / f"{source.stem}.csv", index=False)
-        lines.append(f"- {{download}}`{source.stem}.csv <_generated/{source.stem}.csv>`")
+    for source in sources_of(project):
+        links = []
+        saved = re.findall(r'save_results\(\s*"(\w+)"', source.read_text(encoding="utf-8"))
+        for name in dict.fromkeys(saved):
+            if (run.results / f"{name}.parquet").is_file():
+                run.load_results(name).to_csv(folder / f"{name}.csv", index=False)
+                links.append(f"{{download}}`{name}.csv <_generated/{name}.csv>`")
+        lines.append(f"- [](../notebooks/{source.stem}): {', '.join(links) or 'none'}")
     return "\n".join(lines)
 
 
-def _api() -> str:
-    """One section a module of the library, filled from its docstrings."""
+def _api(project: Path) -> str:
+    """One section a module of the library: the chapters that call it, and its docstrings."""
     package = Path(str(resources.files("pacx")))
+    chapters = {source.stem: source.read_text(encoding="utf-8") for source in sources_of(project)}
     sections = []
     for file in sorted(package.rglob("*.py")):
         name = ".".join(file.relative_to(package.parent).with_suffix("").parts)
         if file.read_text(encoding="utf-8").strip() and name not in ("pacx.cli", "pacx.__main__"):
             name = name.removesuffix(".__init__")
+            parent, _, leaf = name.rpartition(".")
+            called = rf"(?m)^ *from ({name} import|{parent} import .*\b{leaf}\b)"
+            callers = [chapter for chapter, text in chapters.items() if re.search(called, text)]
+            links = ", ".join(f"[](../notebooks/{chapter})" for chapter in callers)
             directive = f".. automodule:: {name}\n   :members:\n   :member-order: bysource"
-            sections.append(f"## {name}\n\n```{{eval-rst}}\n{directive}\n```")
+            sections.append(
+                f"## {name}\n\n"
+                + (f"Called in: {links}.\n\n" if links else "")
+                + f"```{{eval-rst}}\n{directive}\n```"
+            )
     return "\n\n".join(sections)

@@ -23,7 +23,7 @@ from pacx.errors import PacxError
 from pacx.evaluation.transfer import compare_probes, open_benchmark
 from pacx.execution import execute, signature_of
 from pacx.profile import Profile
-from pacx.run import Run, open_run
+from pacx.run import Run, open_run, replace_folder
 from pacx.training.pipeline import train_encoders
 
 #: Tables that are pooled, where a chapter has made them.
@@ -39,8 +39,7 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
     """Repeat the chapters, and write their tables with cohort and seed to `out`.
 
     Each repetition has one thread, so as many run side by side as there are cores. Repetitions of
-    one cohort share its patients, which the first of them writes. `out` is replaced when all are
-    done.
+    one cohort share its patients, who are written first. `out` is replaced when all are done.
 
     Args:
         run: Of a profile with `evidence`; repetitions are runs inside its folder.
@@ -53,12 +52,14 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
     settings = run.profile.evidence
     if settings is None:
         raise PacxError(f"Profile {run.profile.name} repeats nothing: it has no `evidence`.")
-    first, *others = settings.seeds
     doses = [("coupling", dose) for dose in settings.couplings]
     doses += [("teachers", dose) for dose in settings.teacher_shares]
     cohorts = settings.cohorts
-    made = _side_by_side("first seed", _repeat, product([run], cohorts, [first], [project]))
-    made += _side_by_side("other seeds", _repeat, product([run], cohorts, others, [project]))
+    _side_by_side("patients", _admit, product([run], cohorts))
+    repetitions = (
+        (run, cohort, seed, project) for seed, cohort in product(settings.seeds, cohorts)
+    )
+    made = _side_by_side("repetitions", _repeat, repetitions)
     responses = _side_by_side(
         "dose-responses", _respond, [(run, c, *d) for c, d in product(cohorts, doses)]
     )
@@ -71,6 +72,13 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
     }
     tables = {name: pd.concat(parts) for name, parts in tables.items() if parts}
     return _write(out, tables, run.folder / "profile.yaml", provenance)
+
+
+def _admit(run: Run, cohort: int) -> None:
+    """Write a cohort's patients."""
+    seed = run.profile.evidence.seeds[0]
+    one = _repetition(run, f"{cohort}-{seed}", cohort, seed)
+    open_chapter(one.folder / "profile.yaml", run.folder)
 
 
 def _repeat(run: Run, cohort: int, seed: int, project: Path) -> tuple[dict, dict]:
@@ -166,6 +174,5 @@ def _write(out: Path, tables: dict[str, pd.DataFrame], profile: Path, provenance
         table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
     shutil.copy(profile, partial)
     (partial / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
+    replace_folder(partial, out)
     return out

@@ -11,7 +11,16 @@ from conftest import PROJECT, pacx
 
 from pacx.book import toc_pages
 
-PAGES = [f"{page}.html" for page in toc_pages(PROJECT)]
+PAGES = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+PARTS = (
+    "What you will learn",
+    "Before you start",
+    "Check it yourself",
+    "Summary",
+    "Exercises",
+    "Next",
+)
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
@@ -55,6 +64,34 @@ def test_nothing_is_loaded_from_elsewhere(html, page):
 def test_pages_are_light(html):
     sizes = {page: (html / page).stat().st_size for page in PAGES}
     assert not {page: size for page, size in sizes.items() if size > 6_000_000}
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_chapter_has_all_its_parts(html, page):
+    text = (html / page).read_text(encoding="utf-8")
+    headings = re.findall(r"<h2>(.*?)<a", text)
+    assert not [part for part in PARTS if part not in headings]
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_chapter_opens_in_colab_and_binder_and_downloads(html, page):
+    text, name = (html / page).read_text(encoding="utf-8"), page.removesuffix(".html")
+    assert re.search(rf"colab\.research\.google\.com/github/.+/blob/main/{name}\.ipynb", text)
+    assert re.search(rf"mybinder\.org/.+urlpath=lab/tree/{name}\.ipynb", text)
+    assert f'href="../_sources/{name}.ipynb"' in text
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_glossary_terms_carry_their_definition(html, page):
+    links = re.findall(r"<a [^>]*glossary\.html#term-[^>]*>", (html / page).read_text("utf-8"))
+    assert links
+    assert all(re.search(r'title="[A-Z0-9][^"]{10,}\.', link) for link in links)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_leads_to_what_made_it(html, page):
+    footer = (html / page).read_text(encoding="utf-8").partition('class="made-by"')[2]
+    assert "status.html" in footer[:100] or page == "book/status.html"
 
 
 @pytest.fixture(scope="session")
@@ -103,10 +140,23 @@ def test_page_in_a_browser(browser, site, page):
 
     tab.set_viewport_size({"width": 360, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    tab.emulate_media(color_scheme="dark")  # the theme follows the machine's
+    tab.wait_for_selector("html[data-theme=dark]")
     tab.close()
 
 
-def test_chapters_open_in_colab(html):
-    text = (html / "notebooks" / "01_cohort.html").read_text(encoding="utf-8")
-    assert re.search(r"colab\.research\.google\.com/github/.+/notebooks/01_cohort\.ipynb", text)
-    assert re.search(r"mybinder\.org/.+01_cohort\.ipynb", text)
+def test_first_page_is_light(browser, site):
+    tab, loaded = browser.new_page(), []
+    tab.on("response", lambda r: loaded.append(int(r.headers.get("content-length", 0))))
+    tab.goto(f"{site}/book/index.html", wait_until="networkidle")
+    assert sum(loaded) < 1_500_000
+    tab.close()
+
+
+def test_pages_work_from_the_file_system(browser, html):
+    tab, said = browser.new_page(), []
+    tab.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
+    tab.goto((html / "notebooks" / "05_distillation.html").as_uri())
+    tab.wait_for_selector("mjx-container")
+    assert not said
+    tab.close()

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.errors import PacxError
-from pacx.evaluation.evidence import FOLDER, load_evidence, pool
+from pacx.evaluation.evidence import FOLDER, load_evidence, pool, pooled_claims
 from pacx.figures.tables import beside_the_evidence
 from pacx.profile import load_profile
 
@@ -42,6 +43,27 @@ def test_pooled_interval_covers_no_effect():
     rows = [pool(repetitions(effect=0, seed=seed)).iloc[0] for seed in range(400)]
     covered = np.mean([row["low"] <= 0 <= row["high"] for row in rows])
     assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 400)
+
+
+def test_claims_are_pooled_and_tasks_counted(tmp_path):
+    facts = {
+        "cohort": [0, 1, 2],
+        "seed": 0,
+        "estimate": [0.1, 0.2, 0.3],
+        "holds": [True, False, True],
+    }
+    pd.DataFrame(facts).assign(claim="c").to_csv(tmp_path / "claims.csv", index=False)
+    effects = {task: 0.1 if k < 3 else 0.0 for k, task in enumerate(PHYSIOLOGY_TASKS)}
+    tasks = [
+        repetitions(effect, seeds=1, seed=7).assign(task=task, fraction=0.01)
+        for task, effect in effects.items()
+    ]
+    pd.concat(tasks).to_csv(tmp_path / "label_efficiency.csv", index=False)
+    claim, count = pooled_claims(tmp_path).to_dict("records")
+    half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+    assert (claim["estimate"], claim["low"]) == pytest.approx((0.2, 0.2 - half))
+    assert (claim["holds"], claim["runs"]) == (2, 3)
+    assert (count["estimate"], count["runs"]) == (3, len(PHYSIOLOGY_TASKS))
 
 
 def test_a_run_stands_beside_the_evidence(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import stats
 
 import pacx
+from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.errors import PacxError
 
 #: Where a checkout of the book keeps it; an installed package has none.
@@ -16,7 +17,7 @@ FOLDER = Path(pacx.__file__).parents[1] / "book" / "evidence"
 #: What may name a row; `model` and `reference` are the encoders.
 KEYS = (
     "dataset", "target", "group", "task", "outcome", "region", "method", "what", "dose", "teachers",
-    "state", "metric", "fraction", "pooling", "model", "reference",
+    "state", "metric", "fraction", "pooling", "model", "reference", "claim",
 )  # fmt: skip
 
 
@@ -61,6 +62,30 @@ def dose_responses(folder: Path = FOLDER) -> pd.DataFrame | None:
         untrained.assign(what="teachers", dose=0.0),
     ]
     return pool(pd.concat([between, *ends])).sort_values(["what", "fraction", "pooling", "dose"])
+
+
+def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
+    """The claims of chapter 09, pooled, and in how many repetitions each holds.
+
+    Returns:
+        `claim`, `estimate`, `low`, `high`, `runs`, `holds`. The last rows say how many physiology
+        tasks have a pooled interval above zero, `estimate` of `runs`.
+    """
+    claims = load_evidence("claims", folder)
+    held = claims.groupby("claim")["holds"].sum()
+    told = pool(claims, "estimate").rename(columns={"value": "estimate"})
+    told["holds"] = told["claim"].map(held)
+    tasks = pool(load_evidence("label_efficiency", folder))
+    tasks = tasks[tasks["task"].isin(PHYSIOLOGY_TASKS) & (tasks["model"] == "pacx")]
+    counts = [
+        {
+            "claim": f"Physiology tasks above zero, {fraction:.0%} of labels",
+            "estimate": (part["low"] > 0).sum(),
+            "runs": len(part),
+        }
+        for fraction, part in tasks.groupby("fraction")
+    ]
+    return pd.concat([told, pd.DataFrame(counts)], ignore_index=True)
 
 
 def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:

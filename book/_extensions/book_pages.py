@@ -1,0 +1,62 @@
+"""Sphinx extension: what the pages of this book have, or lack, beside the theme's.
+
+- A link to a glossary term carries the definition as its title. Browsers show it when the pointer
+  rests on the link; that needs no script and no network.
+- Two scripts of more than a megabyte are not loaded where nothing needs them.
+"""
+
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+
+GLOSSARY = "book/glossary"
+
+
+def setup(app: Sphinx) -> dict:
+    """Register with Sphinx."""
+    app.connect("doctree-resolved", _add_tips)
+    app.connect("html-page-context", _drop_mathjax, priority=600)  # after MathJax has been added
+    app.connect("build-finished", _empty_icon_script)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _add_tips(app: Sphinx, page: nodes.document, name: str) -> None:
+    links = [link for link in page.findall(nodes.reference) if _is_term(link)]
+    if links:
+        tips = _definitions(app.env.get_doctree(GLOSSARY))
+        for link in links:
+            target = link.get("refid") or link["refuri"].partition("#")[2]
+            link["reftitle"] = tips[target]
+
+
+def _is_term(link: nodes.reference) -> bool:
+    return any("std-term" in child.get("classes", []) for child in link.findall(nodes.inline))
+
+
+def _definitions(glossary: nodes.document) -> dict[str, str]:
+    """Anchor of each term -> its definition without citations."""
+    tips = {}
+    for item in glossary.findall(nodes.definition_list_item):
+        definition = next(item.findall(nodes.definition)).deepcopy()
+        for citation in list(definition.findall(pending_xref)):
+            citation.parent.remove(citation)
+        text = re.sub(r"\s+([.,:;])", r"\1", " ".join(definition.astext().split()))
+        tips |= {anchor: text for term in item.findall(nodes.term) for anchor in term["ids"]}
+    return tips
+
+
+def _drop_mathjax(app: Sphinx, name: str, template: str, context: dict, page: object) -> None:
+    """Sphinx loads it on the first page for equations that only the pages below it have."""
+    if name == app.config.root_doc:
+        scripts = context["script_files"]
+        context["script_files"] = [s for s in scripts if "mathjax/" not in str(s.filename)]
+
+
+def _empty_icon_script(app: Sphinx, error: Exception | None) -> None:
+    """The theme's icons come from a font; its script would let us add icons of our own."""
+    script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
+    if error is None and script.is_file():
+        script.write_text("")
