@@ -41,10 +41,11 @@ banner(run)
 # %% [markdown]
 # ## What you will learn
 #
-# - how to load the encoder in three lines, and how to do it without this library;
-# - how to embed a folder of images, and to fit a probe with a few labels;
-# - how long it takes on this machine;
-# - what the encoder is not for.
+# - How to load the encoder in three lines, and in `timm`, Hugging Face and ONNX Runtime.
+# - How to embed a folder of images, and to fit a probe with a few labels.
+# - How to get probabilities, whether they mean what they say, and a warning for odd images.
+# - How long it takes on this machine.
+# - What the encoder is not for.
 #
 # ## Before you start
 #
@@ -80,11 +81,33 @@ print(
 )
 
 # %% [markdown]
+# ## One folder for everybody
+#
+# The export is the same encoder with everything that others need: `timm`'s settings, ONNX graphs, a
+# trained probe with its calibration, the range of the training images, a model card and, here, a
+# data card of the phantoms. In a terminal: `pacx export runs/demo --to encoder`.
+
+# %%
+import shutil
+
+from pacx.cards import export_run
+from pacx.models.export import ONNX, onnx_missing
+
+benchmark = run.profile.benchmarks[0]
+shared = run.folder / "encoder"
+shutil.rmtree(shared, ignore_errors=True)  # of an earlier run of this chapter
+# So few images for the range because this is a demonstration: the command takes more.
+export_run(run, shared, probes=[benchmark], onnx=not onnx_missing(), range_images=500)
+for file in sorted(file for file in shared.rglob("*") if file.is_file()):
+    print(f"{file.stat().st_size / 1024:7.0f} KiB  {file.relative_to(shared)}")
+
+# %% [markdown]
 # ## It is a plain ViT
 #
 # Nothing about the network is special: it is the vision transformer of `timm`, with the key names
 # that public MAE checkpoints use. So it also loads without `pacx`. `safetensors` holds arrays and
-# nothing that could run.
+# nothing that could run. Once the folder is uploaded to the Hugging Face hub, `hf-hub:NAME` replaces
+# `local-dir:FOLDER`; `transformers.AutoModel.from_pretrained` takes the same folder.
 
 # %%
 import json
@@ -93,18 +116,8 @@ import timm
 from safetensors.torch import load_file
 
 config = json.loads((folder / "config.json").read_text())
-state = load_file(folder / "model.safetensors")
-plain = timm.create_model(
-    "vit_base_patch16_224",
-    img_size=config["image_size"],
-    patch_size=config["patch_size"],
-    embed_dim=config["width"],
-    depth=config["depth"],
-    num_heads=config["heads"],
-    num_classes=0,
-)
-plain.load_state_dict(state)  # strict: every key, every shape
-_ = plain.eval()
+state = load_file(shared / "model.safetensors")
+plain = timm.create_model(f"local-dir:{shared}", pretrained=True).eval()
 
 # %% tags=["hide-input"]
 import pandas as pd
@@ -122,12 +135,13 @@ show(pd.DataFrame({"key": shown, "shape": [tuple(state[key].shape) for key in sh
 # another world. Put your own folder in place of this one.
 
 # %%
+import numpy as np
 import torch
 
 from pacx.data.images import load_images, normalise
 from pacx.evaluation.transfer import open_benchmark
 
-dataset = open_benchmark(run, run.profile.benchmarks[0])
+dataset = open_benchmark(run, benchmark)
 folder_of_images = dataset.root  # or Path("my/x-rays")
 names = list(dataset.table["image"][:12])  # or ["first.png", "second.dcm"]
 images = load_images(folder_of_images, names, config["image_size"], run.cache)
@@ -136,16 +150,35 @@ with torch.inference_mode():
 print(f"{len(names)} images -> CLS {tuple(cls.shape)}, patches {tuple(patches.shape)}")
 
 # %% [markdown]
+# The same through ONNX Runtime, which needs neither PyTorch nor `pacx`. Difference in the last
+# digits comes from another order of additions; half precision has fewer digits.
+
+# %%
+if onnx_missing():
+    print(f"Not here. To have it: pip install {' '.join(onnx_missing())}, then run this again.")
+else:
+    import onnxruntime
+
+    pixels = normalise(torch.from_numpy(images.copy()))
+    for precision in ("fp32", "fp16"):
+        session = onnxruntime.InferenceSession(shared / ONNX[precision])
+        (answer,) = session.run(["cls"], {"pixel_values": pixels.numpy()})
+        print(f"{precision}: largest difference {np.abs(answer - cls.numpy()).max():.0e}")
+
+# %% [markdown]
 # Which of them look alike to the encoder? The cosine between centred embeddings:
 
 # %% mystnb={"image": {"alt": "Matrix of cosine similarities between the embeddings of twelve images, one on the diagonal."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
+from pacx.privacy import keep_home
+
 centred = torch.nn.functional.normalize(cls - cls.mean(dim=0), dim=1)
 figure, axis = plt.subplots(figsize=(4.6, 3.8))
 heat = axis.imshow(centred @ centred.T, cmap="RdBu_r", vmin=-1, vmax=1)
 axis.set(xlabel="image", ylabel="image", xticks=range(len(names)), yticks=range(len(names)))
-_ = figure.colorbar(heat, label="cosine of centred embeddings")
+figure.colorbar(heat, label="cosine of centred embeddings")
+keep_home(run, figure, "11_cosines", dataset.name)
 
 # %% [markdown]
 # ## A probe with few labels
@@ -153,7 +186,6 @@ _ = figure.colorbar(heat, label="cosine of centred embeddings")
 # Twenty patients with the finding and twenty without, and a logistic regression from scikit-learn:
 
 # %%
-import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -189,32 +221,121 @@ display(
 )
 
 # %% [markdown]
+# ## Do the probabilities mean what they say?
+#
+# Of a hundred images with a probability of 0.3, thirty should have the finding. The export divides
+# the probe's logits by one temperature, chosen on the validation split {cite:p}`guo2017calibration`.
+# It never changes who ranks above whom, only how sure the probe sounds, and with few validation
+# images it can also make things worse: look at both.
+
+# %%
+from pacx.evaluation.calibration import calibration, load_probe, reliability
+
+calibrated = load_probe(shared / "probes" / f"{benchmark}.safetensors")
+errors = run.save_results("calibration", calibration(run, dataset, "pacx"))
+shown = ["metric", "temperature", "value", "low", "high", "uncorrected", "chance"]
+show(errors.query("task == 'macro'")[shown])
+
+# %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a diagonal where both are equal."}} tags=["hide-input", "public"]
+curve = reliability(
+    test[label].to_numpy(), calibrated.probabilities(features["test"])[:, 0], bins=6
+)
+figure, axis = plt.subplots(figsize=(4.2, 3.8))
+axis.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+axis.plot(curve["predicted"], curve["observed"], "o-")
+_ = axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))
+
+# %% [markdown]
+# ECE is the mean distance of such dots from the diagonal. In a sample it is too large (`uncorrected`);
+# `value` has the excess taken off, as far as the bootstrap shows it. Where `uncorrected` is below
+# `chance`, the probe cannot be told from a perfect one.
+#
+# ## Probabilities, overlays, warnings
+#
+# In a terminal: `pacx predict xray.dcm folder/ --encoder encoder --probe NAME`. Here on a real
+# radiograph that the package `pydicom-data` ships. The profile's encoder may never have seen a real
+# X-ray: this shows the tool, not a finding.
+
+# %%
+from IPython.display import Image
+from pydicom.data import get_testdata_file
+
+from pacx.predict import load_range, predict
+
+predictions = run.folder / "predictions"
+shutil.rmtree(predictions, ignore_errors=True)
+x_ray = get_testdata_file("RG1_UNCR.dcm", download=False)
+said = predict([x_ray], shared, predictions, probes=[benchmark])
+show(said.assign(image="RG1_UNCR.dcm"))
+
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["hide-input", "public"]
+Image(filename=next(predictions.glob("overlays/*.png")), width=640)
+
+# %% [markdown]
+# The warning compares the embedding with those of training images. How often does it speak up, and
+# when does it stay silent?
+
+# %% tags=["hide-input"]
+known, rng = load_range(shared), np.random.default_rng(run.profile.seed)
+shown = images_of(run, dataset, "test")[:40]
+odd = {
+    "test images": shown,
+    "mirrored": shown[:, :, ::-1],
+    "upside down": shown[:, ::-1],
+    "a quarter turned": np.rot90(shown, axes=(1, 2)),
+    "as a negative": 255 - shown,
+    "noise": rng.integers(0, 256, shown.shape, dtype=np.uint8),
+}
+rates = []
+for kind, pictures in odd.items():
+    tokens = np.hstack(extract_features(run, "pacx", pictures))
+    rates.append({"images": kind, "warned about": (known.distance(tokens) > known.limit).mean()})
+rates = run.save_results("range_check", pd.DataFrame(rates))
+show(rates, digits=2)
+
+# %% [markdown]
+# Mirrored images pass: pretraining mirrors images, so the encoder was taught not to care. A warning
+# says "unlike the training", never "wrong"; silence is no proof of a good image.
+#
 # ## How fast
 
 # %%
 import time
 
+
+def milliseconds(compute) -> float:
+    """Mean of three calls after one to warm up."""
+    compute()
+    started = time.perf_counter()
+    for _ in range(3):
+        compute()
+    return 1000 * (time.perf_counter() - started) / 3
+
+
 rows = []
 for batch in (1, 8, 64):
     pixels = torch.zeros(batch, 3, config["image_size"], config["image_size"])
     with torch.inference_mode():
-        encoder(pixels)  # warm up
-        started = time.perf_counter()
-        for _ in range(5):
-            encoder(pixels)
-    rows.append({"batch": batch, "ms a batch": 1000 * (time.perf_counter() - started) / 5})
-latency = pd.DataFrame(rows)
+        rows.append(("PyTorch", batch, milliseconds(lambda p=pixels: encoder(p))))
+    if not onnx_missing():
+        session = onnxruntime.InferenceSession(shared / ONNX["fp32"])
+        given = {"pixel_values": pixels.numpy()}
+        rows.append(
+            ("ONNX Runtime", batch, milliseconds(lambda s=session, g=given: s.run(["cls"], g)))
+        )
+latency = pd.DataFrame(rows, columns=["runtime", "batch", "ms a batch"])
 latency["images a second"] = 1000 * latency["batch"] / latency["ms a batch"]
 _ = run.save_results("latency", latency)
 show(latency, digits=1)
 
 # %% tags=["hide-input"]
+import os
 import platform
 
 parameters = sum(p.numel() for p in encoder.parameters())
 display(
     Markdown(
-        f"Measured in this run on {platform.machine()} with {torch.get_num_threads()} thread(s), no GPU; the encoder "
+        f"Measured in this run on {platform.machine()} with {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) for PyTorch, no GPU; the encoder "
         f"has {parameters / 1e6:.2f} million parameters. The paper's ViT-B/16 at 224 px is far larger."
     )
 )
@@ -235,42 +356,14 @@ display(
 #   see [chapter 09](09_components).
 #
 # ## Model card
+#
+# It is the `README.md` of the export, made from this run's results. Rows of results appear once
+# chapters [06](06_clinical_transfer) and [09](09_components) have run.
 
-# %% tags=["hide-input"]
-facts = run.provenance()
-card = [
-    (
-        "Model",
-        f"{config['depth']}-layer ViT, width {config['width']}, patch {config['patch_size']}, {config['image_size']} px",
-    ),
-    ("Parameters", f"{parameters:,}"),
-    ("Input", "one frontal chest X-ray, grey, white = dense"),
-    (
-        "Output",
-        f"CLS token ({config['width']},), patch tokens ({patches.shape[1]}, {config['width']})",
-    ),
-    ("Trained on", "phantom patients (made up)" if run.is_phantom else "CheXpert and Symile-MIMIC"),
-    ("Teachers", "12-lead ECG, 50 blood tests; not needed at inference"),
-    ("Made by", f"profile {facts['profile']}, seed {facts['seed']}, commit {facts['commit']}"),
-    ("Latency", f"{latency['ms a batch'][0]:.1f} ms for one image on this CPU"),
-]
-if (run.results / "transfer.parquet").is_file():
-    transfer = run.load_results("transfer").query("model == 'pacx' and metric in ('AUROC', 'IoU')")
-    card += [
-        (
-            f"{row['dataset']}, {row['metric']}",
-            f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-        )
-        for _, row in transfer.iterrows()
-    ]
-if (run.results / "claims.parquet").is_file():
-    claims = run.load_results("claims")
-    card.append(("Claims of chapter 09 that hold", f"{claims['holds'].sum()} of {len(claims)}"))
-show(pd.DataFrame(card, columns=["", "this run"]))
+# %% tags=["hide-output"]
+print((shared / "README.md").read_text())
 
 # %% [markdown]
-# Rows of results appear once chapters [06](06_clinical_transfer) and [09](09_components) have run.
-#
 # ## Check it yourself
 
 # %%
@@ -291,7 +384,7 @@ with torch.inference_mode():
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"A folder of two files holds the encoder: {parameters / 1e6:.2f} million parameters, one X-ray in, "
+        f"One folder holds the encoder for everybody: {parameters / 1e6:.2f} million parameters, one X-ray in, "
         f"{config['width']} numbers out, {latency['images a second'].max():.0f} images a second at best on this CPU."
     )
 )

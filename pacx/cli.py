@@ -168,6 +168,76 @@ def check(
 
 
 @app.command()
+def export(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's folder, such as runs/demo. Or what others have trained: a file of public "
+            "MAE weights, a Lightning checkpoint, or a timm model name.",
+        ),
+    ],
+    to: Annotated[Path, typer.Option(help="New folder.")],
+    model: Annotated[str, typer.Option(help="Artefact of the run.")] = "pacx",
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(help="Benchmark whose probe goes along; repeatable. Default: all."),
+    ] = None,
+    probes: Annotated[
+        bool, typer.Option("--probes/--no-probes", help="Without: only the encoder.")
+    ] = True,
+    int8: Annotated[bool, typer.Option("--int8", help="Also ONNX weights of 8 bit.")] = False,
+) -> None:
+    """Make a folder that timm, the Hugging Face hub, ONNX Runtime and `pacx predict` take."""
+    from pacx.cards import export_import, export_run
+    from pacx.models.export import onnx_missing
+
+    onnx = not onnx_missing() or int8
+    if (Path(source) / "profile.yaml").is_file():
+        run = _open(str(Path(source) / "profile.yaml"), Path(source).resolve().parent, None)
+        chosen = (probe or None) if probes else []
+        export_run(run, to, model=model, probes=chosen, onnx=onnx, int8=int8)
+    else:
+        _, table = export_import(source, to, onnx=onnx, int8=int8)
+        print(table.to_string(index=False))
+    print(f"The encoder is at {to.resolve()}")
+    if not onnx:
+        names = " ".join(onnx_missing())
+        print(f"Without ONNX graphs. To have them: pip install {names}")
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="PNG, JPEG or DICOM files, or folders.")],
+    encoder: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder that `pacx export` made.")
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for tables and overlays.")] = Path(
+        "predictions"
+    ),
+    probe: Annotated[
+        list[str] | None, typer.Option(help="Probe in the encoder's folder; repeatable.")
+    ] = None,
+    overlays: Annotated[
+        bool, typer.Option("--overlays/--no-overlays", help="Draw the attention.")
+    ] = True,
+    npy: Annotated[bool, typer.Option("--npy", help="Embeddings as .npy, not .parquet.")] = False,
+) -> None:
+    """Embed X-rays, and say what the probes see in them. Not for patients."""
+    from pacx.predict import predict
+
+    table = predict(images, encoder, out, probes=probe or (), overlay=overlays, npy=npy)
+    warned = table[table["warning"] != ""]
+    for row in warned.head(20).itertuples():
+        print(f"{row.image}: {row.warning}", file=sys.stderr)
+    print(f"{len(table)} images, {len(warned)} with a warning. All is at {out.resolve()}")
+    if "distance" not in table:
+        print("This encoder brings no training range: nobody checked whether these are X-rays.")
+    for about in _calibrations(encoder, probe or []):
+        print(about)
+
+
+@app.command()
 def doctor(runs: Runs = Path("runs")) -> None:
     """Say what this machine has, and what is missing. Exit code 1 when something needed is."""
     import os
@@ -217,6 +287,20 @@ def pair(
 
     pair(mimic_iv, mimic_cxr, mimic_ecg, out, memory, seed)
     print(f"Symile-MIMIC is at {out.resolve()}")
+
+
+def _calibrations(encoder: Path, probes: list[str]) -> list[str]:
+    """How well each probe's probabilities were calibrated on its own test patients."""
+    from pacx.evaluation.calibration import load_probe
+    from pacx.predict import PROBES
+
+    lines = []
+    for name in probes:
+        value, low, high = load_probe(encoder / PROBES / f"{name}.safetensors").measured[
+            "ECE, calibrated"
+        ]
+        lines.append(f"{name}: calibration error {value:.3f} [{low:.3f}, {high:.3f}] on its test.")
+    return lines
 
 
 def _unmet_requirements() -> list[str]:

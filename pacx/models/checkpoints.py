@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -33,6 +35,26 @@ def save_checkpoint(module: nn.Module, config: Mapping, folder: str | Path) -> N
     settings.write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
     os.replace(weights, folder / WEIGHTS)
     os.replace(settings, folder / CONFIG)
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to fill that takes its name when the block ends well, and is gone when it does not.
+
+    Raises:
+        PacxError: Something of that name is there already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise PacxError(f"{folder} exists. Name a new folder, or remove that one.")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:

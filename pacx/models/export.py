@@ -1,0 +1,166 @@
+"""The encoder as a folder that timm, the Hugging Face hub and ONNX Runtime take as it is."""
+
+import copy
+import importlib.util
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
+from pacx.errors import PacxError
+from pacx.models.checkpoints import load_matching, read_checkpoint, save_checkpoint
+from pacx.models.encoder import build_encoder, encode, encoder_config
+
+#: Of the exported ONNX graphs; the first one that has no gaps for a vision transformer is 17.
+OPSET = 18
+ONNX = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx", "int8": "onnx/model_int8.onnx"}
+#: Our arguments of `build_encoder` and timm's for the same.
+_TIMM_NAMES = {
+    "image_size": "img_size", "patch_size": "patch_size", "width": "embed_dim", "depth": "depth",
+    "heads": "num_heads", "mlp_ratio": "mlp_ratio",
+}  # fmt: skip
+
+
+def export_encoder(encoder: VisionTransformer, folder: str | Path) -> None:
+    """Write `model.safetensors` with timm's key names, and `config.json` as the hub wants it.
+
+    `timm.create_model("local-dir:FOLDER")`, `transformers.AutoModel.from_pretrained("FOLDER")` and,
+    once uploaded, `timm.create_model("hf-hub:NAME")` build the same plain vision transformer.
+
+    Args:
+        encoder: A plain one: merge LoRA adapters first.
+        folder: Made when missing.
+
+    Raises:
+        PacxError: The encoder has adapters, or is not of the kind that `build_encoder` makes.
+    """
+    load_matching(build_encoder(**encoder_config(encoder)), encoder.state_dict(), "this encoder")
+    save_checkpoint(encoder, timm_config(encoder), folder)
+
+
+def load_exported(folder: str | Path) -> VisionTransformer:
+    """Read what `export_encoder` wrote: every tensor, or an error.
+
+    Returns:
+        The encoder in evaluation mode.
+
+    Raises:
+        PacxError: Files are missing or damaged, the folder holds another kind of network, or its
+            images are normalised in another way.
+    """
+    config, state = read_checkpoint(folder)
+    try:
+        shape = {ours: config["model_args"][theirs] for ours, theirs in _TIMM_NAMES.items()}
+        encoder = build_encoder(**shape)
+        wanted = timm_config(encoder)["pretrained_cfg"]
+        given = {key: config["pretrained_cfg"][key] for key in wanted}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PacxError(
+            f"{Path(folder) / 'config.json'} is not that of an exported encoder ({error!r}). "
+            "Make such a folder with: pacx export RUN --to FOLDER"
+        ) from error
+    other = [key for key in wanted if given[key] != wanted[key]]
+    if other:
+        raise PacxError(
+            f"{Path(folder) / 'config.json'} prepares images in another way (pretrained_cfg: "
+            f"{', '.join(other)}). Export the encoder again with: pacx export"
+        )
+    return load_matching(encoder, state, folder).eval()
+
+
+def timm_config(encoder: VisionTransformer) -> dict:
+    """The hub's `config.json`: architecture, its arguments, and how images are prepared."""
+    shape = encoder_config(encoder)
+    size = shape["image_size"]
+    return {
+        "architecture": "vit_base_patch16_224",
+        "num_classes": 0,
+        "num_features": shape["width"],
+        "global_pool": "token",
+        "model_args": {theirs: shape[ours] for ours, theirs in _TIMM_NAMES.items()},
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "fixed_input_size": True,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+            "num_classes": 0,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }
+
+
+def onnx_missing() -> list[str]:
+    """Packages that an ONNX export lacks on this machine."""
+    return [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+
+
+def export_onnx(encoder: VisionTransformer, folder: str | Path, *, int8: bool = False) -> None:
+    """Write the encoder as ONNX graphs, opset `OPSET`, with a free batch size.
+
+    Input `pixel_values` (N, 3, H, W) float32, normalised as for the encoder; outputs `cls` (N, D)
+    and `patches` (N, L, D) float32. The graph of half precision takes and gives float32, too.
+
+    Args:
+        encoder: A plain one, in evaluation mode.
+        folder: Gets the files named in `ONNX`.
+        int8: Also write weights of 8 bit (dynamic quantisation): smaller, and less exact.
+
+    Raises:
+        PacxError: A package is missing; the message says how to install it.
+    """
+    if missing := onnx_missing():
+        raise PacxError(
+            f"ONNX needs {' and '.join(missing)}. Install: pip install {' '.join(missing)}"
+        )
+    files = {name: Path(folder) / path for name, path in ONNX.items()}
+    files["fp32"].parent.mkdir(parents=True, exist_ok=True)
+    _write_graph(encoder, files["fp32"])
+    _write_graph(copy.deepcopy(encoder).half(), files["fp16"])
+    if int8:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        partial = files["int8"].with_suffix(".partial")
+        logging.disable(logging.WARNING)  # advice on convolutional networks
+        try:
+            quantize_dynamic(files["fp32"], partial, weight_type=QuantType.QUInt8)
+        finally:
+            logging.disable(logging.NOTSET)
+        os.replace(partial, files["int8"])
+
+
+class _Tokens(nn.Module):
+    """The encoder in its own precision, with float32 outside."""
+
+    def __init__(self, encoder: VisionTransformer):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """CLS token (N, D) and patch tokens (N, L, D) of (N, 3, H, W)."""
+        cls, patches = encode(self.encoder, pixel_values.to(self.encoder.cls_token.dtype))
+        return cls.float(), patches.float()
+
+
+def _write_graph(encoder: VisionTransformer, path: Path) -> None:
+    images = torch.zeros(2, 3, *encoder.patch_embed.img_size)
+    names = {"input_names": ["pixel_values"], "output_names": ["cls", "patches"]}
+    free = {name: {0: "batch"} for group in names.values() for name in group}
+    partial = path.with_suffix(".partial")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its successor
+        # The exporter through torch.export needs another package and fifty times longer, for a
+        # graph that gives the same numbers.
+        torch.onnx.export(
+            _Tokens(encoder).eval(), (images,), str(partial),
+            opset_version=OPSET, dynamic_axes=free, dynamo=False, **names,
+        )  # fmt: skip
+    os.replace(partial, path)

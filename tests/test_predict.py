@@ -1,0 +1,203 @@
+"""What `pacx predict` writes and warns about, and how often its range check is wrong."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from pacx.cards import subgroups
+from pacx.cli import app
+from pacx.data.images import normalise, read_image
+from pacx.data.table import make_dataset
+from pacx.errors import PacxError
+from pacx.evaluation.calibration import CalibratedProbe, calibration, train_calibrated_probe
+from pacx.evaluation.features import extract_features, images_of
+from pacx.evaluation.transfer import probe_scores
+from pacx.models.encoder import build_encoder, encode
+from pacx.models.export import export_encoder, load_exported
+from pacx.phantom.dicom import write_dicom
+from pacx.phantom.radiograph import render_radiographs
+from pacx.phantom.state import sample_patients
+from pacx.predict import FALSE_ALARMS, TrainingRange, fit_range, load_range, predict
+from pacx.profile import load_profile
+from pacx.run import open_run
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def films() -> np.ndarray:
+    return render_radiographs(sample_patients(240, seed=0), SIZE, seed=0)[0]
+
+
+@pytest.fixture(scope="module")
+def exported(films, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "encoder"
+    torch.manual_seed(0)
+    encoder = build_encoder(SIZE, 8, 48, 2, 3).eval()
+    export_encoder(encoder, folder)
+    fit_range(tokens_of(encoder, films[:200])).save(folder)
+    weight = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
+    measured = {"ECE, calibrated": [0.1, 0.05, 0.2]}
+    probe = CalibratedProbe(
+        "own", ("a", "b"), False, weight, np.zeros(2, np.float32), 1.5, measured
+    )
+    probe.save(folder / "probes" / "own.safetensors")
+    return folder
+
+
+@torch.inference_mode()
+def tokens_of(encoder, films: np.ndarray) -> np.ndarray:
+    cls, patches = encode(encoder, normalise(torch.from_numpy(films)))
+    return torch.cat([cls, patches.mean(1)], dim=1).numpy()
+
+
+@pytest.fixture
+def folder(films, tmp_path) -> Path:
+    folder = tmp_path / "x-rays"
+    (folder / "more").mkdir(parents=True)
+    Image.fromarray(films[200]).save(folder / "a.png")
+    Image.fromarray(films[201]).save(folder / "b.jpg", quality=95)
+    write_dicom(films[202], folder / "more" / f"{'0' * 23}1.dcm")
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "noise.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
+    (folder / "broken.png").write_bytes(b"no image")
+    table = predict([folder], exported, tmp_path / "out", probes=["own"])
+    names = [Path(image).name for image in table["image"]]
+    assert names == ["a.png", "b.jpg", "broken.png", f"{'0' * 23}1.dcm", "noise.png"]
+    assert list(table) == ["image", "distance", "limit", "own: a", "own: b", "warning"]
+    written = pd.read_csv(tmp_path / "out" / "predictions.csv", keep_default_na=False)
+    assert written["warning"].tolist() == table["warning"].tolist()
+    embeddings = pd.read_parquet(tmp_path / "out" / "embeddings.parquet")
+    assert [Path(image).name for image in embeddings["image"]] == [
+        n for n in names if n != "broken.png"
+    ]
+    pictures = np.stack([read_image(image) for image in embeddings["image"]])
+    expected = tokens_of(load_exported(exported), pictures)[:, :48]
+    np.testing.assert_allclose(embeddings.drop(columns="image"), expected, atol=1e-4)
+    overlays = sorted(f.name for f in (tmp_path / "out" / "overlays").iterdir())
+    assert overlays == ["00000-a.png", "00001-b.png", f"00003-{'0' * 23}1.png", "00004-noise.png"]
+    with Image.open(tmp_path / "out" / "overlays" / "00000-a.png") as picture:
+        assert picture.width > 600
+    warned = dict(zip(names, table["warning"], strict=True))
+    assert "not a readable image" in warned["broken.png"]
+    assert "Far from the training images" in warned["noise.png"]
+    assert warned["a.png"] == ""
+
+
+def test_the_command_warns_and_says_how_well_a_probe_is_calibrated(exported, folder, tmp_path):
+    arguments = ["predict", str(folder), "--encoder", str(exported), "--no-overlays", "--npy"]
+    out = ["--probe", "own", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*arguments, *out])
+    assert done.exit_code == 0
+    assert "4 images, 1 with a warning" in done.output
+    assert "own: calibration error 0.100 [0.050, 0.200]" in done.output
+    assert np.load(tmp_path / "out" / "embeddings.npy").shape == (4, 48)
+    assert not list((tmp_path / "out").glob("overlays/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"images": [Path("nothing.png")]}, r"nothing\.png is missing"),
+        ({"images": []}, "There is no image"),
+        ({"probes": ["other"]}, "has no probe other. It has: own"),
+        ({"out": Path()}, "exists"),
+        ({"encoder": Path()}, "holds no config"),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(exported, folder, tmp_path, change, said):
+    given = {"images": [folder], "encoder": exported, "out": tmp_path / "out"} | change
+    images, encoder, out = given.pop("images"), given.pop("encoder"), given.pop("out")
+    with pytest.raises(PacxError, match=said):
+        predict(images, encoder, out, overlay=False, **given)
+    assert [f.name for f in tmp_path.iterdir()] == ["x-rays"]
+
+
+def test_without_a_range_nothing_is_checked(exported, folder, tmp_path):
+    plain = shutil.copytree(exported, tmp_path / "plain")
+    (plain / "range.safetensors").unlink()
+    table = predict([folder / "noise.png"], plain, tmp_path / "out", overlay=False)
+    assert list(table) == ["image", "warning"]
+    assert table["warning"][0] == ""
+    (plain / "range.safetensors").write_bytes(b"nothing")
+    with pytest.raises(PacxError, match="is damaged"):
+        load_range(plain)
+
+
+def test_false_alarms_are_as_rare_as_said_whatever_the_distribution():
+    rates = []
+    for seed in range(20):
+        draws = np.random.default_rng(seed).standard_t(4, (2400, 6))
+        known = fit_range(draws[:400])
+        rates.append((known.distance(draws[400:]) > known.limit).mean())
+    assert np.mean(rates) < 1.5 * FALSE_ALARMS
+
+
+def test_the_distance_is_mahalanobis():
+    precision = np.array([[2.0, 0.5], [0.5, 1.0]])
+    known = TrainingRange(np.array([1.0, -1.0]), precision, 1.0)
+    away = np.array([3.0, 4.0])
+    assert known.distance(away[None] + known.mean)[0] == pytest.approx(
+        np.sqrt(away @ precision @ away)
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    small = load_profile("smoke").model_copy(update={"data_root": tmp_path / "data"})
+    return open_run(small, tmp_path / "runs")
+
+
+def benchmark(run, task: str, labels: list[str]):
+    """Films of 64 px whose brightness carries the labels, with somebody's sex and age."""
+    n, rng = 180, np.random.default_rng(0)
+    root = run.data_root / "own"
+    root.mkdir(parents=True)
+    kind = rng.integers(0, len(labels) if task == "multiclass" else 2, n)
+    for i in range(n):
+        film = np.clip(rng.normal(60 + 40 * kind[i], 25, (64, 64)), 0, 255).astype(np.uint8)
+        Image.fromarray(film).save(root / f"{i}.png")
+    table = pd.DataFrame({"image": [f"{i}.png" for i in range(n)], "Sex": ["F", "M"] * (n // 2)})
+    table["age"] = rng.integers(20, 90, n)
+    for c, label in enumerate(labels):
+        table[label] = (kind == c).astype(float)
+    table["patient"] = table["study"] = table["image"]
+    table["split"] = ["train"] * 60 + ["val"] * 40 + ["test"] * 80
+    return make_dataset("own", task, labels, table, root)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"), [("multilabel", ["dark", "bright"]), ("multiclass", ["a", "b", "c"])]
+)
+def test_the_saved_probe_is_the_probe_of_the_results(run, task, labels):
+    dataset = benchmark(run, task, labels)
+    probe = train_calibrated_probe(run, dataset, "random")
+    features = extract_features(run, "random", images_of(run, dataset, "test")).cls
+    scores = np.asarray(probe_scores(run, dataset, "random")[0])
+    plain = CalibratedProbe(
+        "own", dataset.labels, probe.multiclass, probe.weight, probe.bias, 1, {}
+    )
+    np.testing.assert_allclose(plain.probabilities(features), scores, atol=1e-5)
+    assert set(probe.measured) == {"ECE", "ECE, calibrated"}
+    table = calibration(run, dataset, "random")
+    assert table["task"].tolist() == [*labels, "macro"] * 2
+    assert (table["low"] <= table["value"]).all()
+    assert (table["value"] <= table["high"]).all()
+    assert table["temperature"].nunique() == 1
+
+    groups = subgroups(run, dataset, "random")
+    assert groups["group"][0] == "everybody"
+    assert groups["patients"][0] == 80
+    assert {"sex: F", "sex: M"} <= set(groups["group"])
+    assert (groups["patients"] >= 30).all()
