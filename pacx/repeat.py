@@ -65,7 +65,8 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
     )
     tables = {name: [t[name] for t, _ in made if name in t] for name in TABLES}
     tables["dose"] = responses
-    provenance = run.provenance() | {
+    made_by = {k: v for k, v in run.provenance().items() if k not in ("seed", "cohort")}
+    provenance = made_by | {
         "cohorts": cohorts,
         "seeds": settings.seeds,
         "seconds": [seconds for _, seconds in made],
