@@ -361,7 +361,7 @@ else:  # notes and problems may name files of patients
     display(show(suppress_small(run, checked.prevalence, "positive", "known", derived=["share"])))
     print(f"{len(checked.problems)} problem(s) found.")
 
-# %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input", "public"]
 figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
 keep_home(run, figure, "01_first_benchmark", checked.name)
 

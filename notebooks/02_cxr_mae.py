@@ -66,7 +66,7 @@ banner(run)
 #
 # where $H$ is the side of the image in pixels.
 
-# %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input", "public"]
 from pacx.figures.cxr import patch_grid
 from pacx.privacy import keep_home
 from pacx.training.mae import pretraining_images
@@ -116,7 +116,7 @@ figure = position_similarity(
 # random numbers. Neighbouring pixels resemble each other, so with few patches removed the task
 # could be solved by smearing. With most removed, the network has to know chests.
 
-# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with 75 percent of its patches removed, and with 90 percent removed. Removed patches are flat light blue."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with 75 percent of its patches removed, and with 90 percent removed. Removed patches are flat light blue."}} tags=["hide-input", "public"]
 import torch
 
 from pacx.data.images import normalise
@@ -199,7 +199,7 @@ figure = training_curves(histories, y_labels=["MSE on removed patches (normalise
 # %% [markdown]
 # What do they paint? The X-rays below are from the validation split, which no training step saw.
 
-# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left after 90 percent is removed, the painting from it, what is left after 75 percent is removed, and the painting from that. Kept patches stand sharp in the paintings, the rest is painted."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left after 90 percent is removed, the painting from it, what is left after 75 percent is removed, and the painting from that. Kept patches stand sharp in the paintings, the rest is painted."}} tags=["hide-input", "public"]
 columns = {"X-ray": images[:4]}
 for name, ratio in ratios.items():
     columns[f"{ratio:.0%} removed"], columns[f"painted by {ratio:.0%} model"] = pictures[name]

@@ -66,7 +66,7 @@ banner(run)
 #
 # where $\odot$ multiplies test by test: an unobserved place is 0 in both halves.
 
-# %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input", "public"]
 import matplotlib.pyplot as plt
 import numpy as np
 

@@ -312,7 +312,7 @@ figure = dots(
 # the same size remains. The map shows how far each matrix moved, relative to its own size: $\lVert
 # W' - W \rVert_F / \lVert W \rVert_F$.
 
-# %% mystnb={"image": {"alt": "Heat map of the relative change of weights between the MAE and PaCX-MAE, blocks of the encoder as columns and kinds of weights as rows: qkv, fc1, fc2 and the two LayerNorms changed, the attention's output projection did not."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Heat map of the relative change of weights between the MAE and PaCX-MAE, blocks of the encoder as columns and kinds of weights as rows: qkv, fc1, fc2 and the two LayerNorms changed, the attention's output projection did not."}} tags=["hide-input", "public"]
 import seaborn as sns
 
 before, after = (encoder_of(run, model).state_dict() for model in ("mae", "pacx"))

@@ -222,7 +222,7 @@ _ = dots(transfer[~by_masks], rows="dataset", panels="metric")
 if segmented:
     _ = dots(transfer[by_masks], rows="dataset", panels="metric")
 
-# %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input", "public"]
 import numpy as np
 
 from pacx.evaluation.features import images_of

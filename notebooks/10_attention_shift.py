@@ -134,7 +134,7 @@ else:
     titles = [f"case {case}" for case in cases]
     display(Markdown("Real patients have no exact masks, so nothing is measured in this run."))
 
-# %% mystnb={"image": {"alt": "Rows of test phantoms, three wins then three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Rows of test phantoms, three wins then three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input", "public"]
 from pacx.figures.attention import mean_difference, overlays
 from pacx.figures.style import name_of
 from pacx.privacy import keep_home

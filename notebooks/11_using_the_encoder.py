@@ -168,7 +168,7 @@ else:
 # %% [markdown]
 # Which of them look alike to the encoder? The cosine between centred embeddings:
 
-# %% mystnb={"image": {"alt": "Matrix of cosine similarities between the embeddings of twelve images, one on the diagonal."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Matrix of cosine similarities between the embeddings of twelve images, one on the diagonal."}} tags=["hide-input", "public"]
 import matplotlib.pyplot as plt
 
 from pacx.privacy import keep_home

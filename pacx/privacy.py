@@ -27,7 +27,7 @@ from pacx.run import Run
 
 #: Counts of fewer patients are not told, nor statistics over fewer.
 FEWEST = 10
-#: Tag of a cell whose pictures hold no patient of the reader's data.
+#: Tag of a cell whose pictures may be shown: made up, published, or passed by `keep_home`.
 PUBLIC = "public"
 
 _ID_COLUMNS = ("subject_id", "hadm_id", "stay_id", "study_id", "dicom_id", "patient_id", "patient")
@@ -93,7 +93,9 @@ def inspect_site(run: Run, html: Path, book: Path, log: Path) -> None:
     """
     if run.is_phantom:
         return
-    names = _identifiers(run) - set(_words_of((book / "book").rglob("*.md")))
+    prose = [f for f in (book / "book").rglob("*.md") if "_generated" not in f.parts]
+    published = [*prose, *Path(__file__).parent.rglob("*.py")]
+    names = _identifiers(run) - set(_words_of(published))
     pictures = set(_digests((book / "book").rglob("*")))
     for notebook in sorted((book / "notebooks").glob("*.ipynb")):
         pictures |= {_digest(p) for p in _pictures(notebook, PUBLIC)}
