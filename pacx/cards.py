@@ -14,12 +14,10 @@ import pandas as pd
 
 from pacx.data.datasets import load_dataset
 from pacx.data.images import load_images
-from pacx.data.table import Dataset
 from pacx.evaluation.calibration import CalibratedProbe, train_calibrated_probe
 from pacx.evaluation.features import encoder_of, extract_features
-from pacx.evaluation.probe import labels_of
-from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc
-from pacx.evaluation.transfer import open_benchmark, probe_scores
+from pacx.evaluation.subgroups import SMALLEST_GROUP, subgroups
+from pacx.evaluation.transfer import open_benchmark
 from pacx.models.checkpoints import new_folder
 from pacx.models.encoder import encoder_config
 from pacx.models.export import ONNX, OPSET, export_encoder, export_onnx
@@ -28,17 +26,6 @@ from pacx.paper import pipe_table
 from pacx.predict import FALSE_ALARMS, PROBES, TrainingRange, fit_range
 from pacx.run import Run
 
-#: Smaller groups are left out of the card: their intervals say nothing, and they are few patients.
-SMALLEST_GROUP = 30
-#: What data sets call the columns that groups are made by.
-_SEX = ("sex", "Sex", "Patient Gender")
-_AGE = ("age_years", "Age", "Patient Age", "age.1", "age")  # age.1: CheXchoNet has years second
-_VIEW = ("view", "View Position", "AP/PA")
-_DEVICE = ("Support Devices", "pacemaker_or_icd", "pacemaker")
-_BANDS = {
-    "bins": [0, 40, 60, 80, 200],
-    "labels": ["below 40", "40 to 59", "60 to 79", "80 and older"],
-}
 _NOT_FOR = """\
 Research and teaching. **Not for clinical use:** it is no medical device, and nothing has been
 validated for diagnosis, triage or monitoring. It takes one frontal chest X-ray of an adult, not
@@ -149,50 +136,6 @@ def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
         dataset.root, list(names.iloc[chosen]), run.profile.vit.image_size, run.cache
     )
     return fit_range(np.hstack(extract_features(run, model, images)))
-
-
-def subgroups(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
-    """Macro AUROC on the test images of groups: sex, age band, view, and whether a device shows.
-
-    Args:
-        run: The run.
-        dataset: A benchmark; groups that its table does not tell are left out, as are those of
-            fewer than `SMALLEST_GROUP` patients.
-        model: See `pacx.evaluation.features.encoder_of`.
-
-    Returns:
-        Columns dataset, group, patients, value, low, high; the first row is everybody.
-    """
-    table, truth = dataset.split("test"), labels_of(dataset, "test")
-    scores = np.asarray(probe_scores(run, dataset, model)[0])
-    groups = {"everybody": pd.Series("", index=table.index)}
-    for title, names in {"sex": _SEX, "age": _AGE, "view": _VIEW, "device": _DEVICE}.items():
-        column = next((name for name in names if name in table), None)
-        if column is None:
-            continue
-        values = table[column]
-        if title == "age":
-            values = pd.cut(pd.to_numeric(values, errors="coerce"), right=False, **_BANDS)
-        elif title == "device":
-            values = values.map({0: "none", 1: "present"})
-        groups[title] = values
-    rows = []
-    for title, values in groups.items():
-        for value in sorted(values.dropna().unique(), key=str):
-            chosen = np.flatnonzero(values == value)
-            patients = table["patient"].to_numpy()[chosen]
-            if len(set(patients)) < SMALLEST_GROUP:
-                continue
-            once = np.ones((1, len(chosen)), np.float32)
-            point = macro_auroc(truth[chosen], scores[chosen], once)[0]
-            if np.isnan(point):
-                continue
-            drawn = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
-            spread = macro_auroc(truth[chosen], scores[chosen], drawn)
-            name = f"{title}: {value}" if value else title
-            count = {"dataset": dataset.name, "group": name, "patients": len(set(patients))}
-            rows.append(count | interval(point, spread)._asdict())
-    return pd.DataFrame(rows)
 
 
 def model_card(

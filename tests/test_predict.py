@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from pacx.cards import subgroups
 from pacx.cli import app
 from pacx.data.images import normalise, read_image
 from pacx.data.table import make_dataset
 from pacx.errors import PacxError
 from pacx.evaluation.calibration import CalibratedProbe, calibration, train_calibrated_probe
 from pacx.evaluation.features import extract_features, images_of
+from pacx.evaluation.subgroups import subgroups
 from pacx.evaluation.transfer import probe_scores
 from pacx.models.encoder import build_encoder, encode
 from pacx.models.export import export_encoder, load_exported
