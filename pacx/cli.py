@@ -37,6 +37,13 @@ DataRoot = Annotated[
         help="Folder of the real data sets; replaces the profile's own `data_root`.",
     ),
 ]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="Of the trainings: 32-true, bf16-mixed or 16-mixed; replaces the profile's own.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the splits and candidates.")]
 
 
@@ -80,6 +87,7 @@ def run(
         bool, typer.Option("--force", help="Execute chapters that have not changed, too.")
     ] = False,
     data_root: DataRoot = None,
+    precision: PrecisionOption = None,
     runs: Runs = Path("runs"),
     project: Project = Path(),
 ) -> None:
@@ -87,7 +95,38 @@ def run(
     from pacx.execution import execute, sources_of
 
     sources_of(project, only)  # before anything is written
-    execute(_open(profile, runs, data_root), only=only, force=force, project=project)
+    execute(_open(profile, runs, data_root, precision), only=only, force=force, project=project)
+
+
+@app.command()
+def train(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="mae, mae-compared, labs, ecg, pacx or a variant of it, mae-continued. Default: "
+            "all that the chapters need.",
+        ),
+    ] = None,
+    profile: Profile = "demo",
+    precision: PrecisionOption = None,
+    data_root: DataRoot = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Train encoders without the chapters, which find them later. Also under torchrun and srun."""
+    from pacx.chapter import open_chapter
+    from pacx.processes import join_processes, rank, wait
+    from pacx.training.pipeline import encoders_of, train_encoders
+
+    join_processes()
+    run = _open(profile, runs, data_root, precision)
+    if rank() == 0:
+        open_chapter(run.folder / "profile.yaml", runs)  # writes the phantom hospital
+    wait()
+    known = encoders_of(run)
+    if unknown := sorted(set(names or ()) - set(known)):
+        raise PacxError(f"Not in this profile: {', '.join(unknown)}. Choose {', '.join(known)}.")
+    train_encoders(run, *(names or known))
 
 
 @app.command()
@@ -319,8 +358,8 @@ def _unmet_requirements() -> list[str]:
     return unmet
 
 
-def _open(profile: str, runs: Path, data_root: Path | None):
+def _open(profile: str, runs: Path, data_root: Path | None, precision: str | None = None):
     from pacx.profile import load_profile
     from pacx.run import open_run
 
-    return open_run(load_profile(profile, data_root), runs)
+    return open_run(load_profile(profile, data_root, precision), runs)

@@ -18,11 +18,14 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from pacx.errors import PacxError
 
 Share = Field(ge=0.0, le=1.0)
+#: Of a training's forward and backward pass, in Lightning's words; weights stay 32 bit.
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 #: What every random number generator accepts.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -72,6 +75,9 @@ class MaeSettings(OptimiserSettings):
     mask_ratio: float = Field(gt=0, lt=1)
     compared_mask_ratio: float = Field(gt=0, lt=1, description="trained beside it in chapter 02")
     norm_pix_loss: bool
+    accumulate: PositiveInt = Field(
+        1, description="parts that a batch is cut into, to save memory; the steps stay the same"
+    )
 
 
 class LabSettings(OptimiserSettings):
@@ -105,6 +111,16 @@ class DistillSettings(OptimiserSettings):
     shared_dim: PositiveInt
     gradient_clip: PositiveFloat
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_accumulation(cls, values):
+        if isinstance(values, dict) and "accumulate" in values:
+            raise ValueError(
+                "accumulate is not possible here: InfoNCE's negatives are the other rows of the "
+                "batch, and a part of it has fewer. Train with more processes instead"
+            )
+        return values
+
 
 class ProbeSettings(Settings):
     """Stage 3: linear probes on frozen features."""
@@ -113,6 +129,7 @@ class ProbeSettings(Settings):
     batch_size: PositiveInt
     learning_rate: PositiveFloat
     weight_decay: float = Field(ge=0)
+    flip: bool = Field(False, description="train on mirrored images, too, as the paper does")
 
 
 class SegmentationSettings(OptimiserSettings):
@@ -149,6 +166,7 @@ class Profile(Settings):
     )
     description: str
     seed: Seed = Field(description="of weights, batches, masks and probes; patients have their own")
+    precision: Precision = Field("32-true", description="of the trainings of stages 1 and 2")
     data_root: Path | None = Field(description="folder of the real data; None: phantom hospital")
     phantom: PhantomSettings
     benchmarks: list[str] = Field(
@@ -183,12 +201,15 @@ def available_profiles() -> list[str]:
     )
 
 
-def load_profile(name: str | Path, data_root: Path | None = None) -> Profile:
+def load_profile(
+    name: str | Path, data_root: Path | None = None, precision: str | None = None
+) -> Profile:
     """Read a profile by its name, or from a YAML file of the reader's own.
 
     Args:
         name: One of `available_profiles()`, or a path ending in `.yaml`.
         data_root: Replaces the profile's `data_root` when given.
+        precision: Replaces the profile's `precision` when given.
 
     Raises:
         PacxError: The profile does not exist, is not YAML, extends itself, or holds a bad key or
@@ -202,8 +223,8 @@ def load_profile(name: str | Path, data_root: Path | None = None) -> Profile:
             raise PacxError(f"Profile {source} extends itself, see its `extends`.")
         sources.append(base)
         values = {k: v for k, v in _read(base).items() if k != "evidence"} | values
-    if data_root is not None:
-        values["data_root"] = data_root
+    given = {"data_root": data_root, "precision": precision}
+    values |= {key: value for key, value in given.items() if value is not None}
     try:
         return Profile.model_validate(values)
     except ValidationError as error:

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from pacx import processes
 from pacx.errors import PacxError
 from pacx.profile import Profile, load_profile
 
@@ -80,7 +82,8 @@ class Run:
         `make` fills a temporary folder, which takes its name only when `make` has returned, so a
         killed run leaves nothing half-made; of what it left, only `CHECKPOINT` is kept, and only
         for the same artefact. An artefact is valid as long as `settings` and the code that decides
-        its content are the ones it was made with.
+        its content are the ones it was made with. Processes that train together all call this;
+        what the first has made is kept.
 
         Args:
             name: Folder name, a model name such as `mae` or `pacx-shuffled`.
@@ -93,8 +96,13 @@ class Run:
         if stamp.is_file() and json.loads(stamp.read_text())["key"] == key:
             return folder
         partial = self.artefacts / f".{name}.partial"
-        _empty(partial, key)
+        if processes.rank() == 0:
+            _empty(partial, key)
+        processes.wait()
         started = time.perf_counter()
+        if processes.rank():
+            self._help(make, partial)
+            return folder
         try:
             make(partial)
         except PacxError:
@@ -105,6 +113,7 @@ class Run:
         for part in (CHECKPOINT, "key"):
             (partial / part).unlink(missing_ok=True)
         replace_folder(partial, folder)
+        processes.wait()
         return folder
 
     def save_results(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -151,6 +160,14 @@ class Run:
     def settings_hash(self) -> str:
         """Short hash of the whole profile."""
         return _digest([self.profile.model_dump_json()])[:12]
+
+    @staticmethod
+    def _help(make: Callable[[Path], None], partial: Path) -> None:
+        """Take part in a training that the first process keeps, and go on from its checkpoint."""
+        with tempfile.TemporaryDirectory() as own:
+            (Path(own) / CHECKPOINT).symlink_to(partial.resolve() / CHECKPOINT)
+            make(Path(own))
+        processes.wait()
 
     def _claim_folder(self) -> None:
         """Keep one profile's numbers in one folder."""

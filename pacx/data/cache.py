@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 from numpy.typing import DTypeLike
 
+from pacx import processes
 from pacx.arrays import create_array
 
 
@@ -20,6 +21,8 @@ def cached_array(
     fill: Callable[[np.ndarray], None],
 ) -> np.ndarray:
     """Return an array that is computed once for each key and memory-mapped afterwards.
+
+    Of processes that train together the first computes, and all must call this.
 
     Args:
         cache: Folder of the arrays.
@@ -35,7 +38,7 @@ def cached_array(
         PacxError: The disk has no room.
     """
     target = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-    if not target.is_file():
+    if processes.rank() == 0 and not target.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         for left in left_behind(target):
             left.unlink(missing_ok=True)
@@ -47,6 +50,7 @@ def cached_array(
             os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
+    processes.wait()
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 

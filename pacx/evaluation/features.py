@@ -17,6 +17,7 @@ from pacx.data.table import Dataset
 from pacx.errors import PacxError
 from pacx.evaluation.attention import attention_maps, attention_rollout
 from pacx.models.encoder import build_encoder, encode, load_encoder
+from pacx.processes import device
 from pacx.profile import VitSettings
 from pacx.run import Run
 
@@ -70,13 +71,13 @@ def extract_features(run: Run, model: str, images: np.ndarray, batch_size: int =
     """
 
     def fill(out: np.ndarray) -> None:
-        encoder = encoder_of(run, model)
+        encoder = encoder_of(run, model).to(device())
         with torch.inference_mode():
             for start in range(0, len(out), batch_size):
                 part = torch.from_numpy(np.array(images[start : start + batch_size]))
-                cls, patches = encode(encoder, normalise(part))
-                out[start : start + batch_size, 0] = cls.numpy()
-                out[start : start + batch_size, 1] = patches.mean(1).numpy()
+                cls, patches = encode(encoder, normalise(part.to(device())))
+                out[start : start + batch_size, 0] = cls.cpu().numpy()
+                out[start : start + batch_size, 1] = patches.mean(1).cpu().numpy()
 
     shape = (len(images), 2, run.profile.vit.width)
     key = f"features {stamp_of(run, model)} {identity_of(images)}"
@@ -99,11 +100,11 @@ def extract_rollouts(run: Run, model: str, images: np.ndarray, batch_size: int =
     side = run.profile.vit.image_size // run.profile.vit.patch_size
 
     def fill(out: np.ndarray) -> None:
-        encoder = encoder_of(run, model)
+        encoder = encoder_of(run, model).to(device())
         for start in range(0, len(out), batch_size):
-            part = normalise(torch.from_numpy(np.array(images[start : start + batch_size])))
-            maps = attention_rollout(attention_maps(encoder, part))
-            out[start : start + batch_size] = maps.numpy()
+            part = torch.from_numpy(np.array(images[start : start + batch_size]))
+            maps = attention_rollout(attention_maps(encoder, normalise(part.to(device()))))
+            out[start : start + batch_size] = maps.cpu().numpy()
 
     key = f"rollout {stamp_of(run, model)} {identity_of(images)}"
     return cached_array(run.cache, key, (len(images), side, side), np.float32, fill)

@@ -11,6 +11,7 @@ from pacx.data.images import normalise
 from pacx.evaluation.features import encoder_of, identity_of, stamp_of
 from pacx.models.encoder import encode
 from pacx.models.segmenter import Segmenter, segmentation_loss
+from pacx.processes import device
 from pacx.run import Run
 from pacx.training.fit import Stage, fit
 
@@ -28,7 +29,7 @@ class Segmentation(Stage):
         """One step on images and masks, (B, H, W) each."""
         images, masks = augment(batch[0], SEGMENTATION, self.draws, masks=batch[1])
         with torch.no_grad():
-            _, patches = encode(self.frozen[0].to(images.device), normalise(images))
+            _, patches = encode(self.frozen[0].to(self.device), normalise(images))
         loss = segmentation_loss(self.decoder(patches), masks[:, None])
         self.note(**loss._asdict())
         return loss.total
@@ -67,11 +68,13 @@ def segment(
     depends = settings, vit, seed, stamp_of(run, model), *map(identity_of, train)
     folder = run.build(f"segmenter-{target}-{model}", make, *depends)
     load_model(decoder, str(folder / "model.safetensors"))
+    encoder.to(device())
+    decoder.to(device())
     masks = []
     with torch.inference_mode():
         for part in torch.from_numpy(np.array(test_images)).split(256):
-            _, patches = encode(encoder, normalise(part))
-            masks.append(decoder(patches)[:, 0] > 0)
+            _, patches = encode(encoder, normalise(part.to(device())))
+            masks.append((decoder(patches)[:, 0] > 0).cpu())
     return torch.cat(masks).numpy()
 
 

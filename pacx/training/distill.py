@@ -19,6 +19,7 @@ from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, encode, load_encoder, merge_lora, save_encoder
 from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.models.mae import MaskedAutoencoder
+from pacx.processes import device
 from pacx.profile import DistillSettings
 from pacx.run import Run
 from pacx.training.ecg import load_ecg, new_teacher
@@ -133,7 +134,9 @@ class Distillation(Stage):
         images, _ = augment(batch[0], DISTILLATION, self.draws)
         cls, _ = encode(self.student, normalise(images))
         teachers = dict(zip(self.heads.modalities, batch[1:], strict=True))
-        terms = self.loss(self.heads(cls, teachers), teachers)
+        # Logits reach 100, which half precision would round by up to a quarter.
+        with torch.autocast(cls.device.type, enabled=False):
+            terms = self.loss(self.heads(cls.float(), teachers), teachers)
         if self.mae_term is not None:
             terms["mae"] = self.mae_term(batch[0])
             terms["total"] = terms["total"] + self.mae_weight * terms["mae"]
@@ -191,13 +194,18 @@ def distill(run: Run, name: str = "pacx") -> Path:
         term = _mae_term(run, variant, student) if variant.mae_weight else None
         stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
         history = fit(
-            stage, [pairs.cxr, *targets], name, folder=folder, clip=settings.gradient_clip
+            stage,
+            [pairs.cxr, *targets],
+            name,
+            folder=folder,
+            clip=settings.gradient_clip,
+            precision=run.profile.precision,
         )
         save_encoder(merge_lora(student), folder)
         history.to_csv(folder / "history.csv", index=False)
 
     keys = [stamp.read_text() for stamp in stage_one]
-    return run.build(name, make, settings, variant, seed, *keys)
+    return run.build(name, make, settings, variant, run.profile.precision, seed, *keys)
 
 
 def settings_of(run: Run, variant: Variant) -> DistillSettings:
@@ -224,11 +232,12 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
     who = hashlib.sha256("".join(pairs.table["study"]).encode()).hexdigest()
 
     def embed(model, call, *arrays: np.ndarray) -> np.ndarray:
+        model.to(device())
+
         def batch(start: int) -> np.ndarray:
+            parts = [torch.from_numpy(np.array(a[start : start + 256])) for a in arrays]
             with torch.inference_mode():
-                return call(
-                    *[torch.from_numpy(np.array(a[start : start + 256])) for a in arrays]
-                ).numpy()
+                return call(*[part.to(device()) for part in parts]).cpu().numpy()
 
         def fill(out: np.ndarray) -> None:
             for start in range(0, len(out), 256):

@@ -42,7 +42,7 @@ def train_ecg(run: Run) -> Path:
     Raises:
         PacxError: The published weights are missing or do not match in full.
     """
-    settings, seed = run.profile.ecg, run.profile.seed
+    settings, seed, precision = run.profile.ecg, run.profile.seed, run.profile.precision
 
     def make(folder: Path) -> None:
         if settings.weights is not None:
@@ -53,7 +53,8 @@ def train_ecg(run: Run) -> Path:
             archive = load_ecg_archive(run.data_root, run.cache)
             held_out = np.arange(len(archive.ecg)) % 10 == 0
             training = [archive.ecg[~held_out], archive.diagnoses[~held_out]]
-            history = fit(EcgDiagnosis(model, settings, seed), training, "ecg", folder=folder)
+            stage = EcgDiagnosis(model, settings, seed)
+            history = fit(stage, training, "ecg", folder=folder, precision=precision)
             history.to_csv(folder / "history.csv", index=False)
             with torch.inference_mode():
                 ecg = torch.from_numpy(archive.ecg[held_out])
@@ -61,7 +62,8 @@ def train_ecg(run: Run) -> Path:
             np.savez(folder / "held_out.npz", logits=logits, diagnoses=archive.diagnoses[held_out])
         save_model(model, str(folder / "model.safetensors"))
 
-    return run.build("ecg", make, settings, run.profile.phantom if run.is_phantom else "", seed)
+    data = run.profile.phantom if run.is_phantom else ""
+    return run.build("ecg", make, settings, precision, data, seed)
 
 
 def load_ecg(run: Run) -> Net1D:

@@ -15,8 +15,9 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
 from tqdm import tqdm
 
+from pacx import processes
 from pacx.errors import PacxError
-from pacx.profile import OptimiserSettings
+from pacx.profile import OptimiserSettings, Precision
 from pacx.run import CHECKPOINT
 
 CHECKPOINT_SECONDS = 300  # between two checkpoints; shorter trainings write none
@@ -38,12 +39,15 @@ class Stage(L.LightningModule):
         super().__init__()
         self.settings = settings
         # Augmentation and masks draw from here, so they do not depend on the device.
-        self.draws = torch.Generator().manual_seed(seed)
+        self.draws = torch.Generator().manual_seed(processes.own_seed(seed))
         self.history: list[dict[str, float]] = []
 
     def note(self, **terms: torch.Tensor) -> None:
-        """Keep the terms of this step's loss for the training curve."""
-        self.history.append({name: float(term.detach()) for name, term in terms.items()})
+        """Keep the terms of this batch's loss for the training curve, the mean over processes."""
+        values = torch.stack([term.detach().float() for term in terms.values()])
+        if processes.world() > 1:
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+        self.history.append(dict(zip(terms, values.tolist(), strict=True)))
 
     def configure_optimizers(self):
         """AdamW, stepped once a batch through warm-up and cosine."""
@@ -80,8 +84,13 @@ def fit(
     folder: Path | None = None,
     steps: int = -1,
     clip: float | None = None,
+    accumulate: int = 1,
+    precision: Precision = "32-true",
 ) -> pd.DataFrame:
     """Train a stage on arrays held in memory (or mapped), whole batches only.
+
+    Processes that have joined (`pacx.processes`) share every batch: each takes its part of the
+    rows, and gradients are averaged.
 
     Args:
         stage: The module; `stage.settings` says how long and how fast.
@@ -91,18 +100,30 @@ def fit(
             for bit on a CPU.
         steps: Stop after so many steps instead of `settings.epochs`.
         clip: Largest norm of the gradient.
+        accumulate: Parts that a batch is cut into, one after another, to save memory.
+        precision: Of the forward and backward pass, in Lightning's words.
 
     Returns:
-        One row a step: the terms that the stage noted.
+        One row a part of a batch: the terms that the stage noted.
 
     Raises:
-        PacxError: There are fewer rows than a batch, or the loss became NaN or infinite.
+        PacxError: There are fewer rows than a batch, a batch cannot be divided, the processor
+            has no such precision, or the loss became NaN or infinite.
     """
     batch, rows = stage.settings.batch_size, len(arrays[0])
     if rows < batch:
         raise PacxError(f"{label}: {rows} training rows are fewer than one batch of {batch}.")
+    if batch % (processes.world() * accumulate):
+        raise PacxError(
+            f"{label}: a batch of {batch} cannot be divided among {processes.world()} processes "
+            f"in {accumulate} parts. Change batch_size, accumulate or the number of processes."
+        )
+    if precision == "16-mixed" and processes.device().type == "cpu":
+        raise PacxError(f"{label}: precision 16-mixed needs a GPU. Choose bf16-mixed or 32-true.")
     total = steps if steps > 0 else stage.settings.epochs * (rows // batch)
-    order = _Order(rows, batch, total)
+    order = _Order(rows, batch, total, accumulate)
+    if processes.rank():
+        torch.manual_seed(processes.own_seed(torch.initial_seed()))  # of dropout and masks
     loader = DataLoader(_Arrays(arrays), sampler=order, batch_size=None)
     callbacks, start = [_Progress(label, total)], None
     if folder is not None:
@@ -112,11 +133,15 @@ def fit(
         max_steps=total,
         max_epochs=-1,
         gradient_clip_val=clip,
+        accumulate_grad_batches=accumulate,
+        precision=precision,
+        use_distributed_sampler=False,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **processes.trainer_settings(),
     )
     with warnings.catch_warnings():
         # The arrays are in memory: worker processes would only copy them.
@@ -131,19 +156,19 @@ def fit(
 
 
 class _Order(Sampler):
-    """Batches of row numbers for a whole training, each epoch shuffled anew.
+    """Row numbers of this process's batches for a whole training, each epoch shuffled anew.
 
     Attributes:
         done: How many batches to pass over.
         random: State of torch's generators after them.
     """
 
-    def __init__(self, rows: int, batch: int, total: int):
-        self.rows, self.batch, self.total = rows, batch, total
+    def __init__(self, rows: int, batch: int, total: int, parts: int):
+        self.rows, self.batch, self.total, self.parts = rows, batch, total, parts
         self.done, self.random = 0, None
 
     def __len__(self) -> int:
-        return self.total
+        return self.total * self.parts
 
     def __iter__(self) -> Iterator[list[int]]:
         shuffled = RandomSampler(
@@ -160,7 +185,8 @@ class _Order(Sampler):
                     torch.empty((), dtype=torch.int64).random_()
             batch = next(batches)
             if step >= self.done:
-                yield batch
+                own = batch[processes.rank() :: processes.world()]
+                yield from (own[part :: self.parts] for part in range(self.parts))
 
 
 class _Checkpoints(L.Callback):
@@ -170,7 +196,8 @@ class _Checkpoints(L.Callback):
         self.file, self.order, self.written = file, order, time.monotonic()
 
     def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
-        due = time.monotonic() - self.written >= CHECKPOINT_SECONDS
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        due = whole and time.monotonic() - self.written >= CHECKPOINT_SECONDS
         if trainer.strategy.broadcast(due):
             partial = self.file.with_suffix(".partial")
             trainer.save_checkpoint(partial)
@@ -179,18 +206,27 @@ class _Checkpoints(L.Callback):
             self.written = time.monotonic()
 
     def on_save_checkpoint(self, trainer, stage, checkpoint):
-        checkpoint["pacx"] = {
-            "done": trainer.global_step,
+        own = {
             "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
             "draws": {name: draws.get_state() for name, draws in _draws_of(stage)},
+        }
+        checkpoint["pacx"] = {
+            "done": trainer.global_step,
             "history": stage.history,
+            "processes": processes.gather(own),
         }
 
     def on_load_checkpoint(self, trainer, stage, checkpoint):
         kept = checkpoint["pacx"]
-        self.order.done, self.order.random = kept["done"], kept["random"]
+        if len(kept["processes"]) != processes.world():
+            raise PacxError(
+                f"{self.file} is of a training in {len(kept['processes'])} processes, this one "
+                f"has {processes.world()}. Start as many, or delete the file to start anew."
+            )
+        own = kept["processes"][processes.rank()]
+        self.order.done, self.order.random = kept["done"], own["random"]
         for name, draws in _draws_of(stage):
-            draws.set_state(kept["draws"][name].cpu())
+            draws.set_state(own["draws"][name].cpu())
         stage.history[:] = kept["history"]
 
 
@@ -221,10 +257,11 @@ class _Progress(L.Callback):
             desc=self.label,
             unit="step",
             leave=False,
+            disable=processes.rank() > 0,
         )
 
     def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
-        self.bar.update()
+        self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer, stage):
         self.bar.close()

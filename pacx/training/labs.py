@@ -34,18 +34,20 @@ def train_labs(run: Run) -> Path:
     Returns:
         Folder with `model.safetensors` and `history.csv`.
     """
-    settings, seed = run.profile.labs, run.profile.seed
+    settings, seed, precision = run.profile.labs, run.profile.seed, run.profile.precision
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
         model = LabAutoencoder()
         stage = LabDenoising(model, settings, seed)
-        history = fit(stage, [pairs.percentiles, pairs.observed], "labs", folder=folder)
+        training = [pairs.percentiles, pairs.observed]
+        history = fit(stage, training, "labs", folder=folder, precision=precision)
         save_model(model, str(folder / "model.safetensors"))
         history.to_csv(folder / "history.csv", index=False)
 
-    return run.build("labs", make, settings, run.profile.phantom if run.is_phantom else "", seed)
+    data = run.profile.phantom if run.is_phantom else ""
+    return run.build("labs", make, settings, precision, data, seed)
 
 
 def load_labs(run: Run) -> LabAutoencoder:

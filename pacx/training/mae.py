@@ -61,14 +61,17 @@ def pretrain_mae(
             name,
             folder=folder,
             steps=further_steps or -1,
+            accumulate=settings.accumulate,
+            precision=run.profile.precision,
         )
         save_encoder(mae.encoder, folder)
         decoder = {k: v for k, v in mae.state_dict().items() if not k.startswith("encoder.")}
         save_file(decoder, folder / "decoder.safetensors")
         history.to_csv(folder / "history.csv", index=False)
 
+    vit, precision = run.profile.vit, run.profile.precision
     data = run.profile.phantom if run.is_phantom else ""
-    return run.build(name, make, settings, run.profile.vit, data, seed, ratio, further_steps)
+    return run.build(name, make, settings, vit, precision, data, seed, ratio, further_steps)
 
 
 def load_mae(run: Run, name: str = "mae") -> MaskedAutoencoder:

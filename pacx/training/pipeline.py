@@ -32,6 +32,12 @@ def chosen_variants(run: Run) -> list[str]:
     return names
 
 
+def encoders_of(run: Run) -> list[str]:
+    """All that the chapters train with this profile, in an order in which it can be trained."""
+    stage_one = ["mae", "mae-compared", "labs", "ecg"]
+    return [*stage_one, "pacx", "mae-continued", *chosen_variants(run)]
+
+
 def train_encoders(run: Run, *names: str) -> None:
     """Make sure that the run holds these encoders; what is there already is only checked.
 

@@ -1,0 +1,149 @@
+"""Trainings in several processes, in parts of a batch, and in half precision."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import pacx
+from pydantic import ValidationError
+from tiny_hospital import hospital
+
+from pacx.data.images import normalise
+from pacx.errors import PacxError
+from pacx.models.encoder import build_encoder
+from pacx.models.mae import MaskedAutoencoder
+from pacx.profile import DistillSettings, load_profile
+from pacx.training.fit import fit
+from pacx.training.mae import MaePretraining
+
+HERE = Path(__file__).parent
+SCRIPT = str(HERE / "to_train_together.py")
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def saved(file: Path) -> dict:
+    return torch.load(file, weights_only=True)
+
+
+def start(command: list, folder: Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    start([sys.executable, SCRIPT, "alone.pt"], tmp_path)
+    start([*TOGETHER, SCRIPT, "together.pt"], tmp_path)
+    alone, together = (saved(tmp_path / name) for name in ("alone.pt", "together.pt"))
+    assert len(alone["gradients"]) == 3
+    for one, two in zip(alone["gradients"], together["gradients"], strict=True):
+        assert one.keys() == two.keys()
+        assert sum(gradient.abs().max() > 0 for gradient in one.values()) > len(one) / 2
+        for name in one:
+            torch.testing.assert_close(one[name], two[name], atol=1e-5, rtol=0, msg=name)
+    for term, values in alone["losses"].items():
+        np.testing.assert_allclose(together["losses"][term], values, atol=1e-5, err_msg=term)
+
+
+def test_two_stopped_processes_go_on_where_they_were(tmp_path):
+    for name in ("undisturbed", "stopped"):
+        (tmp_path / name).mkdir()
+    start([*TOGETHER, SCRIPT, "undisturbed.pt", "undisturbed"], tmp_path)
+    command = [*TOGETHER, SCRIPT, "stopped.pt", "stopped"]
+    done = subprocess.run([*command, "2"], cwd=tmp_path, capture_output=True, text=True)
+    assert "InterruptedError" in done.stderr
+    assert not (tmp_path / "stopped.pt").exists()
+    alone = subprocess.run(
+        [sys.executable, *command[len(TOGETHER) :]], cwd=tmp_path, capture_output=True
+    )
+    assert b"is of a training in 2 processes, this one has 1" in alone.stderr
+    start(command, tmp_path)
+    undisturbed, stopped = (saved(tmp_path / f"{n}.pt") for n in ("undisturbed", "stopped"))
+    assert stopped["losses"] == undisturbed["losses"]
+    (last,) = stopped["gradients"]  # it took the third step only
+    for name, gradient in undisturbed["gradients"][2].items():
+        assert torch.equal(last[name], gradient), name
+
+
+def test_train_under_torchrun_fills_the_run_once(tmp_path):
+    settings = load_profile("smoke").model_dump(mode="json")
+    settings |= {"name": "two", "data_root": str(hospital())}
+    settings["mae"] |= {"batch_size": 4, "epochs": 1}
+    settings["labs"] |= {"batch_size": 4, "epochs": 2}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(settings))
+    command = ["-m", "pacx", "train", "mae", "labs", "--profile", "two.yaml"]
+    start([*TOGETHER, *command], tmp_path)
+    made = tmp_path / "runs" / "two" / "artefacts"
+    assert sorted(path.name for path in made.iterdir()) == ["labs", "mae"]
+    before = (made / "mae" / "made.json").read_bytes()
+    start([sys.executable, *command], tmp_path)  # alone, it finds them
+    assert (made / "mae" / "made.json").read_bytes() == before
+    history = pd.read_csv(made / "labs" / "history.csv")
+    assert len(history) == history["step"].max()
+    assert history["loss"].notna().all()
+
+
+def test_a_batch_that_cannot_be_divided_is_an_error():
+    with pytest.raises(
+        PacxError, match="batch of 8 cannot be divided among 1 processes in 3 parts"
+    ):
+        pretrain(8, accumulate=3)
+
+
+def test_parts_of_a_batch_make_the_same_step():
+    whole, parts = (pretrain(8, accumulate=n) for n in (1, 4))
+    # Losses, not weights: the bias of the keys has no gradient, and AdamW steps on its rounding.
+    losses = parts[1]["loss"].to_numpy().reshape(3, 4).mean(axis=1)
+    np.testing.assert_allclose(losses, whole[1]["loss"], rtol=1e-5)
+
+
+def test_half_precision_is_close_and_keeps_whole_weights():
+    whole, half = (pretrain(8, precision=p) for p in ("32-true", "bf16-mixed"))
+    assert all(weight.dtype == torch.float32 for weight in half[0])
+    # bfloat16 keeps 8 bits: 2^-8 of a loss that is near 1.
+    np.testing.assert_allclose(half[1]["loss"], whole[1]["loss"], rtol=2**-6)
+
+
+def test_half_precision_of_16_bit_needs_a_gpu():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(PacxError, match="16-mixed needs a GPU"):
+        pretrain(8, precision="16-mixed")
+
+
+def test_distillation_refuses_parts_of_a_batch():
+    values = load_profile("smoke").distill.model_dump() | {"accumulate": 2}
+    with pytest.raises(ValidationError, match="negatives are the other rows"):
+        DistillSettings.model_validate(values)
+
+
+def test_commands_name_what_can_be_trained(tmp_path):
+    done = pacx("train", "mea", "--profile", "smoke", "--runs", str(tmp_path))
+    assert done.returncode == 1
+    assert "Not in this profile: mea. Choose mae, mae-compared, labs" in done.stderr
+    done = pacx("train", "--precision", "8", "--runs", str(tmp_path))
+    assert "precision: Input should be '32-true'" in done.stderr
+
+
+class OneMask(MaePretraining):
+    """An MAE whose images all lose the same patches, and are not augmented."""
+
+    def training_step(self, batch, batch_idx):
+        mask = torch.linspace(0, 1, 16).expand(len(batch[0]), -1)
+        loss = self.mae(normalise(batch[0]), self.mask_ratio, mask).loss
+        self.note(loss=loss)
+        return loss
+
+
+def pretrain(batch: int, **how) -> tuple[list[torch.Tensor], pd.DataFrame]:
+    """Three steps: weights and history."""
+    torch.manual_seed(0)
+    mae = MaskedAutoencoder(build_encoder(32, 8, 24, 1, 2), 16, 1, 2)
+    settings = load_profile("smoke").mae.model_copy(update={"batch_size": batch})
+    images = np.random.default_rng(0).integers(0, 256, (batch, 32, 32), dtype=np.uint8)
+    history = fit(OneMask(mae, 0.75, settings, 0), [images], "tiny", steps=3, **how)
+    return [p.detach() for p in mae.parameters()], history
