@@ -279,36 +279,11 @@ def predict(
 @app.command()
 def doctor(runs: Runs = Path("runs")) -> None:
     """Say what this machine has, and what is missing. Exit code 1 when something needed is."""
-    import os
-    import platform
-    import shutil
+    from pacx.doctor import facts, unmet_requirements
 
-    import psutil
-    import torch
-
-    from pacx.profile import available_profiles, load_profile
-
-    browsers = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-    parent = next(p for p in (runs.resolve(), *runs.resolve().parents) if p.is_dir())
-    facts = {
-        "pacx": metadata.version("pacx"),
-        "Python": platform.python_version(),
-        "torch": torch.__version__,
-        "cores": os.cpu_count(),
-        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
-        "disk": f"{shutil.disk_usage(parent).free / 2**30:.1f} GiB free for {runs}",
-        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none, not needed",
-        "Chromium": next(filter(None, browsers), "none, only the browser tests need it"),
-    }
-    for name in available_profiles():
-        weights = load_profile(name).ecg.weights
-        facts[f"profile {name}"] = load_profile(name).description
-        if weights is not None:
-            found = "found" if weights.is_file() else "missing"
-            facts[f"profile {name}"] += f" ECG weights {weights}: {found}."
-    for name, value in facts.items():
-        print(f"{name + ':':<18}{value}")
-    if problems := _unmet_requirements():
+    for name, value in facts(runs).items():
+        print(f"{name + ':':<20}{value}")
+    if problems := unmet_requirements():
         raise PacxError(f"Missing: {', '.join(problems)}. Run: make book")
 
 
@@ -340,22 +315,6 @@ def _calibrations(encoder: Path, probes: list[str]) -> list[str]:
         ]
         lines.append(f"{name}: calibration error {value:.3f} [{low:.3f}, {high:.3f}] on its test.")
     return lines
-
-
-def _unmet_requirements() -> list[str]:
-    from packaging.requirements import Requirement
-
-    unmet = []
-    for line in metadata.requires("pacx") or []:
-        need = Requirement(line)
-        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            if not need.specifier.contains(metadata.version(need.name), prereleases=True):
-                unmet.append(f"{need} (found {metadata.version(need.name)})")
-        except metadata.PackageNotFoundError:
-            unmet.append(str(need))
-    return unmet
 
 
 def _open(profile: str, runs: Path, data_root: Path | None, precision: str | None = None):

@@ -1,0 +1,265 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What it costs
+#
+# How much computing the paper's settings ask for, where it goes, and how long that takes on which
+# graphics card.
+
+# %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("pacx") is None:
+    source = "pacx @ git+https://github.com/pacx-book/pacx-mae-book"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+# %% tags=["parameters"]
+profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
+runs = "runs"  # folder that holds all runs
+
+# %% tags=["hide-input"]
+from pacx.chapter import banner, open_chapter
+
+run = open_chapter(profile, runs)
+banner(run)
+
+# %% [markdown]
+# ## What you will learn
+#
+# - How many operations each stage takes with the paper's settings, counted, not guessed.
+# - Why the masked autoencoder is nearly the whole bill.
+# - How many hours that is on a card, what was assumed for it, and what was not measured.
+# - What your own run took.
+#
+# ## Before you start
+#
+# | concept | why | where |
+# |---|---|---|
+# | {term}`Masked autoencoder` | the expensive part | [chapter 02](02_cxr_mae) |
+# | {term}`Distillation` | the cheap part | [chapter 05](05_distillation) |
+
+# %% [markdown]
+# ## Count, on paper
+#
+# A network's cost in matrix products does not depend on the values in it. So one row goes through
+# each stage on torch's *meta* device, which knows shapes and computes nothing, while a counter adds
+# up the products: forward, and backward through whatever is trained. A multiplication and an
+# addition are two operations.
+
+# %%
+from IPython.display import Markdown, display
+
+from pacx.cost import CARDS, REAL_ROWS, count_costs, project_hours
+from pacx.figures.tables import show
+from pacx.profile import load_profile
+
+paper = load_profile("paper")
+costs = run.save_results("costs", count_costs(paper, REAL_ROWS))
+show(costs.assign(share=(costs["EFLOP"] / costs["EFLOP"].sum()).map("{:.2%}".format)))
+
+# %% [markdown]
+# An EFLOP is $10^{18}$ operations. The teachers' embeddings are computed once and kept, so in
+# stage 2 only the X-ray tower runs. Its frozen weights need no gradient of their own, but the
+# gradient has to pass through them to reach the adapters: that is why a step forward and back costs
+# little more than two forward passes, not three.
+
+# %% mystnb={"image": {"alt": "Bar chart on a logarithmic axis: operations of each stage with the paper's settings; the masked autoencoder's bar is by far the longest."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+
+from pacx.figures.style import colour_of
+
+figure, axis = plt.subplots(figsize=(6.5, 2.6))
+colours = ["mae", "mae", "pacx", "pacx", "random"]
+axis.barh(costs["what"], costs["EFLOP"], color=[colour_of(model) for model in colours])
+axis.invert_yaxis()
+axis.set(xscale="log", xlabel="operations, EFLOP (logarithmic)")
+plt.show()
+
+# %% [markdown]
+# ## From operations to hours
+#
+# $$\text{hours} = \frac{\text{operations}}{\text{peak} \times \text{share of the peak}} \Big/ 3600$$
+#
+# A card's peak is on its data sheet. What share of it a training reaches has to be measured on that
+# card. **We have measured none of these cards.** The table therefore shows a range, from a fifth to
+# two fifths of the peak: an assumption, and the place to put your own figure.
+
+# %%
+low, high = 0.2, 0.4  # shares of the peak; assumed, not measured
+
+import pandas as pd
+
+hours = pd.DataFrame(
+    {
+        "card": card,
+        "memory, GB": CARDS[card].memory_gb,
+        "stage": stage,
+        "share": share,
+        "hours": project_hours(part["EFLOP"].sum(), CARDS[card].peak_tflops, share),
+    }
+    for card in CARDS
+    for stage, part in costs.groupby("stage")
+    for share in (high, low)
+)
+hours = run.save_results("projected_hours", hours)
+ranges = hours.pivot_table(index=["card", "memory, GB", "stage"], columns="share", values="hours")
+text = ranges[high].map("{:,.2f}".format) + " to " + ranges[low].map("{:,.2f}".format)
+show(text.unstack("stage").loc[list(CARDS)].add_prefix("GPU-hours, stage ").reset_index())
+
+# %% [markdown]
+# Not in these figures: reading and decoding the images once, the second mask ratio and the controls
+# of [chapter 09](09_components) (each control is one more stage 2), evaluation beyond the features
+# of one benchmark, and everything that goes wrong. The batch of the paper may not fit a small card:
+# `mae: {accumulate: 4}` in a profile cuts it into four parts with the same steps. Stage 2 refuses
+# that, because its negatives are the other rows of the batch.
+#
+# ## Several cards
+#
+# `pacx train` trains without the chapters, which find the results afterwards. Started by `torchrun`
+# or by SLURM, its processes share every batch, and the negatives of the contrastive loss come from
+# all of them:
+#
+# ```sh
+# torchrun --nproc-per-node 4 -m pacx train --profile paper --precision bf16-mixed
+# pacx run --profile paper --precision bf16-mixed
+# ```
+#
+# ```sh
+# !/bin/bash
+# #SBATCH --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 --time=2-00:00
+# srun pacx train --profile paper --precision bf16-mixed
+# ```
+#
+# Both write a checkpoint every few minutes and go on from it. The batch in the profile is the whole
+# one, over all processes.
+#
+# ## What this run took
+#
+# Here the times are measured. The trainings of this run, and what share of the time each had:
+
+# %% tags=["hide-input"]
+import json
+
+from pacx.figures.style import MODELS, name_of
+from pacx.training.pipeline import train_encoders
+
+train_encoders(run, "mae", "pacx")
+names = {"labs": "lab autoencoder", "ecg": "ECG teacher"} | {m: name_of(m) for m in MODELS}
+made = {
+    name: json.loads((run.artefact(name) / "made.json").read_text())
+    for name in names
+    if (run.artefacts / name / "made.json").is_file()
+}
+took = pd.DataFrame(
+    {"training": names[name], "seconds": facts["seconds"], "machine": facts["machine"]}
+    for name, facts in made.items()
+).sort_values("seconds", ascending=False)
+run.save_results("seconds", took)
+show(took, digits=1)
+
+# %% [markdown]
+# From the masked autoencoder's seconds follows what this machine reaches, and from that, how long
+# the paper's settings would keep it busy. Take it as an upper bound: small networks use a processor
+# worse than large ones, and two trainings may have run side by side.
+
+# %% tags=["hide-input"]
+from pacx.training.mae import pretraining_images
+
+rows = {
+    "chexpert": len(pretraining_images(run, "train")),
+    "symile-mimic": run.profile.distill.batch_size,
+    "nih-14": 1,
+}
+small = count_costs(run.profile, rows).iloc[0]
+reached = small["EFLOP"] * 1e6 / made["mae"]["seconds"]  # TFLOP/s
+days = project_hours(costs["EFLOP"].sum(), reached, 1) / 24
+machine = made["mae"]["machine"]
+display(
+    Markdown(
+        f"On this machine ({machine}) the masked autoencoder ran at {1000 * reached:,.0f} GFLOP/s. "
+        f"At that rate the paper's settings take **{days:,.0f} days** here."
+    )
+)
+
+# %% [markdown]
+# ## Check it yourself
+
+# %%
+import torch
+
+from pacx.models.encoder import build_encoder
+
+# A rule of thumb for a transformer: twice the weights for every token. Attention, which the rule
+# leaves out, adds a few percent at this length.
+with torch.device("meta"):
+    weights = sum(p.numel() for p in build_encoder(224, 16, 768, 12, 12).blocks.parameters())
+by_rule = 2 * weights * (1 + 14 * 14) / 1e9
+counted = costs["GFLOP a row"].iloc[-1]
+assert 1.0 < counted / by_rule < 1.1
+
+# Fewer patches kept, fewer operations: a mask ratio of 0.75 costs more than 0.90.
+more = paper.model_copy(update={"mae": paper.mae.model_copy(update={"mask_ratio": 0.75})})
+assert count_costs(more, REAL_ROWS)["EFLOP"].iloc[0] > costs["EFLOP"].iloc[0]
+
+# The hours are exact where everything is known: a card of 1 TFLOP/s, used in full, takes an hour for
+# 3,600 TFLOP.
+assert round(project_hours(3600 * 1e-6, 1, 1), 9) == 1
+
+# %% [markdown]
+# ## Summary
+
+# %% tags=["hide-input"]
+total, first = costs["EFLOP"].sum(), costs["EFLOP"].iloc[0]
+bill = hours.groupby(["card", "share"])["hours"].sum()
+display(
+    Markdown(
+        f"- The paper's settings ask for {total:.2f} EFLOP. The masked autoencoder takes "
+        f"{first / total:.1%} of them; the distillation, which is the method, "
+        f"{costs['EFLOP'].iloc[3] / total:.1%}.\n"
+        f"- With public MAE weights instead of stage 1, everything else is "
+        f"{total - first:.3f} EFLOP.\n"
+        f"- Projected, not measured: {bill['A100', high]:.0f} to {bill['A100', low]:.0f} hours of "
+        f"one A100 for all of it."
+    )
+)
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. A ratio of 0.90 leaves a tenth of the patches to the encoder. Why is the step not ten times
+#    cheaper?
+#
+# ```{dropdown} Answer
+# The decoder sees all patches, kept and removed. It is narrower and shallower than the encoder, but
+# with few patches kept it is where most of the operations are.
+# ```
+#
+# 2. You have one small card and an encoder that somebody else has pretrained. Which rows of the
+#    first table do you still pay for?
+#
+# ```{dropdown} Answer
+# Stages 2 and 3. `pacx export` reads public MAE weights, see [chapter 11](11_using_the_encoder).
+# ```
+#
+# ## Next
+#
+# [Results beside the paper](../book/beside_the_paper) puts everything on one page.
+#
+# ## References
+#
+# The settings: {cite:p}`liu2026pacx`. The masked autoencoder: {cite:p}`he2022mae`.

@@ -1,0 +1,51 @@
+"""What this machine has, and what it lacks."""
+
+import os
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+import torch
+from packaging.requirements import Requirement
+
+from pacx.profile import available_profiles, load_profile
+
+
+def facts(runs: Path) -> dict[str, object]:
+    """What decides whether a run will go well: versions, cores, memory, disk, GPU, profiles."""
+    browsers = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+    parent = next(p for p in (runs.resolve(), *runs.resolve().parents) if p.is_dir())
+    found = {
+        "pacx": metadata.version("pacx"),
+        "Python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
+        "disk": f"{shutil.disk_usage(parent).free / 2**30:.1f} GiB free for {runs}",
+        "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none, not needed",
+        "Chromium": next(filter(None, browsers), "none, only the browser tests need it"),
+    }
+    for name in available_profiles():
+        profile = load_profile(name)
+        found[f"profile {name}"] = profile.description
+        if (weights := profile.ecg.weights) is not None:
+            there = "found" if weights.is_file() else "missing"
+            found[f"profile {name}"] += f" ECG weights {weights}: {there}."
+    return found
+
+
+def unmet_requirements() -> list[str]:
+    """Requirements of `pacx`, without its extras, that are missing or of another version."""
+    unmet = []
+    for line in metadata.requires("pacx") or []:
+        need = Requirement(line)
+        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            if not need.specifier.contains(metadata.version(need.name), prereleases=True):
+                unmet.append(f"{need} (found {metadata.version(need.name)})")
+        except metadata.PackageNotFoundError:
+            unmet.append(str(need))
+    return unmet
