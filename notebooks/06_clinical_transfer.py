@@ -124,9 +124,10 @@ show(pd.DataFrame(about))
 #
 # where $K$ are the labels that are known. With several exclusive classes, softmax and
 # cross-entropy take the place of sigmoid and binary cross-entropy. The epoch with the best
-# validation AUROC is kept. A linear layer can only use what already lies along some direction of
-# the embedding. So the probe asks what the encoder has laid out, not what could be learned from
-# the X-ray with more labels and more freedom.
+# validation AUROC is kept. In the profile `paper`, each step sees an image plain or mirrored, as a
+# coin falls; elsewhere plain only. A linear layer can only use what already lies along some
+# direction of the embedding. So the probe asks what the encoder has laid out, not what could be
+# learned from the X-ray with more labels and more freedom.
 
 # %% tags=["hide-input"]
 from pacx.evaluation import probe

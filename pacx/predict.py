@@ -15,7 +15,7 @@ from sklearn.covariance import LedoitWolf
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
-from pacx.data.images import normalise, read_image
+from pacx.data.images import is_dicom, normalise, read_image
 from pacx.errors import PacxError
 from pacx.evaluation.attention import attention_maps, attention_rollout, upsample
 from pacx.evaluation.calibration import load_probe
@@ -107,7 +107,8 @@ def predict(
     """Embed X-rays and write what is known about each.
 
     Args:
-        images: PNG, JPEG, DICOM, TIFF or BMP files, and folders of them.
+        images: PNG, JPEG, DICOM, TIFF or BMP files, and folders of them. In a folder, DICOM files
+            need no suffix.
         encoder: Folder that `pacx export` made.
         out: New folder: `predictions.csv`; `embeddings.parquet` (`image`, then D columns), or with
             `npy` an array (N, D) whose rows are the readable images in the same order; and
@@ -195,16 +196,22 @@ def _find_images(given: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            inside = [f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file()]
-            found += sorted(inside)
+            found += sorted(f for f in path.rglob("*") if f.is_file() and _is_image(f))
         else:
             found.append(path)
     if not found:
         raise PacxError(
-            f"There is no image in {', '.join(map(str, given))}. Expected files ending in "
-            f"{', '.join(SUFFIXES)}."
+            f"There is no image in {', '.join(map(str, given))}. Expected DICOM files, or files "
+            f"ending in {', '.join(SUFFIXES)}."
         )
     return found
+
+
+def _is_image(file: Path) -> bool:
+    if file.suffix.lower() in SUFFIXES:
+        return True
+    # A disc's table of contents is DICOM, too, under this name.
+    return file.name != "DICOMDIR" and os.access(file, os.R_OK) and is_dicom(file)
 
 
 def _paths_of(folder: Path, probes: Sequence[str]) -> dict[str, Path]:

@@ -1,19 +1,13 @@
 """Several processes of one training: which of them this is, and waiting for the others.
 
-A process that was started alone is number 0 of 1 and waits for nobody.
+A process that was started alone is number 0 of 1 and waits for nobody. Lightning is imported where
+it is needed: that takes a second, and only trainings need it.
 """
 
 import os
 from datetime import timedelta
 
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins.environments import (
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
-from lightning.fabric.strategies import DDPStrategy
 from torch import distributed
 
 from pacx.errors import PacxError
@@ -28,6 +22,10 @@ def join_processes() -> None:
     Raises:
         PacxError: What the starter says of their number does not fit together.
     """
+    from lightning.fabric import Fabric
+    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning.fabric.strategies import DDPStrategy
+
     starters = [kind() for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()]
     if not starters or starters[0].world_size() == 1:
         return
@@ -42,6 +40,8 @@ def trainer_settings() -> dict:
     """What Lightning's `Trainer` must be told: all joined processes, or this one alone."""
     if world() > 1:
         return {"strategy": "ddp", **_layout(world())}
+    from lightning.fabric.plugins.environments import LightningEnvironment
+
     # Alone also inside a job that was given more, and on a machine with several GPUs.
     return {"devices": 1, "plugins": [LightningEnvironment()]}
 

@@ -1,18 +1,35 @@
-"""What several test files share: one smoke run of the whole book."""
+"""What several test files share: one smoke run of the whole book, made without a network."""
 
+import os
+import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+#: Makes Python processes refuse the network, where the system cannot take it away.
+REFUSING = {"PYTHONPATH": str(Path(__file__).parent / "offline")}
 
 
 def pacx(*arguments: str) -> subprocess.CompletedProcess:
-    """Run the command line as a reader does."""
-    command = [sys.executable, "-m", "pacx", *arguments]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    """Run the command line as a reader without a network does."""
+    prefix, environment = cut_off()
+    command = [*prefix, sys.executable, "-m", "pacx", *arguments]
+    return subprocess.run(
+        command, cwd=PROJECT, capture_output=True, text=True, env=os.environ | environment
+    )
+
+
+@cache
+def cut_off() -> tuple[list[str], dict[str, str]]:
+    """What goes before a command, and its environment, so that nothing below it has a network."""
+    prefix = ["unshare", "--map-root-user", "--net"]
+    if shutil.which("unshare") and not subprocess.run([*prefix, "true"]).returncode:
+        return prefix, {}
+    return [], REFUSING
 
 
 @pytest.fixture(scope="session")

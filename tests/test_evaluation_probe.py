@@ -20,7 +20,7 @@ def _cases(n: int, seed: int, noise: float = 1.0) -> tuple[np.ndarray, np.ndarra
 
 def test_as_good_as_logistic_regression():
     train, val, (test_x, test_y) = _cases(600, 1), _cases(200, 2), _cases(500, 3)
-    ours = fit_probes(train, val, test_x, SETTINGS)[0]
+    ours = fit_probes(train, val, SETTINGS).probabilities(test_x)[0]
     for c in range(2):
         sklearn = LogisticRegression().fit(train[0], train[1][:, c]).predict_proba(test_x)[:, 1]
         scores = roc_auc_score(test_y[:, c], ours[:, c]), roc_auc_score(test_y[:, c], sklearn)
@@ -30,14 +30,15 @@ def test_as_good_as_logistic_regression():
 
 def test_separable_data_are_separated():
     test_x, test_y = _cases(300, 3, noise=0.0)
-    ours = fit_probes(_cases(600, 1, noise=0.0), _cases(200, 2, noise=0.0), test_x, SETTINGS)[0]
+    probes = fit_probes(_cases(600, 1, noise=0.0), _cases(200, 2, noise=0.0), SETTINGS)
+    ours = probes.probabilities(test_x)[0]
     assert ((ours > 0.5) == test_y).mean() > 0.97
 
 
 def test_multiclass_probabilities():
     x, y = _cases(400, 1, noise=0.0)
     classes = np.eye(4, dtype=np.float32)[(2 * y[:, 0] + y[:, 1]).astype(int)]
-    ours = fit_probes((x, classes), (x, classes), x, SETTINGS, multiclass=True)[0]
+    ours = fit_probes((x, classes), (x, classes), SETTINGS, multiclass=True).probabilities(x)[0]
     assert ours.sum(axis=1) == pytest.approx(1, abs=1e-5)
     assert (ours.argmax(axis=1) == classes.argmax(axis=1)).mean() > 0.95
 
@@ -45,10 +46,29 @@ def test_multiclass_probabilities():
 def test_heads_are_independent():
     train, val, (test_x, _) = _cases(300, 1), _cases(100, 2), _cases(100, 3)
     subsets = draw_subsets(train[1], 0.4, 3, seed=0)
-    together = fit_probes(train, val, test_x, SETTINGS, subsets=subsets)
+    together = fit_probes(train, val, SETTINGS, subsets=subsets).probabilities(test_x)
     for k in range(3):
-        alone = fit_probes(train, val, test_x, SETTINGS, subsets=subsets[[k]])
+        alone = fit_probes(train, val, SETTINGS, subsets=subsets[[k]]).probabilities(test_x)
         np.testing.assert_allclose(alone[0], together[k], atol=1e-4)
+
+
+def test_one_of_the_views_is_drawn_for_each_case_and_step():
+    (x, y), val, (test_x, _) = _cases(300, 1), _cases(100, 2), _cases(100, 3)
+    alone = fit_probes((x, y), val, SETTINGS)
+    for views in (x[None], np.stack([x, x])):  # where all are equal, the draw does not matter
+        assert fit_probes((views, y), val, SETTINGS).weight.equal(alone.weight)
+    mirrored = x * np.array([1, 1, 1, 1, 1, -1], np.float32)
+    x[:, 5] += 2 * y[:, 0]  # a hint that one view shows on the other side
+    mirrored[:, 5] -= 2 * y[:, 0]
+    one = fit_probes((x, y), val, SETTINGS).weight[0, 5, 0]
+    both = fit_probes((np.stack([x, mirrored]), y), val, SETTINGS).weight[0, 5, 0]
+    assert abs(both) < 0.2 * abs(one)
+    subsets = draw_subsets(y, 0.4, 2, seed=0)
+    heads = fit_probes((np.stack([x, mirrored]), y), val, SETTINGS, subsets=subsets)
+    head = fit_probes((np.stack([x, mirrored]), y), val, SETTINGS, subsets=subsets[[1]])
+    np.testing.assert_allclose(
+        heads.probabilities(test_x)[1], head.probabilities(test_x)[0], atol=1e-4
+    )
 
 
 def test_unknown_labels_carry_no_loss():
@@ -56,13 +76,13 @@ def test_unknown_labels_carry_no_loss():
     unknown = np.random.default_rng(4).random(300) < 0.5
     partly = y.copy()
     partly[unknown, 0] = np.nan
-    ours = fit_probes((x, partly), val, test_x, SETTINGS)[0]
+    ours = fit_probes((x, partly), val, SETTINGS).probabilities(test_x)[0]
     assert np.isfinite(ours).all()
     # What the unknown labels might be cannot matter: the other label's probe is nearly the same.
-    full = fit_probes((x, y), val, test_x, SETTINGS)[0]
+    full = fit_probes((x, y), val, SETTINGS).probabilities(test_x)[0]
     assert np.abs(ours[:, 1] - full[:, 1]).mean() < 0.05
     nothing = np.full_like(y, np.nan)
-    assert fit_probes((x, nothing), val, test_x, SETTINGS)[0] == pytest.approx(0.5)
+    assert fit_probes((x, nothing), val, SETTINGS).probabilities(test_x)[0] == pytest.approx(0.5)
 
 
 def test_the_best_epoch_is_kept():
@@ -71,7 +91,7 @@ def test_the_best_epoch_is_kept():
     wild = SETTINGS.model_copy(update={"learning_rate": 50.0, "epochs": 30})
     once = wild.model_copy(update={"epochs": 1})
     scores = [
-        roc_auc_score(test_y, fit_probes(train, val, test_x, s)[0], average="macro")
+        roc_auc_score(test_y, fit_probes(train, val, s).probabilities(test_x)[0], average="macro")
         for s in (once, wild)
     ]
     assert scores[1] >= scores[0] - 0.02
@@ -79,7 +99,7 @@ def test_the_best_epoch_is_kept():
 
 def test_without_a_validation_auroc_the_last_epoch_is_kept():
     train, (val_x, val_y), (test_x, test_y) = _cases(600, 1), _cases(50, 2), _cases(500, 3)
-    ours = fit_probes(train, (val_x, np.ones_like(val_y)), test_x, SETTINGS)[0]
+    ours = fit_probes(train, (val_x, np.ones_like(val_y)), SETTINGS).probabilities(test_x)[0]
     assert roc_auc_score(test_y, ours, average="macro") > 0.8
 
 

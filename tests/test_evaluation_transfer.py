@@ -25,7 +25,7 @@ from pacx.data.table import make_dataset
 from pacx.errors import PacxError
 from pacx.evaluation import features as features_module
 from pacx.evaluation.features import encoder_of, extract_features, extract_rollouts, images_of
-from pacx.evaluation.probe import labels_of
+from pacx.evaluation.probe import fit_probes, labels_of
 from pacx.evaluation.statistics import bootstrap_weights, f1_thresholds, macro_auroc
 from pacx.evaluation.transfer import compare_probes, open_benchmark, probe_scores
 from pacx.profile import VitSettings, load_profile
@@ -107,6 +107,27 @@ def test_draws_and_cache(run, monkeypatch):
     assert first.shape == (run.profile.label_efficiency.draws, 20, 1)
     monkeypatch.setattr("pacx.evaluation.transfer.fit_probes", None)  # a second fit would fail
     np.testing.assert_array_equal(probe_scores(run, dataset, "random", fraction=0.5), first)
+
+
+def test_mirrored_images_are_a_second_view(run, monkeypatch):
+    dataset = _dataset(run)
+    seen = []
+
+    def spy(train, *rest, **settings):
+        seen.append(train[0])
+        return fit_probes(train, *rest, **settings)
+
+    monkeypatch.setattr("pacx.evaluation.transfer.fit_probes", spy)
+    plain = np.array(probe_scores(run, dataset, "random"))
+    probe = run.profile.probe.model_copy(update={"flip": True})
+    monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"probe": probe}))
+    both = np.array(probe_scores(run, dataset, "random"))
+    assert [len(views) for views in seen] == [1, 2]
+    np.testing.assert_array_equal(seen[0][0], seen[1][0])
+    images = images_of(run, dataset, "train")[:, :, ::-1]
+    np.testing.assert_allclose(seen[1][1], extract_features(run, "random", images).cls, atol=1e-5)
+    assert (plain != both).any()
+    assert load_profile("paper").probe.flip
 
 
 def test_changed_labels_are_probed_again(run):

@@ -21,9 +21,10 @@ from pacx.run import CHECKPOINT, open_run
 from pacx.training import fit as fitting
 
 KILLS = int(os.environ.get("PACX_KILLS", "10"))  # of all parts together
-#: Imports the library once; every process is forked from there.
-FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["pacx.book", "pacx.data.pair_files", "pacx.training.fit"])
+#: With ten kills, a server imports the library once and every process is forked from it; with more,
+#: every process is a new program that imports it itself, as a command does.
+STARTS = get_context("forkserver" if KILLS <= 10 else "spawn")
+STARTS.set_forkserver_preload(["pacx.book", "pacx.data.pair_files", "pacx.training.fit"])
 
 
 @pytest.fixture
@@ -114,8 +115,8 @@ def run(name: str, given: Path, out: Path, limit: float | None = None) -> tuple[
     """Work in a process group of its own, killed at the limit: exit code, and seconds."""
     if not out.exists() and (given / "start").exists():
         shutil.copytree(given / "start", out)
-    ready, tell = FORKS.Pipe(duplex=False)
-    process = FORKS.Process(target=work_alone, args=(name, given, out, tell))
+    ready, tell = STARTS.Pipe(duplex=False)
+    process = STARTS.Process(target=work_alone, args=(name, given, out, tell))
     process.start()
     tell.close()
     ready.recv()

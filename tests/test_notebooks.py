@@ -1,10 +1,13 @@
 """Every chapter runs, and the runner copes with failure and with nothing to do."""
 
+import os
+import subprocess
+import sys
 import textwrap
 
 import nbformat
 import pytest
-from conftest import PROJECT, pacx
+from conftest import PROJECT, REFUSING, cut_off, pacx
 
 from pacx.errors import PacxError
 from pacx.execution import execute
@@ -12,6 +15,27 @@ from pacx.profile import load_profile
 from pacx.run import open_run
 
 CHAPTERS = sorted(path.stem for path in (PROJECT / "notebooks").glob("[0-9][0-9]_*.py"))
+
+
+@pytest.mark.parametrize(("prefix", "environment"), [cut_off(), ([], REFUSING)])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        "socket.create_connection(('192.0.2.1', 80), 2)",
+        "socket.getaddrinfo('example.org', 80)",
+        "socket.socket().connect(('192.0.2.1', 80))",
+        "os.system('true') or subprocess.run([sys.executable, '-c', 'import socket; '"
+        " 'socket.socket().connect((\"192.0.2.1\", 80))'], check=True)",
+    ],
+)
+def test_commands_of_the_tests_have_no_network(prefix, environment, ask):
+    program = f"import os, socket, subprocess, sys; {ask}"
+    command = [*prefix, sys.executable, "-c", program]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | environment, timeout=60
+    )
+    assert done.returncode
+    assert "OSError" in done.stderr or "gaierror" in done.stderr
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

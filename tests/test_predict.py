@@ -72,9 +72,11 @@ def folder(films, tmp_path) -> Path:
 
 def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
     (folder / "broken.png").write_bytes(b"no image")
+    (folder / "more" / f"{'0' * 23}1.dcm").rename(folder / "more" / "1.2.840.1")
+    (folder / "more" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     table = predict([folder], exported, tmp_path / "out", probes=["own"])
     names = [Path(image).name for image in table["image"]]
-    assert names == ["a.png", "b.jpg", "broken.png", f"{'0' * 23}1.dcm", "noise.png"]
+    assert names == ["a.png", "b.jpg", "broken.png", "1.2.840.1", "noise.png"]
     assert list(table) == ["image", "distance", "limit", "own: a", "own: b", "warning"]
     written = pd.read_csv(tmp_path / "out" / "predictions.csv", keep_default_na=False)
     assert written["warning"].tolist() == table["warning"].tolist()
@@ -86,7 +88,7 @@ def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
     expected = tokens_of(load_exported(exported), pictures)[:, :48]
     np.testing.assert_allclose(embeddings.drop(columns="image"), expected, atol=1e-4)
     overlays = sorted(f.name for f in (tmp_path / "out" / "overlays").iterdir())
-    assert overlays == ["00000-a.png", "00001-b.png", f"00003-{'0' * 23}1.png", "00004-noise.png"]
+    assert overlays == ["00000-a.png", "00001-b.png", "00003-1.2.840.png", "00004-noise.png"]
     with Image.open(tmp_path / "out" / "overlays" / "00000-a.png") as picture:
         assert picture.width > 600
     warned = dict(zip(names, table["warning"], strict=True))

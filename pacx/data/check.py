@@ -1,6 +1,7 @@
 """Is a data set on this disk what the readers expect, and would it give honest numbers?"""
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,9 @@ class Check:
             place = (i % COLUMNS * TILE, i // COLUMNS * TILE)
             sheet.paste(Image.fromarray(tile).resize((TILE, TILE)), place)
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path)
+        partial = path.with_name(f".{path.name}.partial")
+        sheet.save(partial, "PNG")
+        os.replace(partial, path)
 
 
 def check_dataset(name: str, root: Path, most: int | None = None) -> Check:

@@ -13,6 +13,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
+from pacx import processes
 from pacx.arrays import create_array
 from pacx.data.cache import left_behind
 from pacx.errors import PacxError
@@ -27,9 +28,9 @@ BLOCK = 1024  # images after which a decode has come so far for good
 def read_image(path: str | Path) -> np.ndarray:
     """Read one X-ray as an 8-bit grey image, white = dense.
 
-    PNG, JPEG, TIFF and BMP of 8 or 16 bit, grey, RGB or RGBA (alpha is dropped); DICOM, with
-    MONOCHROME1 inverted. Images of more than 8 bit, and DICOM, are scaled from their own minimum
-    and maximum.
+    PNG, JPEG, TIFF and BMP of 8 or 16 bit, grey, RGB or RGBA (alpha is dropped); DICOM of whatever
+    name, with MONOCHROME1 inverted. Images of more than 8 bit, and DICOM, are scaled from their own
+    minimum and maximum.
 
     Returns:
         (H, W) uint8.
@@ -41,7 +42,7 @@ def read_image(path: str | Path) -> np.ndarray:
     if not path.is_file():
         raise PacxError(f"Image {path} is missing.")
     try:
-        if path.suffix.lower() in (".dcm", ".dicom"):
+        if path.suffix.lower() in (".dcm", ".dicom") or is_dicom(path):
             return _read_dicom(path)
         with Image.open(path, formats=FORMATS) as image:
             if image.mode[0] in "IF":
@@ -53,6 +54,12 @@ def read_image(path: str | Path) -> np.ndarray:
         raise
     except Exception as error:  # Pillow raises whatever its parsers stumble over
         raise PacxError(f"{path} is not a readable image: {error}") from error
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file's content says that it is DICOM: archives often keep them without a suffix."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -68,7 +75,8 @@ def load_images(
     Images are squashed to a square, as the paper's evaluation does. They go straight to a file on
     disk, so a data set larger than the memory is no problem, and a decode that was killed goes on
     where it was. The cache is keyed by the files' names and content and by the settings: a changed
-    file is decoded again, a data set that has moved is not.
+    file is decoded again, a data set that has moved is not. Of processes that train together the
+    first decodes, and all must call this.
 
     Args:
         root: Folder that `names` are relative to.
@@ -84,8 +92,9 @@ def load_images(
         PacxError: A file is missing or unreadable; the message names it. Or the disk has no room.
     """
     target = cache / f"{_content_key(root, names, size, masks)[:24]}.npy"
-    if not target.is_file():
+    if processes.rank() == 0 and not target.is_file():
         _decode(target, names, size, lambda name: _squash(root / name, size, masks))
+    processes.wait()
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 

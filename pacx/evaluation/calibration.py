@@ -14,10 +14,9 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
-from pacx.evaluation.features import extract_features, images_of
-from pacx.evaluation.probe import fit_probes, labels_of
+from pacx.evaluation.probe import labels_of
 from pacx.evaluation.statistics import Estimate, bootstrap_weights
-from pacx.evaluation.transfer import probe_scores
+from pacx.evaluation.transfer import probe_scores, train_probes
 from pacx.run import Run
 
 BINS = 10
@@ -91,29 +90,13 @@ def train_calibrated_probe(run: Run, dataset: Dataset, model: str) -> Calibrated
         dataset: A benchmark with labels for images.
         model: See `pacx.evaluation.features.encoder_of`.
     """
-    features = {
-        split: extract_features(run, model, images_of(run, dataset, split)).cls
-        for split in ("train", "val")
-    }
-    multiclass = dataset.task == "multiclass"
-    width = features["train"].shape[1]
-    # What a linear layer answers to the origin and to every axis tells its bias and its weights.
-    asked = np.concatenate([np.zeros((1, width)), np.eye(width)])
-    answers = fit_probes(
-        (features["train"], labels_of(dataset, "train")),
-        (features["val"], labels_of(dataset, "val")),
-        asked,
-        run.profile.probe,
-        multiclass=multiclass,
-        seed=run.profile.seed,
-    )[0]
-    logits = _logits(answers, multiclass)
+    probes = train_probes(run, dataset, model)
     table = calibration(run, dataset, model)
     macro = table[table["task"] == "macro"].set_index("metric")
     return CalibratedProbe(
-        dataset.name, dataset.labels, multiclass,
-        weight=logits[1:] - logits[0],
-        bias=logits[0],
+        dataset.name, dataset.labels, probes.multiclass,
+        weight=probes.weight[0].numpy(),
+        bias=probes.bias[0, 0].numpy(),
         temperature=float(table["temperature"].iloc[0]),
         measured={m: macro.loc[m, ["value", "low", "high"]].tolist() for m in macro.index},
     )  # fmt: skip

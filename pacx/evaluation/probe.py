@@ -1,5 +1,7 @@
 """Linear probes on cached features: many heads trained as one batched problem."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,51 +12,72 @@ from pacx.errors import PacxError
 from pacx.profile import ProbeSettings
 
 
+class Probes(NamedTuple):
+    """K linear layers on the same features.
+
+    Attributes:
+        weight: (K, D, C) float32.
+        bias: (K, 1, C) float32.
+        multiclass: Whether exactly one of the C labels is 1.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    multiclass: bool
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Probabilities (K, M, C) of features (M, D)."""
+        x = torch.from_numpy(np.array(features, np.float32))
+        return _probabilities(x @ self.weight + self.bias, self.multiclass).numpy()
+
+
 def fit_probes(
     train: tuple[np.ndarray, np.ndarray],
     val: tuple[np.ndarray, np.ndarray],
-    test_features: np.ndarray,
     settings: ProbeSettings,
     *,
     multiclass: bool = False,
     subsets: np.ndarray | None = None,
     seed: int = 0,
-) -> np.ndarray:
+) -> Probes:
     """Train one linear layer per subset and label set; keep the epoch with the best validation.
 
     Paper, section 'Linear probe': AdamW, binary cross-entropy on each label (cross-entropy over
     classes), best epoch by validation AUROC. Unknown labels (NaN) carry no loss.
 
     Args:
-        train: Features (N, D) and labels (N, C).
-        val: Features and labels of the validation split.
-        test_features: (M, D).
+        train: Features (N, D) and labels (N, C). Or features (V, N, D) of V views of every image,
+            such as plain and mirrored: each step draws one of them for each case.
+        val: Features (M, D) and labels (M, C) of the validation split.
         settings: Epochs, batch size, learning rate, weight decay.
         multiclass: Whether exactly one of the C labels is 1.
         subsets: (K, n) training rows of each of K heads; all rows, one head, when None.
-        seed: Of the order of the batches.
+        seed: Of the order of the batches, and of the views.
 
     Returns:
-        (K, M, C) probabilities.
+        The K probes.
     """
     x, y = (torch.from_numpy(np.array(a, np.float32)) for a in train)
+    x = x[None] if x.ndim == 2 else x
     if subsets is None:
-        subsets = np.arange(len(x))[None]
-    generator = torch.Generator().manual_seed(seed)
+        subsets = np.arange(len(y))[None]
+    # The same order and views for all heads: none sees the others.
+    orders, views = (torch.Generator().manual_seed(s) for s in (seed, seed + 1))
     rows = torch.from_numpy(subsets)
     heads, size = rows.shape
-    weight = torch.zeros(heads, x.shape[1], y.shape[1], requires_grad=True)
+    weight = torch.zeros(heads, x.shape[2], y.shape[1], requires_grad=True)
     bias = torch.zeros(heads, 1, y.shape[1], requires_grad=True)
     optimiser = torch.optim.AdamW(
         [weight, bias], lr=settings.learning_rate, weight_decay=settings.weight_decay
     )
-    val_x, test_x = (torch.from_numpy(np.array(a, np.float32)) for a in (val[0], test_features))
+    val_x = torch.from_numpy(np.array(val[0], np.float32))
     best = torch.full((heads,), -1.0, dtype=torch.float64)
     best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
     for _ in range(settings.epochs):
-        order = torch.randperm(size, generator=generator)  # one for all heads: none sees the others
+        order = torch.randperm(size, generator=orders)
         for part in rows[:, order].split(settings.batch_size, dim=1):
-            loss = _loss(x[part] @ weight + bias, y[part], multiclass)
+            view = torch.randint(len(x), part.shape[1:], generator=views)
+            loss = _loss(x[view, part] @ weight + bias, y[part], multiclass)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -65,7 +88,7 @@ def fit_probes(
             better = ~(reached <= best)
             best = torch.where(better, reached, best)
             best_weight[better], best_bias[better] = weight[better], bias[better]
-    return _probabilities(test_x @ best_weight + best_bias, multiclass).numpy()
+    return Probes(best_weight, best_bias, multiclass)
 
 
 def draw_subsets(labels: np.ndarray, fraction: float, draws: int, seed: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 from pacx.data.cache import cached_array
 from pacx.data.datasets import load_dataset
@@ -12,7 +13,7 @@ from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leaks
 from pacx.data.table import Dataset
 from pacx.evaluation.features import extract_features, identity_of, images_of, stamp_of
-from pacx.evaluation.probe import draw_subsets, fit_probes, labels_of
+from pacx.evaluation.probe import Probes, draw_subsets, fit_probes, labels_of
 from pacx.evaluation.segment import scores_per_image, segment
 from pacx.evaluation.statistics import (
     bootstrap_weights,
@@ -54,7 +55,7 @@ def probe_scores(
     pooling: str = "cls",
     split: Literal["val", "test"] = "test",
 ) -> np.ndarray:
-    """Probabilities of the linear probes on one frozen encoder, cached.
+    """Probabilities of the linear probes on one frozen encoder.
 
     Args:
         run: The run.
@@ -67,30 +68,40 @@ def probe_scores(
     Returns:
         (K, M, C): draw, image, label.
     """
-    images = {split: images_of(run, dataset, split) for split in ("train", "val", "test")}
-    features = {s: getattr(extract_features(run, model, i), pooling) for s, i in images.items()}
-    labels = {split: labels_of(dataset, split) for split in ("train", "val")}
+    probes = train_probes(run, dataset, model, fraction=fraction, pooling=pooling)
+    features = extract_features(run, model, images_of(run, dataset, split))
+    return probes.probabilities(getattr(features, pooling))
+
+
+def train_probes(
+    run: Run, dataset: Dataset, model: str, *, fraction: float = 1.0, pooling: str = "cls"
+) -> Probes:
+    """The linear probes behind `probe_scores`, cached; see there for the arguments."""
+    images = [images_of(run, dataset, split) for split in ("train", "val")]
+    labels = [labels_of(dataset, split) for split in ("train", "val")]
     seed, settings = run.profile.seed, run.profile.probe
     draws = 1 if fraction == 1 else run.profile.label_efficiency.draws
 
+    def features(images: np.ndarray) -> np.ndarray:
+        return getattr(extract_features(run, model, images), pooling)
+
     def fill(out: np.ndarray) -> None:
-        subsets = None if fraction == 1 else draw_subsets(labels["train"], fraction, draws, seed)
-        out[:] = fit_probes(
-            (features["train"], labels["train"]),
-            (features["val"], labels["val"]),
-            np.concatenate([features["val"], features["test"]]),
+        views = [images[0], _mirrored(run, images[0])] if settings.flip else [images[0]]
+        probes = fit_probes(
+            (np.stack([features(view) for view in views]), labels[0]),
+            (features(images[1]), labels[1]),
             settings,
             multiclass=dataset.task == "multiclass",
-            subsets=subsets,
+            subsets=None if fraction == 1 else draw_subsets(labels[0], fraction, draws, seed),
             seed=seed,
         )
+        out[:, :-1], out[:, -1:] = probes.weight, probes.bias
 
-    data = " ".join(map(identity_of, [*images.values(), *labels.values()]))
+    data = " ".join([dataset.task, *map(identity_of, [*images, *labels])])
     key = f"probes {data} {stamp_of(run, model)} {settings} {seed} {fraction} {draws} {pooling}"
-    first_test = len(labels["val"])
-    shape = (draws, first_test + len(features["test"]), len(dataset.labels))
-    scores = cached_array(run.cache, key, shape, np.float32, fill)
-    return scores[:, first_test:] if split == "test" else scores[:, :first_test]
+    shape = (draws, run.profile.vit.width + 1, len(dataset.labels))
+    layers = torch.from_numpy(np.array(cached_array(run.cache, key, shape, np.float32, fill)))
+    return Probes(layers[:, :-1], layers[:, -1:], dataset.task == "multiclass")
 
 
 def compare_probes(
@@ -215,3 +226,13 @@ def compare_segmentation(
         )
 
     return pd.concat([table("IoU"), table("Dice")], ignore_index=True)
+
+
+def _mirrored(run: Run, images: np.ndarray) -> np.ndarray:
+    """The images (N, H, W) left to right, on disk as they are: a training split may be large."""
+
+    def fill(out: np.ndarray) -> None:
+        out[:] = images[:, :, ::-1]
+
+    key = f"mirrored {identity_of(images)}"
+    return cached_array(run.cache, key, images.shape, images.dtype, fill)
