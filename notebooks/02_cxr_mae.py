@@ -207,12 +207,43 @@ figure = reconstructions(columns)
 keep_home(run, figure, "02_painted", "chexpert")
 
 # %% [markdown]
-# A fair comparison gives both models the same validation X-rays and the same masks, at both
-# ratios. The baseline paints the mean of the patches that were kept.
+# How much can go? Move the slider: more patches are removed from the first X-ray, and both models
+# paint from what is left. Each was trained for one mask ratio only.
 
 # %% tags=["hide-input"]
 import numpy as np
 
+from pacx.figures.cxr import strips
+from pacx.figures.interactive import film
+
+frames, labels = [], []
+for ratio in sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()}):
+    panels, told = {"X-ray": images[:1]}, []
+    for name, model in models.items():
+        with torch.inference_mode():
+            output = model(pixels[:1], ratio, noise[:1])
+            panels["kept"], painted = model.reconstruct(pixels[:1], output)
+        panels[name] = painted
+        error = (painted - pixels[:1]).square().mean() / output.mask.mean()
+        told.append(f"{error:.3f} (trained at {ratios[name]:.0%})")
+    frames.append(strips(panels)[0])
+    labels.append(f"{ratio:.0%} removed, MSE {', '.join(told)}")
+film(
+    run,
+    np.stack(frames),
+    labels,
+    slider="Patches removed",
+    alt="One X-ray, what is left of it, and what each of the two models paints from that.",
+    caption="From left to right: the X-ray, what is kept, and what the models paint that were trained "
+    f"at {' and at '.join(f'{ratio:.0%}' for ratio in ratios.values())}.",
+    start=len(labels) - 1,
+)
+
+# %% [markdown]
+# A fair comparison gives both models the same validation X-rays and the same masks, at both
+# ratios. The baseline paints the mean of the patches that were kept.
+
+# %% tags=["hide-input"]
 from pacx.evaluation.statistics import bootstrap_weights, interval
 
 everyone = normalise(torch.from_numpy(images.copy()))

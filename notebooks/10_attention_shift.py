@@ -148,6 +148,23 @@ figure = overlays(images[cases], maps, titles)
 keep_home(run, figure, "10_rollouts", "phantom-truth" if run.is_phantom else benchmark.name)
 
 # %% [markdown]
+# The same cases, from one encoder's rollout to the other's: what moves is the difference.
+
+# %% tags=["hide-input"]
+from pacx.figures.attention import fades
+from pacx.figures.interactive import film
+
+way = np.linspace(0, 1, 11)
+film(
+    run,
+    fades(images[cases], *maps.values(), steps=len(way)),
+    [f"{1 - share:.0%} MAE, {share:.0%} PaCX-MAE" for share in way],
+    slider="From MAE to PaCX-MAE",
+    alt="The cases with the rollout over each X-ray, on the way from MAE's to PaCX-MAE's.",
+    caption=f"Row by row: {'; '.join(titles)}.",
+)
+
+# %% [markdown]
 # Single cases invite stories. The mean difference over *all* test patients does not choose:
 
 # %% mystnb={"image": {"alt": "Mean difference of the rollout, PaCX-MAE minus MAE, over all test phantoms, with the mean outline of heart and lungs."}} tags=["hide-input"]
@@ -175,14 +192,16 @@ if run.is_phantom:
 # %%
 from pacx.evaluation.statistics import bootstrap_weights, difference_of, mean_over_cases, verdict
 from pacx.figures.results import dots, forest
-from pacx.figures.tables import in_words, show
+from pacx.figures.tables import folded, in_words, show
 
 if run.is_phantom:
     patients = phantoms.split("test")["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
     facts = {"dataset": phantoms.name, "task": task}
     table = shares_by_region(rollouts, regions, weights, **facts, method="rollout")
-    display(show(in_words(table, "region").assign(area=table["area"])))
+    in_regions = in_words(table, "region").assign(area=table["area"])
+    display(show(in_regions[table["model"].isin(compared)]))
+    display(folded(show(in_regions), "The same for all encoders"))
 
 # %% mystnb={"image": {"alt": "Share of the rollout on heart, lungs, bones, devices and outside the body for five encoders, with 95 percent intervals."}} tags=["hide-input"]
 if run.is_phantom:
@@ -295,7 +314,9 @@ if run.is_phantom:
         by_method.append(shares_by_region(strengths, near, few, **facts, method=method))
     decisions = pd.concat(by_method, ignore_index=True)
     run.save_results("attention", pd.concat([table, decisions], ignore_index=True))
-    display(show(in_words(decisions, "method", "region").assign(area=decisions["area"])))
+    in_regions = in_words(decisions, "method", "region").assign(area=decisions["area"])
+    display(show(in_regions[decisions["region"] == "heart"]))
+    display(folded(show(in_regions), "The same for all regions"))
 
 # %% [markdown]
 # ## Would random weights give the same map?
@@ -358,7 +379,7 @@ if run.is_phantom:
 
 # %% tags=["hide-input"]
 if run.is_phantom:
-    display(show(in_words(areas, "metric", "method")))
+    display(folded(show(in_words(areas, "metric", "method")), "All areas, with their intervals"))
     judged = areas.dropna()
     good = np.where(
         judged["metric"] == "deletion", judged["difference_high"] < 0, judged["difference_low"] > 0
@@ -376,8 +397,11 @@ if run.is_phantom:
 # the chapter's task, which no encoder was told. Distances between far groups mean nothing, and
 # another seed gives another picture. So neighbours are measured as well, in the full space and for
 # all test patients: how far a patient's state is from the mean of the ten nearest others.
+#
+# Point at a patient, or move the slider from the smallest cavity to the largest: the X-ray shows below,
+# and a ring marks the same patient in both maps.
 
-# %% mystnb={"image": {"alt": "t-SNE map of the CLS tokens of test phantoms, MAE beside PaCX-MAE, coloured by the size of the left ventricle's cavity."}} tags=["hide-input"]
+# %% tags=["hide-input"]
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
@@ -389,9 +413,23 @@ if run.is_phantom:
         spots[model] = TSNE(max_iter=500, random_state=seed).fit_transform(cls[:500])
         neighbours = NearestNeighbors(n_neighbors=10).fit(cls).kneighbors(return_distance=False)
         miss[model] = np.abs(state[neighbours].mean(axis=1) - state)
-    _ = embedding_maps(
-        spots, state[:500], "size of the left ventricle's cavity, standard deviations"
+    order = np.argsort(state[:500])
+    figure = embedding_maps(
+        {model: places[order] for model, places in spots.items()},
+        state[order],
+        "size of the left ventricle's cavity, standard deviations",
     )
+    step = -(-size // 64)  # small pictures: a page is to be light
+    on_a_map = film(
+        run,
+        np.array(images[order][:, ::step, ::step]),
+        [f"patient {k}, size {state[k]:+.2f}" for k in order],
+        slider="Patient, by the size of the cavity",
+        alt="The X-ray of the chosen patient.",
+        figure=figure,
+        figure_alt="t-SNE map of the CLS tokens of test phantoms, MAE beside PaCX-MAE, coloured by the size of the left ventricle's cavity.",
+    )
+    display(on_a_map)
 
     closer = mean_over_cases(miss["pacx"] - miss["mae"], weights)
     text = (
@@ -412,7 +450,9 @@ if run.is_phantom:
 from pacx.figures.tables import beside_the_evidence
 
 if run.is_phantom:
-    display(beside_the_evidence(pd.concat([table, decisions], ignore_index=True), "attention"))
+    shares = pd.concat([table, decisions], ignore_index=True)
+    display(beside_the_evidence(shares[shares["region"] == "heart"], "attention"))
+    display(folded(beside_the_evidence(shares, "attention"), "The same for all regions"))
 
 # %% [markdown]
 # ## A real X-ray

@@ -107,7 +107,7 @@ def site(html):
         server.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
@@ -143,6 +143,23 @@ def test_page_in_a_browser(browser, site, page):
     tab.emulate_media(color_scheme="dark")  # the theme follows the machine's
     tab.wait_for_selector("html[data-theme=dark]")
     tab.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_accessible(browser, site, page):
+    """No rule of axe-core is broken, with a mouse or on a phone, in the light or the dark theme."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe, found = Axe(), []
+    for theme, width in (("light", 1440), ("dark", 360)):
+        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+        tab.goto(f"{site}/{page}", wait_until="networkidle")
+        tab.wait_for_selector(f"html[data-theme={theme}]")
+        for broken in axe.run(tab).response["violations"]:
+            places = [node["target"] for node in broken["nodes"]]
+            found.append(f"{theme}, {width} px: {broken['help']}: {places[:3]}")
+        tab.close()
+    assert not found
 
 
 def test_first_page_is_light(browser, site):

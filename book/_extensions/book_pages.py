@@ -2,6 +2,7 @@
 
 - A link to a glossary term carries the definition as its title. Browsers show it when the pointer
   rests on the link; that needs no script and no network.
+- References are items of their list; Sphinx gives them a role that ARIA has dropped.
 - Two scripts of more than a megabyte are not loaded where nothing needs them.
 """
 
@@ -13,6 +14,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 GLOSSARY = "book/glossary"
+REFERENCES = "book/references"
 
 
 def setup(app: Sphinx) -> dict:
@@ -20,6 +22,7 @@ def setup(app: Sphinx) -> dict:
     app.connect("doctree-resolved", _add_tips)
     app.connect("html-page-context", _drop_mathjax, priority=600)  # after MathJax has been added
     app.connect("build-finished", _empty_icon_script)
+    app.connect("build-finished", _list_references)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -60,3 +63,10 @@ def _empty_icon_script(app: Sphinx, error: Exception | None) -> None:
     script = Path(app.outdir) / "_static" / "scripts" / "fontawesome.js"
     if error is None and script.is_file():
         script.write_text("")
+
+
+def _list_references(app: Sphinx, error: Exception | None) -> None:
+    page = Path(app.outdir) / f"{REFERENCES}.html"
+    if error is None and page.is_file():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace('role="doc-biblioentry"', 'role="listitem"'), encoding="utf-8")

@@ -11,6 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from pacx.figures.style import grid_of_axes, name_of
 
+#: How much of an X-ray a map over it hides.
+_SHEER = 0.55
+
 
 def overlays(
     images: np.ndarray,
@@ -43,7 +46,7 @@ def overlays(
             line[0].set_title(titles[row], fontsize=9)
         for axis, name in zip(line[1 : 1 + len(names)], names, strict=True):
             axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-            heat = axis.imshow(maps[name][row], cmap="inferno", vmin=0, vmax=top, alpha=0.55)
+            heat = axis.imshow(maps[name][row], cmap="inferno", vmin=0, vmax=top, alpha=_SHEER)
             if row == 0:
                 axis.set_title(name)
         if both:
@@ -57,6 +60,33 @@ def overlays(
             scale, ax=axes, location="bottom", shrink=0.5, aspect=40, ticks=ticks, label=name
         )
     return figure
+
+
+def fades(
+    images: np.ndarray, first: np.ndarray, second: np.ndarray, steps: int = 11, columns: int = 3
+) -> np.ndarray:
+    """X-rays under maps that go from one to the other, in the colours of `overlays`.
+
+    Args:
+        images: (N, H, W) uint8.
+        first: (N, H, W), where the way starts.
+        second: (N, H, W), where it ends.
+        steps: Pictures on the way, both ends counted.
+        columns: X-rays a row of a picture.
+
+    Returns:
+        (steps, rows * H, columns * W, 3) uint8.
+    """
+    top = max(np.quantile(values, 0.995) for values in (first, second))
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    n, height, width = images.shape
+    pictures = np.full((steps, rows * columns, height, width, 3), 255, np.uint8)
+    for picture, share in zip(pictures, np.linspace(0, 1, steps), strict=True):
+        heat = plt.colormaps["inferno"](((1 - share) * first + share * second) / top)[..., :3]
+        picture[:n] = 255 * _SHEER * heat + (1 - _SHEER) * images[..., None]
+    grid = pictures.reshape(steps, rows, columns, height, width, 3).swapaxes(2, 3)
+    return grid.reshape(steps, rows * height, columns * width, 3)
 
 
 def mean_difference(
@@ -118,6 +148,8 @@ def method_curves(table: pd.DataFrame, *, x: str, x_label: str, y_label: str) ->
 def embedding_maps(points: dict[str, np.ndarray], values: np.ndarray, label: str) -> Figure:
     """Two-dimensional maps of embeddings side by side, coloured by the same quantity.
 
+    The dots of a model have the gid `dots-<model>`.
+
     Args:
         points: Model -> (N, 2).
         values: (N,), such as a patient's state; the colours span its central 96 %.
@@ -128,7 +160,7 @@ def embedding_maps(points: dict[str, np.ndarray], values: np.ndarray, label: str
     for axis, (model, places) in zip(axes, points.items(), strict=True):
         dots = axis.scatter(
             *places.T, c=values, s=9, cmap="viridis", vmin=low, vmax=high, linewidths=0,
-            rasterized=True,
+            gid=f"dots-{model}",
         )  # fmt: skip
         axis.set_title(name_of(model))
         axis.set_aspect("equal", "datalim")

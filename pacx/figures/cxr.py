@@ -17,6 +17,8 @@ OUTLINES = {
     "body": "#9d8cff",
 }  # fmt: skip
 
+_REMOVED = "#c9d8ec"
+
 
 def montage(
     images: np.ndarray,
@@ -62,7 +64,7 @@ def reconstructions(
     grey = {name: _grey(values) for name, values in columns.items()}
     n = len(next(iter(grey.values())))
     figure, axes = grid_of_axes(n, len(grey), width=1.75 * len(grey), ratio=1.04)
-    blank = mpl.colormaps["gray"].with_extremes(bad="#c9d8ec")
+    blank = mpl.colormaps["gray"].with_extremes(bad=_REMOVED)
     for i, axis in enumerate(axes):
         row, column = divmod(i, len(grey))
         name = list(grey)[column]
@@ -73,6 +75,25 @@ def reconstructions(
             axis.text(-0.06, 0.5, row_titles[row], rotation=90, va="center", ha="right",
                       fontsize=9, transform=axis.transAxes)  # fmt: skip
     return figure
+
+
+def strips(columns: dict[str, np.ndarray | torch.Tensor]) -> np.ndarray:
+    """The rows of `reconstructions` as pictures without titles, for a slider.
+
+    Args:
+        columns: As `reconstructions` takes them.
+
+    Returns:
+        (N, H, W * columns and gaps, 3) uint8.
+    """
+    panels = []
+    for values in columns.values():
+        grey = _grey(values)
+        colour = np.repeat(np.nan_to_num(grey)[..., None], 3, axis=-1).clip(0, 255)
+        colour[np.isnan(grey)] = 255 * np.array(mpl.colors.to_rgb(_REMOVED))
+        gap = np.full((*grey.shape[:2], max(1, grey.shape[2] // 32), 3), 128)
+        panels += [colour, gap]
+    return np.concatenate(panels[:-1], axis=2).astype(np.uint8)
 
 
 def patch_grid(image: np.ndarray, patch_size: int, highlighted: int) -> Figure:

@@ -1,6 +1,9 @@
 """Tables for chapters: plain words, few digits, the paper's numbers marked as the paper's."""
 
+from html import escape
+
 import pandas as pd
+from IPython.display import HTML
 from pandas.io.formats.style import Styler
 
 from pacx.evaluation.evidence import KEYS, load_evidence, pool
@@ -22,6 +25,16 @@ def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
     words = {column: str(column).replace("_", " ") for column in frame}
     text = frame.rename(columns=words)
     return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
+
+
+def folded(table: Styler, summary: str) -> HTML:
+    """A long table behind one line that opens it.
+
+    Args:
+        table: From `show` or `beside_the_evidence`.
+        summary: The line.
+    """
+    return HTML(f"<details><summary>{escape(summary)}</summary>{table.to_html()}</details>")
 
 
 def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
