@@ -9,7 +9,7 @@ OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help book smoke test torture lint sync clean
+.PHONY: help book smoke test torture bench lint sync clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,18 @@ test: $(VENV)/installed-test ## all tests
 
 torture: $(VENV)/installed-test ## kill trainings, caches, pairing, chapters and book a hundred times
 	PACX_KILLS=100 $(BIN)/python -m pytest -q tests/test_kill.py
+
+# Checkout of facebookresearch/mae, where there is one, for the comparison of the MAE step.
+MAE_REFERENCE ?=
+
+bench: $(VENV)/installed-test ## measure speed and memory side by side, for the book's appendix
+	$(BIN)/python benchmarks/probes.py --json book/benchmarks/probes.json
+	$(BIN)/python benchmarks/mae_step.py --compile \
+	  $(if $(MAE_REFERENCE),--reference $(MAE_REFERENCE)) --json book/benchmarks/mae_step.json
+	$(BIN)/python benchmarks/distill_step.py --json book/benchmarks/distill_step.json
+	$(BIN)/python benchmarks/input.py --json book/benchmarks/input.json
+	$(BIN)/python benchmarks/latency.py --json book/benchmarks/latency.json
+	$(BIN)/python benchmarks/rehearsal.py --json book/benchmarks/rehearsal.json
 
 lint: $(VENV)/installed-test ## style, import order, notebooks in step with their sources
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """From executed chapters and prose to the book's HTML."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -105,6 +106,8 @@ def _assemble(run: Run, project: Path) -> Path:
     (generated / "status.md").write_text(_status(run, project) + "\n")
     (generated / "evidence.md").write_text(_evidence(project / "book" / "evidence") + "\n")
     (generated / "effects.md").write_text(_effects(run) + "\n")
+    (generated / "speed.md").write_text(_speed(project / "book" / "benchmarks") + "\n")
+    (generated / "rehearsal.md").write_text(_rehearsal(project / "book" / "benchmarks") + "\n")
     (generated / "downloads.md").write_text(_downloads(run, project, generated) + "\n")
     (generated / "api.md").write_text(_api(project) + "\n")
     target = run.folder / "book"
@@ -204,6 +207,51 @@ def _effects(run: Run) -> str:
     )
     table = table.reindex(columns=["this run", "evidence"]).fillna("").reset_index()
     return paper.pipe_table(table)
+
+
+def _speed(folder: Path) -> str:
+    """The committed benchmarks: every ratio beside its target, then machines and commands."""
+    reports = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.json"))]
+    if not reports:
+        return "Nobody has measured it yet: run `make bench`."
+    ratios = pd.DataFrame([ratio for report in reports for ratio in report["ratios"]])
+    most = ratios.get("at_most", pd.Series(False, ratios.index)).eq(True)
+    good = (ratios["value"] >= ratios["target"]) ^ (most & (ratios["value"] != ratios["target"]))
+    sign = most.map({True: "at most ", False: "at least "})
+    known = ratios["target"].notna()
+    table = pd.DataFrame(
+        {
+            "what": ratios["what"],
+            "measured": ratios["value"].map("{:.3g}".format),
+            "target": (sign + ratios["target"].map("{:g}".format)).where(known, ""),
+            "reached": good.map({True: "yes", False: "no"}).where(known, ""),
+        }
+    )
+    machines = pd.DataFrame([{"command": f"`{r['command']}`"} | r["machine"] for r in reports])
+    return (
+        f"{paper.pipe_table(table)}\n\n## Machines and commands\n\n"
+        f"{paper.pipe_table(machines.astype(str))}"
+    )
+
+
+def _rehearsal(folder: Path) -> str:
+    """The committed rehearsal: every part's seconds and peak memory."""
+    file = folder / "rehearsal.json"
+    if not file.is_file():
+        return "Nobody has rehearsed it yet: run `make bench`."
+    report = json.loads(file.read_text(encoding="utf-8"))
+    machine, parts = report["machine"], pd.DataFrame(report["parts"])
+    words = {"pacx": "distillation", "ecg": "ECG teacher", "labs": "lab autoencoder"}
+    parts["part"] = parts["part"].replace(words | {"mae": "masked autoencoder"})
+    parts["seconds"] = parts["seconds"].map("{:.1f}".format)
+    for column in ("steps", "rows_a_step"):
+        parts[column] = parts[column].map("{:.0f}".format, na_action="ignore").fillna("")
+    where = "a CPU" if machine["gpu"] == "none" else machine["gpu"]
+    return (
+        f"Measured on {where} ({machine['processor']}, {machine['cores']} cores, torch "
+        f"{machine['torch']}), precision {report['precision']}: `{report['command']}`\n\n"
+        f"{paper.pipe_table(parts.rename(columns={'peak_mib': 'peak memory, MiB'}))}"
+    )
 
 
 def _downloads(run: Run, project: Path, folder: Path) -> str:

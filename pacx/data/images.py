@@ -107,10 +107,10 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
     Returns:
         (N, 3, H, W) float32.
     """
-    grey = images.float().div(255.0)[:, None]
+    grey = images.float()[:, None]
     mean = torch.tensor(IMAGENET_MEAN, device=grey.device)[:, None, None]
     std = torch.tensor(IMAGENET_STD, device=grey.device)[:, None, None]
-    return (grey - mean) / std
+    return torch.addcmul(-mean / std, grey, 1 / (255 * std))
 
 
 def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.ndarray]) -> None:
