@@ -14,6 +14,9 @@ from pacx.training.ecg import train_ecg
 from pacx.training.labs import train_labs
 from pacx.training.mae import pretrain_mae, pretraining_images
 
+#: Images: less than what one core trains on while a new process imports its libraries.
+SHORT = 5000
+
 
 def chosen_variants(run: Run) -> list[str]:
     """The profile's `variants`, which chapter 09 compares with `pacx`.
@@ -56,14 +59,15 @@ def train_side_by_side(run: Run, *names: str) -> None:
     """The same as `train_encoders` for encoders that do not depend on each other.
 
     On a CPU each trains in a process of its own with one thread: networks this small use two
-    threads badly. On a GPU they follow one another.
+    threads badly. On a GPU they follow one another, and so do trainings that take less time than a
+    process needs to start.
 
     Args:
         run: The run.
         *names: See `train_encoders`.
     """
     workers = min(len(names), torch.get_num_threads())
-    if torch.cuda.is_available() or workers == 1:
+    if torch.cuda.is_available() or workers == 1 or _are_short(run):
         train_encoders(run, *names)
         return
     _prepare(run, names)
@@ -72,6 +76,16 @@ def train_side_by_side(run: Run, *names: str) -> None:
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_one_thread) as pool:
         for done in [pool.submit(_train, run, name) for name in names]:
             done.result()
+
+
+def _are_short(run: Run) -> bool:
+    """Whether this profile's trainings see few images."""
+    if not run.is_phantom:
+        return False
+    patients = run.profile.phantom.patients
+    mae = run.profile.mae.epochs * patients["chexpert"]["train"]
+    distill = run.profile.distill.epochs * patients["symile-mimic"]["train"]
+    return mae + distill < SHORT
 
 
 def _one_thread() -> None:
