@@ -50,7 +50,7 @@ banner(run)
 #
 # | concept | why | where |
 # |---|---|---|
-# | {term}`Masked autoencoder` | the expensive part | [chapter 02](02_cxr_mae) |
+# | {term}`MAE` | the expensive part | [chapter 02](02_cxr_mae) |
 # | {term}`Distillation` | the cheap part | [chapter 05](05_distillation) |
 
 # %% [markdown]
