@@ -140,7 +140,6 @@ show(text.unstack("stage").loc[list(CARDS)].add_prefix("GPU-hours, stage ").rese
 # ```
 #
 # ```sh
-# !/bin/bash
 # #SBATCH --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 --time=2-00:00
 # srun pacx train --profile paper --precision bf16-mixed
 # ```

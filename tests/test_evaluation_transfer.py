@@ -118,15 +118,14 @@ def test_mirrored_images_are_a_second_view(run, monkeypatch):
         return fit_probes(train, *rest, **settings)
 
     monkeypatch.setattr("pacx.evaluation.transfer.fit_probes", spy)
-    plain = np.array(probe_scores(run, dataset, "random"))
+    probe_scores(run, dataset, "random")
     probe = run.profile.probe.model_copy(update={"flip": True})
     monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"probe": probe}))
-    both = np.array(probe_scores(run, dataset, "random"))
+    probe_scores(run, dataset, "random")
     assert [len(views) for views in seen] == [1, 2]
     np.testing.assert_array_equal(seen[0][0], seen[1][0])
     images = images_of(run, dataset, "train")[:, :, ::-1]
     np.testing.assert_allclose(seen[1][1], extract_features(run, "random", images).cls, atol=1e-5)
-    assert (plain != both).any()
     assert load_profile("paper").probe.flip
 
 

@@ -65,6 +65,7 @@ def test_keys_move_the_slider(run, shown):
 
 
 def test_pointing_at_a_patient_shows_the_x_ray(run, shown):
+    plt.close("all")  # of other tests
     tab = shown(
         film(run, FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="Maps.")
     )
