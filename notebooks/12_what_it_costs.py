@@ -96,8 +96,8 @@ plt.show()
 # $$\text{hours} = \frac{\text{operations}}{\text{peak} \times \text{share of the peak}} \Big/ 3600$$
 #
 # A card's peak is on its data sheet. What share of it a training reaches has to be measured on that
-# card. **We have measured none of these cards.** The table therefore shows a range, from a fifth to
-# two fifths of the peak: an assumption, and the place to put your own figure.
+# card. **We have measured none of these cards.** The table therefore shows a range, between the two
+# shares of the next cell: an assumption, and the place to put your own figure.
 
 # %%
 low, high = 0.2, 0.4  # shares of the peak; assumed, not measured
