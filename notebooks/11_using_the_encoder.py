@@ -411,8 +411,8 @@ display(
 #
 # ## Next
 #
-# [Results beside the paper](../book/beside_the_paper), and [the limits](../book/limits) of all
-# this.
+# [Chapter 12](12_what_it_costs) adds up what it costs to train such an encoder; a page of its own
+# says [the limits](../book/limits) of all this.
 #
 # ## References
 #
