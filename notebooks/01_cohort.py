@@ -19,6 +19,7 @@
 # uses, what causes them, how they lie on disk, and why no patient is in two places at once.
 
 # %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
 import importlib.util
 import subprocess
 import sys
@@ -28,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a .yaml file
+profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -52,7 +53,8 @@ banner(run)
 # |---|---|---|
 # | {term}`Phantom` | the patients of this book are made up | [glossary](../book/glossary) |
 # | {term}`ECG`, {term}`Lab` | two of the three modalities | [glossary](../book/glossary) |
-# | what a data frame is | tables are shown as pandas frames | pandas' own tutorial |
+# | {term}`Encoder`, {term}`Distillation`, {term}`Linear probe`, {term}`Leakage` | what the patients are for | [glossary](../book/glossary) |
+# | what a data frame is | tables are shown as pandas frames | [pandas' tutorial](https://pandas.pydata.org/docs/getting_started/intro_tutorials/) |
 #
 # Nothing else in the book is needed first.
 
@@ -94,7 +96,7 @@ display(Math(equations_as_latex(EQUATIONS)))
 # more. Because each shape is a function of continuous coordinates, one patient can be drawn at any
 # size, and the masks of the organs are exact. Here are twelve patients, large enough to look at.
 
-# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in two rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
 from pacx.figures.cxr import montage
 from pacx.phantom.radiograph import render_radiographs
 from pacx.phantom.state import sample_patients
@@ -102,7 +104,7 @@ from pacx.phantom.state import sample_patients
 patients = sample_patients(12, seed=run.profile.phantom.seed)
 films, masks = render_radiographs(patients, 256, seed=1, masks=True)
 titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
-figure = montage(films, titles, masks={k: masks[k] for k in ("lungs", "heart", "devices")})
+figure = montage(films, titles, 4, masks={k: masks[k] for k in ("lungs", "heart", "devices")})
 
 # %% [markdown]
 # ## One patient, three modalities
@@ -140,7 +142,10 @@ figure = ecg_paper(
 )
 
 # %% [markdown]
-# And the blood tests. Each band is a reference range. A cross marks a test that nobody ordered.
+# And the blood tests. The band runs from the low to the high end of each test's own
+# {term}`reference range`; the number on the right is the value. A triangle lies beyond the drawn scale.
+# A cross marks a test without a result, mostly because nobody ordered it; where it stands means
+# nothing. H, I and L say how haemolysed, yellow and fatty the sample was.
 
 # %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, orange ones lie outside. Crosses mark tests that were not ordered."}} tags=["hide-input"]
 from pacx.figures.labs import lab_panel
@@ -152,7 +157,10 @@ figure = lab_panel(draw_labs(patient, seed=2)[0])
 # ## What the X-ray shows of a state
 #
 # Here one patient is drawn five times. Positioning and noise stay, and one state moves from
-# −2 to +2. The changes are small on purpose: that is what the encoder has to find.
+# −2 to +2. With dilation the heart widens. With fluid the upper vessels thicken, the lungs haze and
+# their angles fill. With COPD the lungs lengthen and darken. With anaemia heart and vessels fade; this
+# sign is our invention, borrowed from CT: nobody reads anaemia off a real chest X-ray in this way. The
+# changes are small on purpose: that is what the encoder has to find.
 
 # %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input", "public"]
 import pandas as pd
@@ -166,10 +174,12 @@ figure = montage(
 )
 
 # %% [markdown]
-# How strongly a picture shows the states is one number of the phantom, the **coupling**. It is 1
-# in every data set of this book. At 0 the picture knows nothing of the patient's state, and no
-# distillation could help. The ratio of the heart's width to that of the lungs, measured on the
-# exact masks, shows the difference.
+# How strongly a picture shows the states is one number of the phantom, the {term}`coupling`. It is 1
+# everywhere but in [chapter 09](09_components), which also tries lower ones. At 0 the picture knows
+# nothing of the patient's state, and no distillation could help. The ratio of the heart's width to that
+# of the lungs, measured on the exact masks, shows the difference. It is no cardiothoracic ratio: the
+# lungs are counted without the mediastinum, so the limit of one half does not apply. At coupling 1 the
+# points still scatter, because positioning and build move the heart as well.
 
 # %% mystnb={"image": {"alt": "Two scatter plots of the heart's width divided by the lungs' width against the state dilation. With coupling 0 the points form a level cloud, with coupling 1 the ratio rises with dilation."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -199,8 +209,8 @@ coupling = run.save_results("coupling", pd.DataFrame(rows))
 # $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
 #
 # The figure reads it back from the data on disk. Each panel is set against the state that drives it
-# most; the sigmoid squeezes any number into the range from 0 to 1. [Chapter 03](03_lab_autoencoder) must therefore tell the network what was
-# {term}`Observed`.
+# most; the sigmoid squeezes any number into the range from 0 to 1. [Chapter 03](03_lab_autoencoder) must
+# therefore tell the network what was {term}`Observed`.
 
 # %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}} tags=["hide-input"]
 import numpy as np
@@ -230,7 +240,7 @@ else:
 # ## How three records become one row
 #
 # In a hospital an X-ray, an ECG and a blood test are rarely taken at the same hour. Symile-MIMIC
-# {cite:p}`saporta2024symile` builds one row an **admission** from MIMIC-IV
+# {cite:p}`saporta2024symile,saporta2025symilemimic` builds one row an {term}`admission` from MIMIC-IV
 # {cite:p}`johnson2023mimiciv`, MIMIC-CXR-JPG {cite:p}`johnson2019mimiccxrjpg` and MIMIC-IV-ECG
 # {cite:p}`gow2023mimicivecg`:
 #
@@ -240,7 +250,8 @@ else:
 #   at least one must exist.
 #
 # An admission without all three is left out. The X-ray is the *latest* of the three: the ECG and
-# the blood precede the picture that is taught to know them.
+# the blood precede the picture that is taught to know them. Up to 96 hours can lie between them, and
+# what is acute may have been treated by then.
 
 # %% mystnb={"image": {"alt": "Timeline in hours since admission. X-rays count from hour 24 to 72, ECGs and labs from hour minus 24 to 24. In each window the earliest record, a filled dot, is taken and later ones, hollow dots, are left out."}} tags=["hide-input"]
 from pacx.figures.graph import pairing_timeline
@@ -252,10 +263,10 @@ figure = pairing_timeline()
 # [DuckDB](https://duckdb.org), which reads the compressed files where they lie and writes to disk
 # what does not fit the memory. Each statement makes the table it is named after.
 #
-# **X-rays.** Read aloud: of all images keep those from the front (`AP`, `PA`) and put date and time
-# together; join them to the patient's admissions; keep those more than 24 and at most 72 hours
-# after. Now each path is looked up, and rows without a file are deleted. Of what is left an
-# admission keeps its earliest image (of two at the same second, the first in the file).
+# **X-rays.** Read aloud: of all images keep those from the front ({term}`AP`, {term}`PA`) and put date
+# and time together; join them to the patient's admissions; keep those more than 24 and at most 72 hours
+# after. Now each path is looked up, and rows without a file are deleted. Of what is left an admission
+# keeps its earliest image (of two at the same second, the first in the file).
 
 # %% tags=["hide-input"]
 from pacx.data.pairing import STEPS
@@ -368,9 +379,9 @@ keep_home(run, figure, "01_first_benchmark", checked.name)
 # %% [markdown]
 # ## No patient in two places
 #
-# Two leaks would make every later number too good. A patient with two X-rays could be in training
-# *and* in the test. And a patient whose ECG and labs were distilled could turn up in a benchmark
-# from the same hospital.
+# Two {term}`leaks <Leakage>` would make every later number too good. A patient with two X-rays could be
+# in training *and* in the test. And a patient whose ECG and labs were distilled could turn up in a
+# benchmark from the same hospital.
 #
 # **The first leak is a choice of split.** The paper splits some data sets by image. This book splits
 # by patient; `benchmark_split: paper` in a profile repeats the paper's choice. What it leaks:
@@ -491,14 +502,14 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Which states does fluid overload depend on through two steps, and with which total weight does
-#    hypertension reach it?
+# 1. Along which paths does hypertension reach fluid overload, and with which total weight? Is that the
+#    covariance of the two?
 #
 # ```{dropdown} Answer
-# Multiply the weights along each path and add the paths up. Hypertension reaches fluid over
-# hypertrophy and dilation, over loss of kidney function, and over dilation and atrial load. With
-# `pacx.phantom.state.state_covariance()` you can compare the result with the covariance that the
-# model implies.
+# Through hypertrophy and dilation; through loss of kidney function; and through hypertrophy, dilation
+# and atrial load. Multiply the weights along each path and add up the three products.
+# `pacx.phantom.state.state_covariance()` gives more, because age raises both: they go together more
+# than one causes the other.
 # ```
 #
 # 2. Two tests of one panel are missing together. Would it help a network more to know *that* a
@@ -506,8 +517,8 @@ display(
 #
 # ```{dropdown} Answer
 # Both carry something different. A guess from the other tests says what the value would be. That it
-# is missing says how sick the doctors thought the patient was. Chapter 03 measures what the pattern
-# of ordered tests alone can tell.
+# is missing says how sick the doctors thought the patient was. [Chapter 03](03_lab_autoencoder)
+# measures what the pattern of ordered tests alone can tell.
 # ```
 #
 # 3. Why is it not enough to remove the *admissions* of Symile-MIMIC from MedMod?
@@ -525,6 +536,5 @@ display(
 #
 # Pairing: {cite:p}`saporta2024symile`. MIMIC:
 # {cite:p}`johnson2023mimiciv,johnson2019mimiccxrjpg,gow2023mimicivecg`. X-rays of stage 1:
-# {cite:p}`irvin2019chexpert`. Benchmarks:
-# {cite:p}`bhave2024chexchonet,elsharief2025medmod,tahir2021covidquex`. The paper:
+# {cite:p}`irvin2019chexpert`. Benchmarks: those of [chapter 06](06_clinical_transfer). The paper:
 # {cite:p}`liu2026pacx`.

@@ -19,6 +19,7 @@
 # label.
 
 # %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
 import importlib.util
 import subprocess
 import sys
@@ -28,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a .yaml file
+profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -113,7 +114,8 @@ figure = position_similarity(
 #
 # Keep the polarity in mind: in the mask, **1 means removed**. The encoder never sees removed
 # patches, not even as blanks, so it gets cheaper as $\rho$ grows. The two ratios below use the same
-# random numbers. Neighbouring pixels resemble each other, so with few patches removed the task
+# random numbers. (In training each X-ray is also cropped at random, and mirrored half of the time:
+# {term}`augmentation`.) Neighbouring pixels resemble each other, so with few patches removed the task
 # could be solved by smearing. With most removed, the network has to know chests.
 
 # %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with 75 percent of its patches removed, and with 90 percent removed. Removed patches are flat light blue."}} tags=["hide-input", "public"]
@@ -156,7 +158,7 @@ show_source(MaskedAutoencoder.forward, MaskedAutoencoder._encode)
 #
 # Copying a kept patch would earn nothing. The 3 stands for three equal colour channels: the network's
 # shape is that of photographs. Pixels are in the units that it sees, grey values minus the mean of
-# ImageNet, over its spread. After training the decoder is put aside: the encoder is what later
+# {term}`ImageNet`, over its spread. After training the decoder is put aside: the encoder is what later
 # chapters use.
 #
 # The paper's settings, beside those of this run:
@@ -189,12 +191,17 @@ display(
 import pandas as pd
 
 from pacx.figures.curves import training_curves
+from pacx.figures.style import colour_of
 
 histories = {
     f"{ratio:.0%} removed": pd.read_csv(run.artefact(name) / "history.csv")
     for name, ratio in ratios.items()
 }
-figure = training_curves(histories, y_labels=["MSE on removed patches (normalised units)"])
+figure = training_curves(
+    histories,
+    y_labels=["MSE on removed patches (normalised units)"],
+    colours=[colour_of(name) for name in ratios],
+)
 
 # %% [markdown]
 # What do they paint? The X-rays below are from the validation split, which no training step saw.
@@ -283,7 +290,7 @@ display(
 #
 # All images so far are drawn. The next is a real radiograph: file `RG1_UNCR.dcm` of the DICOM
 # standard committee's test images, which the package `pydicom-data` distributes. It is stored
-# *inverted* (MONOCHROME1) with more than 8 bits, two traps that the reader takes care of. It is
+# *inverted* ({term}`MONOCHROME1`) with more than 8 bits, two traps that the reader takes care of. It is
 # not paired with any ECG or blood test in this book. In the phantom profiles the encoder has
 # **only ever seen phantoms**.
 
@@ -390,7 +397,7 @@ display(Markdown("\n".join(lines)))
 #
 # ```{dropdown} Answer
 # The patches attend to the CLS token and it attends to them, so it carries information that helps
-# the patches. Nothing forces it to carry what a probe needs, though. From chapter 06 on, probes on
+# the patches. Nothing forces it to carry what a probe needs, though. From [chapter 06](06_clinical_transfer) on, probes on
 # the CLS token and on the mean of the patches stand side by side.
 # ```
 #

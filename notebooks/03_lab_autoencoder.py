@@ -15,10 +15,11 @@
 # %% [markdown]
 # # The lab autoencoder
 #
-# Fifty blood tests, most of them missing for most patients, become one embedding that knows both
+# Fifty blood tests, of which every patient lacks some, become one embedding that knows both
 # what was measured and what was not.
 
 # %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
 import importlib.util
 import subprocess
 import sys
@@ -28,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a .yaml file
+profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -42,7 +43,7 @@ banner(run)
 #
 # - How a network reads a table with holes.
 # - Two traps in the stored data, and what each of them costs.
-# - What denoising is, and how well a hidden test can be told from the others.
+# - What denoising is, and how well a hidden test can be predicted from the others.
 # - What the embedding knows of a patient's true state.
 #
 # ## Before you start
@@ -57,12 +58,12 @@ banner(run)
 # %% [markdown]
 # ## The input
 #
-# Blood tests have fifty units. Symile-MIMIC {cite:p}`saporta2024symile` therefore stores each
-# value as a **percentile** $p$ of the training split: 0.5 is the median of the hospital's
-# patients, not of healthy people. Beside it stands $o$, **1 where the test was observed** and 0
-# where not. The network reads both, 100 numbers a patient:
+# Blood tests come in many units and ranges. Symile-MIMIC {cite:p}`saporta2024symile` therefore stores
+# each value as a {term}`percentile` $p$ of the training split: 0.5 is the median of the hospital's
+# patients, not of healthy people. Beside it stands $o$, **1 where the test was observed** and 0 where
+# not. The network reads both side by side, 100 numbers a patient:
 #
-# $$ x = [\, p \odot o, \; o \,] , $$
+# $$ [\, p \odot o, \; o \,] , $$
 #
 # where $\odot$ multiplies test by test: an unobserved place is 0 in both halves.
 
@@ -98,7 +99,8 @@ keep_home(run, figure, "03_percentiles", "symile-mimic")
 #
 # $$ \mathcal{L}_{\text{labs}} = \frac{\sum_k o_k \,\big(\hat p_k(p \odot o', o') - p_k\big)^2}{\sum_k o_k} . $$
 #
-# A hidden test can only be told from the others, so the network must learn what goes together.
+# A hidden test can only be predicted from the others, so the network must learn what goes together
+# (a denoising autoencoder, {cite:t}`vincent2008denoising`).
 # A test that was never ordered has no true value, and costs nothing.
 
 # %% tags=["hide-input"]
@@ -132,12 +134,13 @@ model = load_labs(run)
 figure = training_curves({"labs": history}, y_labels=["MSE on observed percentiles"])
 
 # %% [markdown]
-# ## Can it tell a hidden test from the others?
+# ## Can it predict a hidden test from the others?
 #
 # On the test pairs, 15 % of the observed tests are hidden with a fixed draw. The autoencoder is
 # held against predicting the training mean of each test, by the root mean square error (RMSE) in
 # percentile points: ten points are ten places in a row of a hundred patients. The interval is a
-# {term}`Bootstrap` over patients.
+# {term}`Bootstrap` over patients. One dot is one test: below the dashed line the autoencoder is the
+# better guess, on it nothing was learned about this test.
 
 # %% mystnb={"image": {"alt": "Scatter plot, one dot a blood test. Horizontal is the error of predicting the mean, vertical the error of the autoencoder, both in percentile points. Dots below the dashed diagonal are tests that the autoencoder predicts better; the best ones are named."}} tags=["hide-input"]
 import torch
@@ -175,10 +178,11 @@ by_lab = {k: 100 * np.sqrt(s.sum(0)[enough] / count[enough]) for k, s in square.
 names = [lab.name for lab, yes in zip(LABS, enough, strict=True) if yes]
 figure, axis = plt.subplots(figsize=(5.6, 4.8))
 axis.plot([0, 40], [0, 40], "--", color="0.6")
-axis.plot(by_lab["training mean"], by_lab["autoencoder"], "o", color="#0062a3", alpha=0.7)
-for k in np.argsort(by_lab["autoencoder"] - by_lab["training mean"])[:4]:
+axis.plot(by_lab["training mean"], by_lab["autoencoder"], "o", color="#007f5f", alpha=0.7)
+best = np.argsort(by_lab["autoencoder"] - by_lab["training mean"])[:4]
+for place, k in enumerate(sorted(best, key=by_lab["autoencoder"].__getitem__)):
     axis.annotate(names[k], (by_lab["training mean"][k], by_lab["autoencoder"][k]), fontsize=8,
-                  xytext=(4, -9), textcoords="offset points")  # fmt: skip
+                  xytext=(33, 7 + 2.4 * place), arrowprops={"arrowstyle": "-", "color": "0.6"})  # fmt: skip
 _ = axis.set(xlabel="RMSE of the training mean (percentile points)",
              ylabel="RMSE of the autoencoder (percentile points)", xlim=(5, 45), ylim=(5, 45))  # fmt: skip
 
@@ -189,8 +193,8 @@ display(imputation.style.hide(axis="index").format(precision=1))
 # ## Trap 1: which way round is `observed`?
 #
 # The file that holds $o$ is called `labs_missingness`, yet it is 1 where a lab was **present**.
-# Whoever trusts the name inverts it. The network then sees zeros for what was measured, and is
-# told that the rest was.
+# Whoever trusts the name inverts it. The network then sees zeros for what was measured, and takes
+# what fills the gaps for results.
 #
 # ## Trap 2: means where nothing was measured
 #
@@ -210,17 +214,17 @@ filled = torch.where(
 )
 inputs = {
     "right": torch.cat([percentiles * shown, shown], 1),
-    "observed inverted": torch.cat([percentiles * (1 - shown), 1 - shown], 1),
+    "observed inverted": torch.cat([filled * (1 - shown), 1 - shown], 1),
     "means not zeroed": torch.cat([filled, shown], 1),
 }
 with torch.inference_mode():
     embeddings = {k: model.encoder(x) for k, x in inputs.items()}
-    guesses = {k: model.decoder(h).numpy() for k, h in embeddings.items()}
+    guesses = {k: model.decoder(t).numpy() for k, t in embeddings.items()}
 centre = embeddings["right"].mean(0)
 rows = []
-for k, h in embeddings.items():
+for k, t in embeddings.items():
     error = (guesses[k] - pairs["test"].percentiles) ** 2 * hidden
-    cosine = torch.cosine_similarity(h - centre, embeddings["right"] - centre).mean().item()
+    cosine = torch.cosine_similarity(t - centre, embeddings["right"] - centre).mean().item()
     resampled = 100 * np.sqrt((weights @ error.sum(1)) / (weights @ hidden.sum(1)))
     value = interval(100 * np.sqrt(error.sum() / hidden.sum()), resampled)
     rows.append({"input": k, "metric": "RMSE", **value._asdict(), "cosine": cosine})
@@ -237,19 +241,19 @@ display(
 # ## What does the embedding know of the patient?
 #
 # On phantoms the true state is known. A ridge regression is fitted on the training pairs and
-# scored on the test pairs, once from the embedding, once from its input $x$, and once from $o$
-# alone: **which tests were ordered, without a single result**. $R^2$ is the share of a state's
+# scored on the test pairs, once from the embedding, once from its input $[p \odot o, o]$, and once from
+# $o$ alone: **which tests were ordered, without a single result**. {term}`R²` is the share of a state's
 # variance that is explained; 0 is no better than the mean.
 
-# %% mystnb={"image": {"alt": "Dot plot of R squared for each latent state with 95 percent intervals, from the embedding, from percentiles and observed, and from observed alone."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Dot plot of R squared for each hidden state with 95 percent intervals, from the embedding, from percentiles and observed, and from observed alone."}} tags=["hide-input"]
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
 from pacx.figures.results import dots
 
 SOURCES = {
-    "embedding": "#c44601",
-    "percentiles and observed": "#0062a3",
+    "embedding": "#007f5f",
+    "percentiles and observed": "#7a5c1e",
     "observed alone": "#6b6b6b",
 }
 if run.is_phantom:
@@ -259,9 +263,9 @@ if run.is_phantom:
         truth = pd.read_csv(folder / "truth.csv").drop_duplicates("hadm_id").set_index("hadm_id")
         states[split] = truth.loc[part.table["study"].astype(int)].filter(like="state_")
         with torch.inference_mode():
-            h = model.embed(torch.from_numpy(part.percentiles), torch.from_numpy(part.observed))
+            t = model.embed(torch.from_numpy(part.percentiles), torch.from_numpy(part.observed))
         both = np.hstack([part.percentiles, part.observed])
-        inputs[split] = dict(zip(SOURCES, (h.numpy(), both, part.observed), strict=True))
+        inputs[split] = dict(zip(SOURCES, (t.numpy(), both, part.observed), strict=True))
     rows = []
     for source in SOURCES:
         scaler = StandardScaler().fit(inputs["train"][source])
@@ -316,7 +320,7 @@ from pacx.evaluation.statistics import verdict
 
 by = traps.set_index("input")
 lines = [
-    f"- A hidden test is told with an error of {point['autoencoder']:.1f} percentile points, against "
+    f"- A hidden test is predicted with an error of {point['autoencoder']:.1f} percentile points, against "
     f"{point['training mean']:.1f} for the training mean. The difference, {difference.value:+.1f} "
     f"[{difference.low:+.1f}, {difference.high:+.1f}], is {verdict(difference)}.",
     f"- With `observed` inverted the error is {by.loc['observed inverted', 'value']:.1f}, and the "
@@ -342,7 +346,8 @@ display(Markdown("\n".join(lines)))
 #
 # ```{dropdown} Answer
 # The embedding should hold everything that was measured, not only what helps to guess the rest.
-# Copying a shown test is easy, but the narrow embedding must make room for it.
+# Copying a shown test is easy: the embedding is wider than the input. Only the hidden tests force the
+# network to learn what goes together.
 # ```
 #
 # 2. A percentile of 0 and "not observed" both give $p \odot o = 0$. How does the network tell them
@@ -358,7 +363,7 @@ display(Markdown("\n".join(lines)))
 # ```{dropdown} Answer
 # The pattern of ordered tests no longer says who is sick, but the embedding reads it as if it did.
 # Every patient looks like one whom the doctors worried about. What is learned from habits does not
-# travel; see the page on limits.
+# travel; see [the limits](../book/limits).
 # ```
 #
 # ## Next

@@ -19,6 +19,7 @@
 # becomes what the X-ray encoder is taught.
 
 # %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
 import importlib.util
 import subprocess
 import sys
@@ -28,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a .yaml file
+profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -41,7 +42,7 @@ banner(run)
 # ## What you will learn
 #
 # - What twelve leads are, and the two laws that tie six of them together.
-# - How a swapped lead is found, and why leads are ordered by name, never by position.
+# - How a lead under a wrong name is found, and why leads are ordered by name, never by position.
 # - What the filters in front of the network remove.
 # - How well the teacher diagnoses ECGs that it has not seen.
 # - What it says of a real recording.
@@ -68,8 +69,8 @@ banner(run)
 # \mathrm{aVF} = \mathrm{II} - \tfrac{1}{2}\mathrm{I} . $$
 #
 # The chest leads V1 to V6 look from the front and the left and are free. In each beat comes a small
-# bump (P, the atria contract), a spike ({term}`QRS`, the ventricles contract) and a broad hump (T,
-# they recover). Here is the first record of the ECG archive:
+# bump (P, the atria are activated), a spike ({term}`QRS`, the ventricles are activated, and then
+# contract) and a broad hump (T, the ventricles recover). Here is the first record of the ECG archive:
 
 # %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
 import numpy as np
@@ -123,7 +124,8 @@ display(
 
 # %% [markdown]
 # So the library reorders by name. And because the limb leads determine each other, wrong names can
-# be found. Below, a record in MIMIC's order is given ECGFounder's names:
+# be found. (Electrodes on the wrong limbs are *not* found: the six leads are then wrong, but still agree
+# with each other.) Below, a record in MIMIC's order is given ECGFounder's names:
 
 # %%
 from pacx.data.ecg import check_limb_leads, reorder
@@ -140,12 +142,13 @@ except PacxError as error:
 # ## Filters
 #
 # ECGFounder's own preprocessing comes first. A *notch* takes out 50 Hz, the European mains hum. A
-# *band-pass* keeps 0.67 to 40 Hz: slower is breathing, faster is muscle. A running median of 0.4 s
+# *band-pass* keeps 0.67 to 40 Hz: slower is mostly breathing, faster mostly muscle. (The sharpest edges
+# of the QRS go too. These filters serve the network, not a reader.) A running median of 0.4 s
 # is subtracted, and one *z-score* over all leads of a record brings the mean to 0 and the spread
 # to 1. The filters run forwards and backwards, so no wave is delayed. The z-score over *all* leads
 # keeps their sizes relative to each other. The notch stays at 50 Hz although mains hum in the USA
-# is at 60 Hz: published weights were trained with it. (Below 100 Hz sampling rate, inclusive,
-# there is no notch: 50 Hz is then out of reach.)
+# is at 60 Hz: published weights were trained with it. At a sampling rate of 100 Hz or less, as in
+# `smoke` and `demo`, there is no notch: 50 Hz is then out of reach.
 
 # %% tags=["hide-input"]
 from pacx.data.ecg import filter_ecg, preprocess
@@ -169,16 +172,18 @@ keep_home(run, figure, "04_filtered", "ecg-archive")
 #
 # ## ECGFounder, and the teacher of this run
 #
-# The paper's teacher is ECGFounder {cite:p}`li2024ecgfounder`, a one-dimensional convolutional
-# network (Net1D) trained on the diagnoses of more than ten million real ECGs. Its 1,024 features,
-# averaged over time, are the embedding; its 150 diagnoses are not used. `pacx.models.ecg_founder`
-# has the same architecture under the same parameter names, and a profile that names the weights
-# file (`ecg.weights`) uses it.
+# The paper's teacher is ECGFounder {cite:p}`li2025ecgfounder`, a one-dimensional network of
+# {term}`convolutions <Convolution>` (Net1D) trained on the diagnoses of more than ten million real ECGs.
+# Its 1,024 features, averaged over time, are the embedding; its 150 diagnoses are not used.
+# `pacx.models.ecg_founder` has the same architecture under the same parameter names, and a profile that
+# names the weights file (`ecg.weights`) uses it.
 #
 # The phantom profiles name none. Real diagnoses would mean little on drawn ECGs, so a smaller
 # Net1D is trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its
 # patients are in no other data set, and **none of its diagnoses is a task** of later chapters. SNOMED
-# CT is the dictionary whose codes the archive's files use.
+# CT is the dictionary whose codes the archive's files use. The phantom's cut-offs are laxer than a
+# cardiologist's, so that each diagnosis has enough cases: first degree AV block from a PR time of 0.188 s
+# on (usual: 0.20 s), tachycardia above 95 beats a minute (100), left axis deviation below 0° (−30°).
 
 # %% tags=["hide-input"]
 from pacx.constants import ECG_DIAGNOSES
@@ -252,9 +257,9 @@ if left_out:
 # ## A real ECG
 #
 # `waveform_ecg.dcm` is a real twelve-lead recording in DICOM format that comes with the package
-# `pydicom` as a test file. It is **not paired** with the X-ray of chapter 02 or with anything else
-# here. The reader names the leads from the file's own labels and returns millivolts. The recording
-# has more samples a second than this run's ECGs, so it is resampled first.
+# `pydicom` as a test file. It is **not paired** with the X-ray of [chapter 02](02_cxr_mae) or with
+# anything else here. The reader names the leads from the file's own labels and returns millivolts. The
+# recording has more samples a second than this run's ECGs, so it is resampled first.
 
 # %% mystnb={"image": {"alt": "A real twelve-lead ECG from pydicom's test files on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
 from pydicom.data import get_testdata_file
@@ -285,6 +290,8 @@ display(verdicts.style.hide(axis="index").format({"probability": "{:.2f}"}))
 # %%
 assert np.abs(total - lead["II"]).max() < 0.01, "Einthoven's law fails: leads are misnamed"
 assert np.abs(lead["aVR"] + lead["aVL"] + lead["aVF"]).max() < 0.01
+# Neither law notices aVL and aVF changing places. This does:
+assert np.abs(lead["aVL"] - (lead["I"] - lead["II"] / 2)).max() < 0.01, "aVL is misnamed"
 
 z = preprocess(record.signal, record.hz)
 assert abs(z.mean()) < 1e-6
@@ -315,8 +322,8 @@ display(
         f"{above} of {len(right)} diagnoses the 95 % interval lies above guessing.\n"
         f"- Best is {best['task']}, {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]; worst is "
         f"{worst['task']}, {worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}].\n"
-        f"- With aVL and aVF swapped the mean AUROC is {by_feed.mean()['aVL and aVF swapped']:.3f}, and "
-        "nothing would have warned us."
+        f"- With aVL and aVF swapped the mean AUROC is {by_feed.mean()['aVL and aVF swapped']:.3f}. The "
+        "network does not notice; `check_limb_leads` does."
     )
 )
 
@@ -326,8 +333,9 @@ display(
 # 1. The swap changes some diagnoses more than others. Which one should suffer most, and why?
 #
 # ```{dropdown} Answer
-# The one that is read from the heart's {term}`axis`. aVL looks from the left, aVF from below; left axis
-# deviation is the difference between the two. Rate and rhythm can be told from any lead.
+# The one that is read from the heart's {term}`axis`. aVL looks from the left, aVF from below; with left
+# axis deviation the QRS points up in I and aVL, and down in aVF. Rate and rhythm can be told from any
+# lead.
 # ```
 #
 # 2. Why can an ECG that was stretched to [−1, 1] not be checked with `check_limb_leads`?
@@ -350,6 +358,6 @@ display(
 #
 # ## References
 #
-# ECGFounder: {cite:p}`li2024ecgfounder`. Archive layout: {cite:p}`reyna2021will`, on PhysioNet
+# ECGFounder: {cite:p}`li2025ecgfounder`. Archive layout: {cite:p}`reyna2021will`, on PhysioNet
 # {cite:p}`goldberger2000physionet`. MIMIC-IV-ECG: {cite:p}`gow2023mimicivecg`. The paper:
 # {cite:p}`liu2026pacx`.

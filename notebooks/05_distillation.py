@@ -19,6 +19,7 @@
 # little of itself.
 
 # %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
 import importlib.util
 import subprocess
 import sys
@@ -28,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a .yaml file
+profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -68,17 +69,16 @@ for stage_one in (pretrain_mae, train_labs, train_ecg):
 # %% [markdown]
 # ## The student changes little
 #
-# Training the whole encoder on a few thousand pairs could destroy what hundreds of thousands of
-# X-rays taught it. Low-rank adaptation {cite:p}`hu2022lora` freezes each weight matrix $W$ and
-# adds a product of two thin ones:
+# Training the whole encoder on a few pairs could destroy what many more X-rays taught it. Low-rank
+# adaptation {cite:p}`hu2022lora` freezes each weight matrix $W$ and adds a product of two thin ones:
 #
 # $$ W' = W + \frac{\alpha}{r} B A , \qquad A \in \mathbb{R}^{r \times d_{\text{in}}}, \;
 # B \in \mathbb{R}^{d_{\text{out}} \times r} . $$
 #
 # $B$ starts at zero, so the student starts as the MAE itself. $r$ is the rank: $A$ and $B$ hold far
-# fewer numbers than $W$. Adapters sit on `qkv`, the layer that feeds the {term}`attention`, and on the
-# two layers (`fc1`, `fc2`) that follow it in each block. Besides, **LayerNorms** are trained
-# ({term}`LayerNorm`).
+# fewer numbers than $W$. {term}`Adapters <Adapter>` sit on `qkv`, the layer that feeds the
+# {term}`attention`, and on the two layers of each block's MLP (`fc1`, `fc2`); the attention's output
+# layer (`proj`) gets none. Besides, **LayerNorms** are trained ({term}`LayerNorm`).
 
 # %% tags=["hide-input"]
 from pacx.figures.source import show_source
@@ -129,8 +129,8 @@ display(
 # ## Two losses
 #
 # Let $h_i$ be the embedding of X-ray $i$, its CLS token, and $t_i^m$ the embedding of the same
-# admission by teacher $m \in \{\text{ECG}, \text{labs}\}$. Small heads (dropout, linear, LayerNorm)
-# project them.
+# admission by {term}`teacher` $m \in \{\text{ECG}, \text{labs}\}$. Small heads ({term}`dropout`, linear,
+# LayerNorm) project them.
 #
 # **Contrastive**: in a shared space, $u_i = g(h_i)$ and $v_i^m = g_m(t_i^m)$, scaled to length 1.
 # Among the $N$ ECGs of a batch, the X-ray must pick its own, and the other way round (InfoNCE,
@@ -142,8 +142,9 @@ display(
 #
 # The first fraction is the probability that X-ray $i$ picks its own partner among all $N$, the second
 # that the partner picks the X-ray. (Written without label smoothing, which spreads a little of the
-# target over the other pairs.) A student that knows nothing scores about $\log N$, in nats, the unit
-# of natural logarithms. The temperature $\tau$ is learned.
+# target over the other pairs.) A student that gives all pairs the same cosine scores $\log N$, in nats,
+# the unit of natural logarithms; one that is sure and wrong scores more. The temperature $\tau$ is
+# learned.
 #
 # **Regression**: another head predicts the teacher's own embedding, $\hat t_i^m$, in direction only:
 #
@@ -151,8 +152,8 @@ display(
 #
 # Both are averaged over the teachers, and
 # $\mathcal{L} = \lambda_C \mathcal{L}_C + \lambda_R \mathcal{L}_R$. In the library's code below, $u$ is
-# `projections.cxr`, $v^m$ is `projections.shared[m]`, $\hat t^m$ is `projections.predicted[m]`, and
-# `scale` is $1 / \tau$.
+# `projections.cxr` and $v^m$ is `projections.shared[m]`, both after `_contrast` has scaled them to length
+# 1; $\hat t^m$ is `projections.predicted[m]`, and `scale` is $1 / \tau$.
 
 # %% tags=["hide-input"]
 from pacx.models.distillation import DistillationLoss
@@ -162,9 +163,10 @@ show_source(DistillationLoss.forward, DistillationLoss._contrast)
 # %% [markdown]
 # Six made-up pairs show what the three numbers do. A row is an X-ray, a column an ECG, and a cell the
 # first fraction of $\mathcal{L}_C$: how likely this X-ray is to pick this ECG. ECGs 2 and 3 are nearly
-# the same. One set of cosines serves both losses, and the start is this run's settings. Lower $\tau$ and
-# see X-rays 2 and 3 quarrel; raise it and the loss nears $\log 6$. The weights do not change the
-# table. They say which of the losses pulls more on the true pairs.
+# the same. One set of cosines serves both losses, and the start is this run's settings. Lower $\tau$:
+# X-rays 2 and 3 both grow sure of ECG 3, and X-ray 2 is wrong. Raise it: all cells grow alike, and the
+# loss rises towards $\log 6$, guessing. The weights do not change the table. They set how much of the
+# push on the true pairs (the slope of the loss) comes from which loss.
 
 # %% tags=["hide-input"]
 import numpy as np
@@ -240,8 +242,9 @@ wide = targets.pivot(index="teacher", columns="embedding", values="value").reset
 display(wide.style.hide(axis="index").format(precision=3))
 
 # %% [markdown]
-# So this book centres and scales each dimension over the training pairs before distilling
-# (`standardise_targets: true` in the profile; the paper's raw targets are one setting away).
+# So this book centres and scales ({term}`standardises <Standardise>`) each dimension over the training
+# pairs before distilling (`standardise_targets: true` in the profile; the paper's raw targets are one
+# setting away).
 #
 # ## Training
 
@@ -261,16 +264,16 @@ figure = training_curves(each, ("contrastive", "regression"), ("InfoNCE (nats)",
 batch = settings.batch_size
 last = history.tail(max(1, len(history) // 10)).mean()
 print(
-    f"Guessing scores log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps averages "
+    f"All pairs alike score log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps averages "
     f"{last['contrastive_ecg']:.2f} (ECG) and {last['contrastive_labs']:.2f} (labs)."
 )
 
 # %% [markdown]
 # ## The control: shuffled pairs
 #
-# Training losses also fall when there is nothing to learn but the training set by heart. So the
-# same training is run once more with one change: every X-ray gets the ECG and labs of *somebody
-# else*. The distribution of the teachers' embeddings is the same; only the pairing is gone.
+# Training losses also fall when there is nothing to learn but the training set by heart. So the same
+# training is run once more with one change, as a {term}`control`: every X-ray gets the ECG and labs of
+# *somebody else*. The distribution of the teachers' embeddings is the same; only the pairing is gone.
 
 # %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive and the regression loss, each with one line for true pairs and one for shuffled pairs."}} tags=["hide-input"]
 from pacx.figures.style import colour_of
@@ -417,7 +420,8 @@ for task in ("ECG", "labs"):
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# This is one validation split and one training. Chapters 06 to 10 have the evidence.
+# This is one validation split and one training. Chapters [06](06_clinical_transfer) to
+# [10](10_attention_shift) have the evidence.
 #
 # ## Exercises
 #
@@ -425,8 +429,8 @@ display(Markdown("\n".join(lines)))
 #
 # ```{dropdown} Answer
 # The heart lies on the left, and the ECG knows it. A mirrored X-ray with an unmirrored ECG is a
-# wrong pair. For the MAE, which only has the X-ray, a mirrored chest is one more chest to learn
-# from.
+# wrong pair. For the MAE a mirrored chest is one more chest to learn from, at a price: it looks like
+# situs inversus, so the encoder has less reason to know left from right.
 # ```
 #
 # 2. Two patients of a batch have nearly the same ECG. What does the contrastive loss do to them,
@@ -442,8 +446,8 @@ display(Markdown("\n".join(lines)))
 #    over the MAE?
 #
 # ```{dropdown} Answer
-# More updates on more X-rays, and a CLS token that is used at last. Such gains have nothing to do
-# with physiology. That is why chapter 09 measures every gain against this control.
+# More updates on more X-rays, and a CLS token that is used at last. Such gains have nothing to do with
+# physiology. That is why [chapter 09](09_components) also holds PaCX-MAE against this control directly.
 # ```
 #
 # ## Next
@@ -453,6 +457,7 @@ display(Markdown("\n".join(lines)))
 #
 # ## References
 #
-# Low-rank adaptation: {cite:p}`hu2022lora`. InfoNCE: {cite:p}`oord2018cpc`. CLIP:
+# Distillation: {cite:p}`hinton2015distilling`. Low-rank adaptation: {cite:p}`hu2022lora`, here with
+# [PEFT](https://github.com/huggingface/peft). InfoNCE: {cite:p}`oord2018cpc`. CLIP:
 # {cite:p}`radford2021clip`. Symile-MIMIC: {cite:p}`saporta2024symile`. The paper:
 # {cite:p}`liu2026pacx`.

@@ -41,17 +41,17 @@ banner(run)
 # %% [markdown]
 # ## What you will learn
 #
-# - what a {term}`Linear probe` measures, and what it does not;
-# - how to read {term}`AUROC`, {term}`F1`, {term}`Dice` and {term}`IoU`, with intervals over
-#   patients;
-# - why two models are compared on the *same* resampled patients;
-# - what several comparisons at once ask of a p-value;
-# - what distillation changes for tasks of physiology, and for tasks that only the picture shows;
-# - how much the answer depends on reading the {term}`CLS token` or the mean of all patches.
+# - What a {term}`Linear probe` measures, and what it does not.
+# - How to read {term}`AUROC`, {term}`F1`, {term}`Dice` and {term}`IoU`, with intervals over
+#   patients.
+# - Why two models are compared on the *same* resampled patients.
+# - What several comparisons at once ask of a p-value.
+# - What distillation changes for tasks of physiology, and for tasks that only the picture shows.
+# - How much the answer depends on reading the {term}`CLS token` or the mean of all patches.
 #
 # ## Before you start
 #
-# | concept | why | where |
+# | You should know | Why | Where |
 # |---|---|---|
 # | masked autoencoder | the baseline `mae` | [chapter 02](02_cxr_mae) |
 # | distillation | it turns `mae` into `pacx` | [chapter 05](05_distillation) |
@@ -61,7 +61,8 @@ banner(run)
 # ## The encoders
 #
 # `random` is the same network with untrained weights: what the architecture gives for nothing.
-# `imagenet` is in the paper's table too: a ViT-B/16 that has learned to name photographs. `mae` has
+# `imagenet` is in the paper's table too: a ViT-B/16 that has learned to name photographs
+# {cite:p}`deng2009imagenet,steiner2022train`. `mae` has
 # learned from X-rays alone. `pacx` is `mae` after distillation from ECGs and blood tests.
 #
 # The public ImageNet weights fit one shape only, and they are not downloaded for you. Where this
@@ -85,8 +86,13 @@ except PacxError as reason:
 # %% [markdown]
 # ## The benchmarks
 #
-# The profile lists the data sets. Each is opened through one function that refuses a leak: no
-# patient may be in two splits, and no patient of MIMIC may have been in the distillation.
+# The profile lists the data sets. TB asks for tuberculosis; CheXchoNet for a thick or wide left heart,
+# as measured by ultrasound; ChestX6 for one of six states of the lung; VinDr-CXR and NIH-14 for findings
+# that readers or reports name; MedMod for groups of diagnoses of a stay ({term}`Phenotype`). Masks are of
+# the lungs (COVID-QU-Ex, CXL-Seg) or of an infection (QaTa-COV19).
+#
+# Each is opened through one function that refuses a leak: no patient may be in two splits, and no
+# patient of a benchmark made from MIMIC may have been in the distillation.
 
 # %%
 import pandas as pd
@@ -117,17 +123,18 @@ show(pd.DataFrame(about))
 #
 # The encoder is {term}`frozen`. It turns each X-ray into an {term}`embedding` $h \in
 # \mathbb{R}^D$, the CLS token after the last layer. One linear layer is trained on top, for each
-# label $c$:
+# label $c$ of X-ray $i$:
 #
-# $$p_c = \sigma(w_c^\top h + b_c), \qquad
-# \mathcal{L} = -\frac{1}{|K|}\sum_{c \in K} \big[y_c \log p_c + (1 - y_c)\log(1 - p_c)\big],$$
+# $$\hat y_{ic} = \operatorname{sigmoid}(w_c^\top h_i + b_c), \qquad
+# \mathcal{L} = -\frac{1}{|\mathcal{K}|}\sum_{(i,c) \in \mathcal{K}}
+# \big[y_{ic} \log \hat y_{ic} + (1 - y_{ic})\log(1 - \hat y_{ic})\big],$$
 #
-# where $K$ are the labels that are known. With several exclusive classes, softmax and
-# cross-entropy take the place of sigmoid and binary cross-entropy. The epoch with the best
-# validation AUROC is kept. In the profile `paper`, each step sees an image plain or mirrored, as a
-# coin falls; elsewhere plain only. A linear layer can only use what already lies along some
-# direction of the embedding. So the probe asks what the encoder has laid out, not what could be
-# learned from the X-ray with more labels and more freedom.
+# where $y_{ic}$ is the label, 1 or 0, and $\mathcal{K}$ holds those of the {term}`batch` that are known.
+# With several exclusive classes, softmax and {term}`cross-entropy` take the place of sigmoid and binary
+# cross-entropy. The epoch with the best validation AUROC is kept. In the profile `paper`, each step sees
+# an image plain or mirrored, as a coin falls; elsewhere plain only. A linear layer can only use what
+# already lies along some direction of the embedding. So the probe asks what the encoder has laid out,
+# not what could be learned from the X-ray with more labels and more freedom.
 
 # %% tags=["hide-input"]
 from pacx.evaluation import probe
@@ -136,10 +143,10 @@ from pacx.figures.source import show_source
 show_source(probe.fit_probes, probe._loss)
 
 # %% [markdown]
-# The first benchmark, step by step. A threshold on $p$ makes a decision; the ROC curve shows every
-# threshold at once: how many of the ill are found against how many of the healthy are alarmed.
-# AUROC is the area below it, and also the chance that a random ill patient scores higher than a
-# random healthy one.
+# The first benchmark, step by step. A threshold on $\hat y$ makes a decision; the ROC curve shows every
+# threshold at once: sensitivity (the share of patients with the finding who are found) against
+# 1 − specificity (the share of those without it who are alarmed). AUROC is the area below it, and also
+# the chance that a random patient with the finding scores higher than a random one without.
 
 # %% mystnb={"image": {"alt": "ROC curves of each encoder on the first benchmark with the diagonal of guessing; the area under each curve is in the legend."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -160,23 +167,23 @@ for model in models:
         curve_kwargs={"color": colour_of(model)}, plot_chance_level=model == models[-1],
     )  # fmt: skip
 _ = axis.set(
-    xlabel="share of the healthy who are alarmed",
-    ylabel="share of the ill who are found",
+    xlabel="1 − specificity",
+    ylabel="sensitivity",
     title=f"{first.name}: {first.labels[0].replace('_', ' ')}",
 )
 
 # %% [markdown]
 # ## Intervals over patients, and pairs
 #
-# A test set is a sample. With other patients the AUROC would be another number. The
-# {term}`bootstrap` imitates that: draw as many *patients* as there are, with replacement, and
-# score again. All images of a patient come and go together, because they are not independent. The
-# middle 95 % of the scores are the interval.
+# A test set is a sample. With other patients the AUROC would be another number, hence a
+# {term}`confidence interval`. The {term}`bootstrap` imitates that: draw as many *patients* as there are,
+# with replacement, and score again. All images of a patient come and go together, because they are not
+# independent. The middle 95 % of the scores are the interval.
 #
-# To compare two encoders, both are scored on the *same* draws and subtracted: $\Delta^{(r)} =
-# A^{(r)}_\text{PaCX} - A^{(r)}_\text{MAE}$. A draw of easy patients helps both and leaves the
-# difference alone. So the interval of $\Delta$ is narrower than the two single intervals suggest,
-# and it is the one to look at.
+# To compare two encoders, both are scored on the *same* draws and subtracted: $\Delta^{(d)} =
+# S^{(d)}_\text{PaCX-MAE} - S^{(d)}_\text{MAE}$, with $S^{(d)}$ the score on draw $d$. A draw of easy
+# patients helps both and leaves the difference alone. So the interval of $\Delta$ is narrower than the
+# two single intervals suggest, and it is the one to look at.
 
 # %%
 from pacx.evaluation.transfer import compare_probes, compare_segmentation
@@ -195,16 +202,17 @@ _ = run.save_results("segmentation", transfer[by_masks])
 # Four scores for the benchmarks with labels:
 #
 # - **AUROC** looks at the order of the patients only.
-# - **AUPRC** is the area below precision against recall, here the average precision. It also looks
-#   at the order only, but asks how many of the alarmed are ill. Guessing reaches the share of the
-#   ill, so AUPRC of two data sets cannot be compared.
+# - **{term}`AUPRC`** is the area below precision against recall, here the average precision. It also
+#   looks at the order only, but asks how many of the alarmed have the finding. Guessing reaches the
+#   share of those who have it, so AUPRC of two data sets cannot be compared.
 # - **F1** is taken at a probability of 0.5, as in the paper. With few ill patients a probe seldom
 #   says 0.5 or more, and F1 is low although the order is good.
 # - **F1 (tuned)** is taken at the threshold that was best on the *validation* patients, one for each
-#   label. What is left between the two F1 is calibration, not what the encoder has read.
+#   label. The gap between the two F1 is the choice of threshold, not what the encoder has read. It is
+#   there even when every probability is right.
 #
-# Scores of several labels are averaged. Of exclusive classes the likeliest one is the decision, so
-# there both F1 are equal.
+# Scores of several labels are averaged ({term}`macro average`). Of exclusive classes the likeliest one
+# is the decision, so there both F1 are equal.
 
 # %% mystnb={"image": {"alt": "Four panels, AUROC, AUPRC, F1 at 0.5 and F1 at the tuned threshold: each encoder on each benchmark with labels, as dots with 95 percent intervals, one colour a model."}} tags=["hide-input"]
 from pacx.figures.results import dots, forest
@@ -216,8 +224,8 @@ _ = dots(transfer[~by_masks], rows="dataset", panels="metric")
 #
 # A small decoder grows the frozen *patch* tokens into a mask: of the lungs or, in QaTa-COV19, of the
 # infection. Dice and IoU are computed for each image and averaged. The CLS token plays no part
-# here: the question is whether distillation has spoiled the map of patches. The decoder of the last epoch is scored; the paper
-# keeps the epoch with the best validation Dice.
+# here: the question is whether distillation has spoiled the map of patches. The decoder of the last
+# epoch is scored; the paper keeps the epoch with the best validation Dice.
 
 # %% mystnb={"image": {"alt": "Two panels, IoU and Dice: each encoder on each benchmark with masks, as dots with 95 percent intervals, one colour a model."}} tags=["hide-input"]
 if segmented:
@@ -252,26 +260,26 @@ if segmented:
 # One main score for each benchmark, fixed before looking: AUROC, or IoU where there are masks. The
 # paired differences, right of the line PaCX-MAE is ahead:
 
-# %% mystnb={"image": {"alt": "Forest plot: paired difference PaCX minus MAE in the main score of each benchmark, with 95 percent intervals around zero."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Forest plot: paired difference PaCX-MAE minus MAE in the main score of each benchmark, with 95 percent intervals around zero."}} tags=["hide-input"]
 primary = transfer[(transfer["model"] == "pacx") & transfer["metric"].isin(["AUROC", "IoU"])]
 primary = primary.assign(row=primary["dataset"] + ", " + primary["metric"])
-_ = forest(primary, rows="row", x_label="difference in score, PaCX − MAE")
+_ = forest(primary, rows="row", x_label="difference in score, PaCX-MAE minus MAE")
 
 # %% [markdown]
 # Each interval may miss the truth once in twenty. Among several, one false alarm is no rarity. **Holm's
 # correction** {cite:p}`holm1979simple` holds the whole family to 5 %: the
-# smallest of $K$ p-values is multiplied by $K$, the next by $K - 1$, and so on, never below the one
+# smallest of $n$ p-values is multiplied by $n$, the next by $n - 1$, and so on, never below the one
 # before.
 #
 # The p-value that is corrected comes from the paired bootstrap: twice the share of draws on the far
 # side of zero,
 #
-# $$p = 2\,\frac{1 + \min\big(\#\{\Delta^{(r)} \le 0\}, \#\{\Delta^{(r)} \ge 0\}\big)}{R + 1},$$
+# $$p = 2\,\frac{1 + \min\big(\#\{\Delta^{(d)} \le 0\}, \#\{\Delta^{(d)} \ge 0\}\big)}{R + 1},$$
 #
 # so it cannot fall below $2 / (R + 1)$ with $R$ draws. It serves every score, and it draws patients.
 # Beside it, where the task is one binary label, stands the test that is usual for AUROCs: **DeLong's**
-# {cite:p}`delong1988comparing`, by ranks {cite:p}`sun2014fast`. It has a formula instead of draws, and takes
-# images as independent: where patients have several, trust the bootstrap.
+# {cite:p}`delong1988comparing`, by ranks {cite:p}`sun2014fast`. It has a formula instead of draws, and
+# takes images as independent: where patients have several, trust the bootstrap.
 
 # %%
 from pacx.evaluation.statistics import delong, difference_of, holm, verdict
@@ -292,7 +300,7 @@ show(
     pd.DataFrame(
         {
             "benchmark": primary["row"],
-            "PaCX − MAE [95 %]": [str(difference_of(row)) for _, row in primary.iterrows()],
+            "PaCX-MAE minus MAE [95 %]": [str(difference_of(row)) for _, row in primary.iterrows()],
             "p, DeLong": primary["p_delong"].map("{:.2g}".format, na_action="ignore"),
             "p, bootstrap": primary["difference_p"],
             "p, Holm": primary["p_holm"],
@@ -304,8 +312,8 @@ show(
 # ## Beside the paper
 #
 # The paper's columns are the paper's: real patients, ViT-B/16, hundreds of epochs. Ours come from
-# this run. Do not compare cell by cell; compare who is ahead, and by how much more than the
-# interval. First the main score, in the paper's order.
+# this run. Do not compare cell by cell. Compare the order of the models; whether a difference is more
+# than chance stands in the table of paired differences above. First the main score, in the paper's order.
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_paper
@@ -324,14 +332,20 @@ show(beside[~main])
 # %% [markdown]
 # ## What only phantoms can tell
 #
-# A phantom's true state is known. So its tasks can be sorted by cause: *physiology* (heart, blood,
-# lungs: an ECG or a blood test can carry it too) and *anatomy* (a pacemaker, a tube, a rotated
-# patient, a {term}`pneumothorax`: only the picture shows it, no teacher knows it). The ECG teacher
-# has learned neither group: its diagnoses are others.
+# A phantom's true state is known. So its tasks can be sorted by cause:
+#
+# - *physiology*, which an ECG or a blood test can carry too: {term}`hypertrophy`, {term}`dilation`,
+#   {term}`congestion`, {term}`anaemia`, kidney disease, inflammation, and obstructive lung disease
+#   ({term}`COPD`);
+# - *anatomy*: a pacemaker, a tube, a rotated patient, a {term}`pneumothorax`. In the phantom hospital
+#   only the picture shows it and no teacher knows it. (A real ECG shows a pacemaker that paces.)
+#
+# The ECG teacher was trained on neither group, but its diagnoses share causes with physiology.
+# [Chapter 09](09_components) measures what it knows of each state.
 #
 # Every task is probed twice: on the CLS token, as in the paper, and on the mean of the patch
-# tokens. The MAE's loss never touches CLS, distillation trains it. Reading CLS alone flatters the
-# distilled encoder.
+# tokens. The MAE's loss asks nothing of the CLS token itself, which is trained only as far as it helps
+# to paint patches. Distillation trains it directly. Reading CLS alone flatters the distilled encoder.
 
 # %%
 from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
@@ -356,7 +370,7 @@ if run.is_phantom:
     cls = physiology[physiology["pooling"] == "cls"]
     _ = dots(cls, chance=0.5, x_label="AUROC, CLS token")
 
-# %% mystnb={"image": {"alt": "Forest plot of the difference PaCX minus MAE for every task, from the CLS token and from the mean of patches, with 95 percent intervals."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Forest plot of the difference PaCX-MAE minus MAE for every task, from the CLS token and from the mean of patches, with 95 percent intervals."}} tags=["hide-input"]
 if run.is_phantom:
     gain = physiology[physiology["model"] == "pacx"].sort_values(
         ["group", "task"], ascending=[False, True]
@@ -377,8 +391,8 @@ if run.is_phantom:
 # ## Beside the evidence
 #
 # One run is one cohort of patients and one training. The book's evidence repeats this chapter with
-# the same settings on fresh cohorts, several trainings on each ([how](../book/protocol)). Its
-# interval covers other patients and other trainings.
+# the same settings on fresh cohorts, several trainings on each, and its interval covers both.
+# [How](../book/protocol) it was gathered, and what it leaves out, has a page of its own.
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence
@@ -457,8 +471,9 @@ display(Markdown("\n".join(lines)))
 # 2. Why does `random` score above 0.5 on some tasks?
 #
 # ```{dropdown} Answer
-# Untrained layers mix the pixels but lose little. What is large and bright, such as a pacemaker or
-# an enlarged heart, survives the mixing, and a linear layer finds some of it.
+# Untrained layers mix the pixels but lose little. What changes much of the picture, such as long dark
+# lungs or haze, survives the mixing, and a linear layer finds some of it. What is small or thin is
+# mostly lost: look at pacemaker and tube.
 # ```
 #
 # 3. Suppose that two encoders are equally good. How often does at least one of nine independent
@@ -477,7 +492,7 @@ display(Markdown("\n".join(lines)))
 # ## References
 #
 # The method: {cite:p}`liu2026pacx`. The data sets: {cite:p}`jaeger2014shenzhen`,
-# {cite:p}`bhave2024chexchonet`, {cite:p}`nguyen2022vindr`, {cite:p}`wang2017chestxray8`,
-# {cite:p}`elsharief2025medmod`, {cite:p}`tahir2021covidquex`, {cite:p}`degerli2021qata`,
+# {cite:p}`bhave2024chexchonet`, {cite:p}`chestx6`, {cite:p}`nguyen2022vindr`, {cite:p}`wang2017chestxray8`,
+# {cite:p}`elsharief2025medmod`, {cite:p}`tahir2021covidquex`, {cite:p}`degerli2021qata,degerli2022osegnet`,
 # {cite:p}`nimalsiri2023cxlseg`. Tests: {cite:p}`delong1988comparing`, {cite:p}`sun2014fast`,
 # {cite:p}`holm1979simple`.

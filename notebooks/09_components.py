@@ -41,26 +41,28 @@ banner(run)
 # %% [markdown]
 # ## What you will learn
 #
-# - what the ECG, the labs, the contrastive and the regression loss each contribute;
-# - three controls that could have refuted the method: shuffled pairs, untrained teachers, more
-#   steps of MAE;
-# - what a teacher with random weights still knows;
-# - what the encoder forgets during distillation, which setting forgets less, and at what price;
-# - how to write a claim so that a table of intervals can reject it.
+# - What the ECG, the labs, the contrastive and the regression loss each contribute.
+# - Three controls that could have refuted the method: shuffled pairs, untrained teachers, more
+#   steps of MAE.
+# - What a teacher with random weights still knows.
+# - What the encoder forgets during distillation, which setting forgets less, and at what price.
+# - How to write a claim so that a table of intervals can reject it.
 #
 # ## Before you start
 #
-# | concept | why | where |
+# | You should know | Why | Where |
 # |---|---|---|
 # | both losses of stage 2 | they are switched off one by one | [chapter 05](05_distillation) |
 # | probes, pairs and intervals | the yardstick | [chapter 06](06_clinical_transfer) |
 # | few labels | half of the comparison | [chapter 07](07_label_efficiency) |
+# | {term}`Control`, {term}`LayerNorm`, {term}`R²` | what is compared, and how | [glossary](../book/glossary) |
 
 # %% [markdown]
 # ## One change at a time
 #
-# Every variant sees the same X-rays in the same order and takes the same number of steps. One thing
-# differs from `pacx`. The profile's `variants` says which ones this run compares.
+# Every variant takes the paired X-rays in the same order for the same number of steps. One thing
+# differs from `pacx`, in some variants two (see the table); the one with replay sees X-rays of stage 1
+# as well. The profile's `variants` says which ones this run compares.
 
 # %% tags=["hide-input"]
 from pacx.figures.source import show_source
@@ -135,7 +137,7 @@ from pacx.figures.results import forest, forest_panels
 
 gains = components[components["model"] != "mae"]
 _ = forest_panels(
-    gains, panels="dataset", filled="metric", x_label="difference in score, variant − MAE"
+    gains, panels="dataset", filled="metric", x_label="difference in score, variant minus MAE"
 )
 
 # %% [markdown]
@@ -181,7 +183,7 @@ from pacx.evaluation.statistics import difference_of, interval, verdict
 
 
 def share(row):
-    """A variant's gain as a share of PaCX's gain, where the latter is clearly above zero."""
+    """A variant's gain as a share of PaCX-MAE's gain, where the latter is clearly above zero."""
     whole = difference_of(pacx.loc[(row["outcome"], row["pooling"])])
     return f"{row['difference_value'] / whole.value:.0%}" if whole.low > 0 else "–"
 
@@ -194,7 +196,7 @@ if run.is_phantom:
             "read from": controls["read"],
             "variant": controls["model"].map(name_of),
             "gain over MAE [95 %]": [str(difference_of(row)) for _, row in controls.iterrows()],
-            "share of PaCX's gain": [share(row) for _, row in controls.iterrows()],
+            "share of PaCX-MAE's gain": [share(row) for _, row in controls.iterrows()],
         }
     )
     at_the_cls = summary[summary["read from"] == "CLS token"].pivot(
@@ -203,11 +205,12 @@ if run.is_phantom:
     in_order = at_the_cls.loc[summary["variant"].unique(), list(outcomes)].reset_index()
     in_order = in_order.rename_axis(columns=None)
     display(show(in_order))
-    display(folded(show(summary), "From the patches as well, and as a share of PaCX's gain"))
+    display(folded(show(summary), "From the patches as well, and as a share of PaCX-MAE's gain"))
 
 # %% [markdown]
 # The table in sight has the gain over the MAE, read from the CLS token. In the folded one a share is
-# left out (a dash) where the interval of PaCX's own gain reaches zero.
+# left out (a dash) where the interval of PaCX-MAE's own gain reaches zero. It is a ratio of two estimates
+# and has no interval: for a comparison use the direct differences below.
 #
 # ## What the controls say
 #
@@ -223,7 +226,7 @@ if run.is_phantom:
 #
 # A run may hold further ones. **Raw targets** are not standardised, as in the paper. **Untrained
 # teachers with raw targets** ask whether it is the standardisation that makes random teachers
-# useful. **PaCX from the other mask ratio** starts from the second MAE; compare it with that one.
+# useful. **PaCX-MAE from the other mask ratio** starts from the second MAE; compare it with that one.
 
 # %% tags=["hide-input"]
 controls_of = ["pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "mae-continued"]
@@ -234,7 +237,7 @@ def measured(model, outcome):
     row = controls.query("model == @model and outcome == @outcome and pooling == 'cls'").iloc[0]
     gain = difference_of(row)
     return f"{outcome}: {gain}, {verdict(gain)}" + (
-        f"; {share(row)} of PaCX's gain" if model != "pacx" and share(row) != "–" else ""
+        f"; {share(row)} of PaCX-MAE's gain" if model != "pacx" and share(row) != "–" else ""
     )
 
 
@@ -249,8 +252,8 @@ if run.is_phantom:
     display(Markdown("\n".join(lines)))
 
 # %% [markdown]
-# And directly against each other, on the same patients: this is what the pairs, the teachers'
-# training and the change of objective add.
+# And directly against each other, on the same patients. A control may also do harm: where shuffled
+# pairs fall below the MAE, PaCX-MAE minus shuffled holds that harm as well as what true pairs add.
 
 # %% mystnb={"image": {"alt": "Forest plot of the direct differences on physiology tasks with few and all labels, such as PaCX-MAE minus each control, with 95 percent intervals."}} tags=["hide-input"]
 opponents = [("pacx", control) for control in controls_of]
@@ -302,7 +305,7 @@ if run.is_phantom:
             "state": trained["state"].str.replace("_", " "),
             "R² untrained": untrained["value"],
             "R² trained": trained["value"],
-            "trained − untrained [95 %]": list(map(str, learned)),
+            "trained minus untrained [95 %]": list(map(str, learned)),
             "which is": list(map(verdict, learned)),
         }
     )
@@ -324,9 +327,8 @@ if run.is_phantom:
 # - **tasks that no teacher knows**: devices, the patient's position, and a finding that only the
 #   image shows, each by a new linear probe;
 # - **the lungs**, by a new segmentation decoder;
-# - **reconstruction**: the mean squared error over the removed pixels $M_i$ of image $i$,
-#   $e_i = \frac{1}{|M_i|} \sum_{p \in M_i} (\hat x_{ip} - x_{ip})^2$, with the *MAE's own* decoder,
-#   on held-out X-rays and the same masks for every encoder.
+# - **reconstruction**: the MAE's loss of [chapter 02](02_cxr_mae), averaged over several masks an image,
+#   with the *MAE's own* decoder, on held-out X-rays and the same masks for every encoder.
 #
 # The last one is strict. Its decoder is not trained anew, so the error also rises when something is
 # merely written in another way: it can overstate a loss. And a variant with an MAE term was trained
@@ -373,7 +375,7 @@ before_and_after = pd.DataFrame(
         "metric": after["metric"],
         "MAE": before,
         "PaCX-MAE": after["value"],
-        "PaCX − MAE [95 %]": list(map(str, lost)),
+        "PaCX-MAE minus MAE [95 %]": list(map(str, lost)),
         "which is": list(map(verdict, lost)),
     }
 )
@@ -387,16 +389,16 @@ show(before_and_after)
 # Fewer weights to change (only the final LayerNorm, a smaller rank), smaller steps, one loss
 # instead of two, or the MAE's loss kept beside the others, on the paired X-rays or on replayed ones
 # of stage 1: this run has those of the figure. Right is more physiology, up is more of what the MAE
-# knew. A setting is worth its price if it lies higher than PaCX without lying left of it.
+# knew. A setting is worth its price if it lies higher than PaCX-MAE without lying left of it.
 
 # %% mystnb={"image": {"alt": "Four panels. The difference from the MAE on physiology tasks, horizontal, against that on anatomy tasks, upper row, and against the reconstruction error, lower row with its axis turned over; left column from the CLS token, right from the mean of patches. One cross of 95 percent intervals a setting."}} tags=["hide-input"]
 from pacx.figures.components import trade_off
 
 physiology, anatomy, error = "physiology, all labels", "anatomy, all labels", "reconstruction"
 labels = {
-    physiology: "physiology, AUROC − MAE's",
-    anatomy: "anatomy, AUROC − MAE's",
-    error: "reconstruction, MSE − MAE's",
+    physiology: "physiology, AUROC minus MAE's",
+    anatomy: "anatomy, AUROC minus MAE's",
+    error: "reconstruction, MSE minus MAE's",
 }
 if run.is_phantom:
     points = [painted.assign(outcome=error, read=read) for read in poolings.values()]
@@ -436,7 +438,7 @@ if run.is_phantom and len(weighed) > 1:
 # This shows that the method can find what is there, and whether it invents what is not. It cannot
 # show how strongly real X-rays are coupled to ECGs and blood: that number we chose.
 
-# %% mystnb={"image": {"alt": "Two panels: gain of PaCX-MAE over MAE in AUROC on physiology against the coupling, and against the share of the teachers' training, with 95 percent intervals over cohorts."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Two panels: gain of PaCX-MAE over MAE in AUROC on physiology against the coupling, and against the share of the teachers' training, with 95 percent intervals over cohorts; circles few labels, squares all labels, solid CLS token, dotted mean of patches."}} tags=["hide-input"]
 from pacx.evaluation.evidence import dose_responses, load_evidence
 from pacx.figures.components import dose_response
 
@@ -451,9 +453,8 @@ else:
 # %% [markdown]
 # ## Beside the evidence
 #
-# One run is one cohort of patients and one training. The evidence repeats this chapter with the
-# same settings on fresh cohorts, several trainings on each. Its interval covers other patients and
-# other trainings. First the variants and controls:
+# The same on fresh cohorts of patients, with several trainings on each ([how](../book/protocol)). First
+# the variants and controls:
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence
@@ -503,16 +504,24 @@ if run.is_phantom:
     iou = lungs.query("metric == 'IoU' and model == 'pacx'").iloc[0]
     lung, more = difference_of(iou), gain_over_mae("mae-continued", all_labels)
     claims = [
-        (f"Physiology, {few:.0%} of labels: PaCX − MAE is above zero", few_gain, few_gain.low > 0),
-        ("Physiology, all labels: PaCX − MAE is above zero", all_gain, all_gain.low > 0),
-        ("Lungs: IoU of PaCX is within 0.01 of MAE's", lung, lung.low > -0.01 and lung.high < 0.01),
         (
-            "Alignment, ECG: cosine of PaCX − MAE is above zero",
+            f"Physiology, {few:.0%} of labels: PaCX-MAE minus MAE is above zero",
+            few_gain,
+            few_gain.low > 0,
+        ),
+        ("Physiology, all labels: PaCX-MAE minus MAE is above zero", all_gain, all_gain.low > 0),
+        (
+            "Lungs: IoU of PaCX-MAE is within 0.01 of MAE's",
+            lung,
+            lung.low > -0.01 and lung.high < 0.01,
+        ),
+        (
+            "Alignment, ECG: cosine of PaCX-MAE minus MAE is above zero",
             cosine["ecg"],
             cosine["ecg"].low > 0,
         ),
         (
-            "Alignment, labs: cosine of PaCX − MAE is above zero",
+            "Alignment, labs: cosine of PaCX-MAE minus MAE is above zero",
             cosine["labs"],
             cosine["labs"].low > 0,
         ),
@@ -527,7 +536,7 @@ if run.is_phantom:
                 for s in (point, spread)
             )
         )
-        text = "Shuffled pairs: gain minus a quarter of PaCX's gain is below zero"
+        text = "Shuffled pairs: gain minus a quarter of PaCX-MAE's gain is below zero"
         claims.append((text, quarter, quarter.high < 0))
     claims.append(("MAE continued: its gain is not above zero", more, more.low <= 0))
     claims = pd.DataFrame(
@@ -608,7 +617,7 @@ else:
 # 2. Why is `pacx-shuffled` a better control than "no distillation"?
 #
 # ```{dropdown} Answer
-# It changes one thing. Adapters, losses, augmentation and number of steps are those of PaCX, so
+# It changes one thing. Adapters, losses, augmentation and number of steps are those of PaCX-MAE, so
 # they cannot explain a difference between the two.
 # ```
 #

@@ -41,16 +41,16 @@ banner(run)
 # %% [markdown]
 # ## What you will learn
 #
-# - how attention {term}`rollout` traces what the {term}`CLS token` draws from;
-# - why cases must be chosen by a rule, wins and losses alike;
-# - how much of the rollout lies on heart, lungs, bones and devices, with exact masks;
-# - what integrated gradients and occlusion say of a probe's decision;
-# - how to test a map: random weights, deletion and insertion;
-# - why a shift of attention is no proof that physiology was learned.
+# - How attention {term}`rollout` traces what the {term}`CLS token` draws from.
+# - Why cases must be chosen by a rule, wins and losses alike.
+# - How much of the rollout lies on heart, lungs, bones and devices, with exact masks.
+# - What integrated gradients and occlusion say of a probe's decision.
+# - How to test a map: random weights, deletion and insertion.
+# - Why a shift of attention is no proof that physiology was learned.
 #
 # ## Before you start
 #
-# | concept | why | where |
+# | You should know | Why | Where |
 # |---|---|---|
 # | {term}`ViT`, patches, attention | the maps come from its layers | [chapter 02](02_cxr_mae) |
 # | shuffled pairs, untrained teachers | the same controls | [chapter 09](09_components) |
@@ -65,14 +65,14 @@ train_encoders(run, *models)
 # %% [markdown]
 # ## Rollout
 #
-# A layer's attention $A_\ell$ says how much each token takes from each other one, averaged over
-# the heads. The residual path lets every token keep itself, hence the identity. Rows are scaled to
-# sum to one, and layers are multiplied:
+# A layer's {term}`attention` $A_\ell$ says how much each token takes from every token, itself included,
+# averaged over the heads. The residual path lets every token keep itself, hence the identity $I$. Rows
+# are scaled to sum to one, and the $n$ layers are multiplied:
 #
-# $$R = \tilde A_L \tilde A_{L-1} \cdots \tilde A_1, \qquad
+# $$\Pi = \tilde A_n \tilde A_{n-1} \cdots \tilde A_1, \qquad
 # \tilde A_\ell = \operatorname{rownorm}(A_\ell + I).$$
 #
-# The row of the CLS token, without its own entry, is a map over the patches.
+# The row of the CLS token, without its own entry, is a map over the patches: $\pi_l$.
 
 # %% tags=["hide-input"]
 from pacx.evaluation import attention
@@ -83,11 +83,11 @@ show_source(attention.attention_rollout, attention._cls_row)
 # %% [markdown]
 # ## A rule, fixed before looking
 #
-# The paper shows cases that PaCX gets right and MAE wrong. Here is the full rule. The task is
+# The paper shows cases that PaCX-MAE gets right and MAE wrong. Here is the full rule. The task is
 # dilation of the left ventricle, because the silhouette of the heart should decide it. For each
-# encoder a logistic regression on its CLS tokens ranks the test patients; it calls as many of them
-# ill as there were in training. *Wins* are the first test patients, in the order of the file, that
-# PaCX gets right and MAE wrong. *Losses* are the first with the roles exchanged. Both are shown
+# encoder a logistic regression on its CLS tokens ranks the test patients; it calls the same share of
+# them dilated as in training. *Wins* are the first test patients, in the order of the file, that
+# PaCX-MAE gets right and MAE wrong. *Losses* are the first with the roles exchanged. Both are shown
 # alike. Where the encoders never disagree, the first test patients stand in; that was added after a
 # run of the `smoke` profile had left no case to show.
 #
@@ -134,7 +134,7 @@ else:
     titles = [f"case {case}" for case in cases]
     display(Markdown("Real patients have no exact masks, so nothing is measured in this run."))
 
-# %% mystnb={"image": {"alt": "Rows of test phantoms, three wins then three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Rows of test phantoms, on phantoms at most three wins, then at most three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input", "public"]
 from pacx.figures.attention import mean_difference, overlays
 from pacx.figures.style import name_of
 from pacx.privacy import keep_home
@@ -175,7 +175,7 @@ if run.is_phantom:
     change = (rollouts["pacx"] - rollouts["mae"]).mean(axis=0)
     change = upsample(torch.from_numpy(change)[None], size)[0].numpy()
     outlines = {region: regions[region].mean(axis=0) for region in ("heart", "lungs")}
-    _ = mean_difference(change, outlines, "mean difference in rollout, PaCX − MAE")
+    _ = mean_difference(change, outlines, "mean difference in rollout, PaCX-MAE minus MAE")
 
 # %% [markdown]
 # ## How much lies where
@@ -183,9 +183,9 @@ if run.is_phantom:
 # The masks of a phantom are exact. For each patient, the share of the rollout that falls inside a
 # mask:
 #
-# $$m = \sum_{\text{patches } l} r_l\, a_l \Big/ \sum_l r_l ,$$
+# $$\text{share} = \sum_l \pi_l\, c_l \Big/ \sum_l \pi_l ,$$
 #
-# with $r_l$ the rollout and $a_l$ the share of patch $l$ that the mask covers. Masks overlap (ribs
+# with $c_l$ how much of patch $l$ the mask covers, in [0, 1]. Masks overlap (ribs
 # cross the lungs), so the shares need not sum to one. A map without any preference scores the
 # mask's *area*, the last column.
 
@@ -210,7 +210,7 @@ if run.is_phantom:
 # %% mystnb={"image": {"alt": "Forest plot of the change of the rollout share from the MAE in each region for PaCX-MAE and the controls, with 95 percent intervals."}} tags=["hide-input"]
 if run.is_phantom:
     changed = table[~table["model"].isin(["mae", "random"])]
-    _ = forest(changed, rows="region", x_label="difference in share, model − MAE")
+    _ = forest(changed, rows="region", x_label="difference in share, model minus MAE")
 
 # %% [markdown]
 # ## Did attention move to the heart?
@@ -226,7 +226,7 @@ if run.is_phantom:
     shift = {m: difference_of(heart.loc[m]) for m in ("pacx", "pacx-shuffled", "pacx-untrained")}
     smallest = 0.05 * heart.loc["pacx", "area"]
     moved = {
-        m: "moved to" if s.low > smallest else "moved away from" if s.high < -smallest else "did not move to"
+        m: "moved to" if s.low > smallest else "moved away from" if s.high < -smallest else "was not shown to move to or away from"
         for m, s in shift.items()
     }  # fmt: skip
     lines = [
@@ -249,19 +249,21 @@ if run.is_phantom:
 #
 # ## What moved this decision?
 #
-# Attribution asks the probe itself. Its *evidence* in an image $x$ is what it sees beyond a baseline
-# image $x'$, here the mean training X-ray: the logit $f(x) - f(x')$ (the score before it is turned into a probability). Two maps share it out among
-# the patches.
+# Attribution asks the probe itself. Its *evidence* in an image $x$ (not the book's evidence, its
+# repetitions) is what it sees beyond a baseline image $x'$, here the mean training X-ray:
+# $f(x) - f(x')$, with $f$ the {term}`logit`. Two maps share it out among the patches.
 #
 # *Integrated gradients* {cite:p}`sundararajan2017integrated` go from $x'$ to $x$ in small steps and
-# collect the gradient on the way. With $e_l$ the embedding of patch $l$,
+# collect the gradient on the way. With $e_l$ patch $l$ as a token ([chapter 02](02_cxr_mae)),
 #
-# $$\text{IG}_l = (e_l - e'_l)\cdot\int_0^1 \frac{\partial f}{\partial e_l}\big(e' + \alpha(e - e')\big)
-# \, d\alpha, \qquad \sum_l \text{IG}_l = f(x) - f(x').$$
+# $$\text{IG}_l = (e_l - e'_l)\cdot\int_0^1 \frac{\partial f}{\partial e_l}\big(e' + \beta(e - e')\big)
+# \, d\beta, \qquad \sum_l \text{IG}_l = f(x) - f(x').$$
 #
-# *Occlusion* lets one patch show the mean X-ray and notes how far the logit falls. It needs no
-# gradient, but sees one patch at a time. Both can be negative: the patch speaks against the
-# evidence. Figures and shares use the strength, without the sign. Library: Captum.
+# *Occlusion* {cite:p}`zeiler2014visualizing` lets one patch show the mean X-ray and notes how far the
+# logit falls. It needs no gradient, but sees one patch at a time. Both can be negative: the patch speaks
+# against the evidence. Where $f(x) < f(x')$ both maps are turned around, so that a positive patch always
+# speaks for it. Figures and shares use the strength, without the sign. Library: Captum
+# {cite:p}`kokhlikyan2020captum`.
 
 # %% tags=["hide-input"]
 from pacx.evaluation import attribution
@@ -321,12 +323,13 @@ if run.is_phantom:
 # %% [markdown]
 # ## Would random weights give the same map?
 #
-# A map that stays the same when the weights are random explains the picture or the architecture,
-# not what was learned {cite:p}`adebayo2018sanity`. So PaCX-MAE is randomised from the last block down
-# to the first, and the probe is left as it is. Spearman's rank correlation of the new map's strength
-# with the old one, for every fourth of these patients: 1 = the same order of patches, 0 = unrelated.
-# Some agreement is to be expected: both attributions grow with how far a patch differs from the mean
-# X-ray, whatever the weights.
+# A map that stays the same when the weights are random explains the picture or the architecture, not
+# what was learned {cite:p}`adebayo2018sanity`. So PaCX-MAE is randomised from the last block down to the
+# first, and the probe is left as it is. Spearman's rank correlation of the new map's strength with the
+# old one, for every fourth of these patients: 1 = the same order of patches, 0 = unrelated. These are
+# few patients and one draw of random weights; the interval covers no other draw. Some agreement is to be
+# expected: both attributions grow with how far a patch differs from the mean X-ray, whatever the
+# weights.
 #
 # A limit was set before the first run: a map depends on the weights if, with all of them random, the
 # whole interval lies below 0.5.
@@ -350,17 +353,17 @@ if run.is_phantom:
             f"- {row.method}: {depends} on the weights, {row.value:+.2f} [{row.low:+.2f}, {row.high:+.2f}] "
             "when all are random."
         )
-    display(Markdown("\n".join(lines)))
+    display(Markdown("\n".join([f"With {len(inputs[some])} patients:", "", *lines])))
 
 # %% [markdown]
 # ## Do these patches decide?
 #
-# If a map is right, the evidence goes quickly when the patches that it ranks highest show the mean
-# X-ray instead (*deletion*), and comes quickly when they are the first to be put back (*insertion*)
-# {cite:p}`petsiuk2018rise`. The judge is a random
-# order of the patches. Rollout goes by its value; the others by their signed value, patches for the
-# evidence first. They were told what the probe decides, rollout was not. Their curves may leave the
-# range from 0 to 1: patches that speak against the evidence stay to the end.
+# If a map is right, the evidence goes quickly when the patches that it ranks highest show the mean X-ray
+# instead (*deletion*), and comes quickly when they are the first to be put back (*insertion*)
+# {cite:p}`petsiuk2018rise`. The judge is a random order of the patches. Rollout goes by its value; the
+# others by their signed value, patches for the evidence first. They were told what the probe decides,
+# rollout was not. Their curves may leave the range from 0 to 1: patches that speak against the evidence
+# stay to the end.
 
 # %% mystnb={"image": {"alt": "Evidence left against the share of patches removed or put back in the order of rollout, integrated gradients, occlusion and at random, for MAE and PaCX-MAE, with 95 percent bands."}} tags=["hide-input"]
 if run.is_phantom:
@@ -392,8 +395,8 @@ if run.is_phantom:
 # %% [markdown]
 # ## A map of the patients
 #
-# The last picture leaves the X-ray. t-SNE {cite:p}`vandermaaten2008tsne` lays the CLS tokens of the first test
-# patients out in the plane so that neighbours stay neighbours. The colour is the true state behind
+# The last picture leaves the X-ray. t-SNE {cite:p}`vandermaaten2008tsne` lays the CLS tokens of the first
+# test patients out in the plane so that neighbours stay neighbours. The colour is the true state behind
 # the chapter's task, which no encoder was told. Distances between far groups mean nothing, and
 # another seed gives another picture. So neighbours are measured as well, in the full space and for
 # all test patients: how far a patient's state is from the mean of the ten nearest others.
@@ -442,9 +445,7 @@ if run.is_phantom:
 # %% [markdown]
 # ## Beside the evidence
 #
-# One run is one cohort of patients and one training. The book's evidence repeats this chapter with
-# the same settings on fresh cohorts, several trainings on each ([how](../book/protocol)). Its
-# interval covers other patients and other trainings.
+# The same on fresh cohorts of patients, with several trainings on each ([how](../book/protocol)):
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence
@@ -559,5 +560,6 @@ else:
 #
 # Rollout: {cite:p}`abnar2020quantifying`. Integrated gradients:
 # {cite:p}`sundararajan2017integrated`. Cautions: {cite:p}`jain2019attention`,
-# {cite:p}`adebayo2018sanity`, {cite:p}`chefer2021transformer`. Faithfulness:
+# {cite:p}`adebayo2018sanity`, {cite:p}`chefer2021transformer`. Occlusion:
+# {cite:p}`zeiler2014visualizing`. Captum: {cite:p}`kokhlikyan2020captum`. Faithfulness:
 # {cite:p}`petsiuk2018rise`. Map of patients: {cite:p}`vandermaaten2008tsne`.

@@ -49,7 +49,7 @@ banner(run)
 #
 # ## Before you start
 #
-# | concept | why | where |
+# | You should know | Why | Where |
 # |---|---|---|
 # | {term}`Encoder`, {term}`Embedding`, {term}`CLS token` | what comes out | [glossary](../book/glossary) |
 # | {term}`Linear probe` | what one does with it | [chapter 06](06_clinical_transfer) |
@@ -104,7 +104,8 @@ for file in sorted(file for file in shared.rglob("*") if file.is_file()):
 # %% [markdown]
 # ## It is a plain ViT
 #
-# Nothing about the network is special: it is the vision transformer of `timm`, with the key names
+# Nothing about the network is special: it is the vision transformer of `timm`
+# {cite:p}`wightman2019timm`, with the key names
 # that public MAE checkpoints use. So it also loads without `pacx`. `safetensors` holds arrays and
 # nothing that could run. Once the folder is uploaded to the Hugging Face hub, `hf-hub:NAME` replaces
 # `local-dir:FOLDER`; `transformers.AutoModel.from_pretrained` takes the same folder.
@@ -223,10 +224,16 @@ display(
 # %% [markdown]
 # ## Do the probabilities mean what they say?
 #
-# Of a hundred images with a probability of 0.3, thirty should have the finding. The export divides
-# the probe's logits by one temperature, chosen on the validation split {cite:p}`guo2017calibration`.
-# It never changes who ranks above whom, only how sure the probe sounds, and with few validation
-# images it can also make things worse: look at both.
+# {term}`Calibration` asks: of a hundred images with a probability of 0.3, thirty should have the
+# finding; have they? The export divides the probe's logits by one temperature, chosen on the validation
+# split {cite:p}`guo2017calibration`. For labels judged one by one it never changes who ranks above whom,
+# only how sure the probe sounds, and with few validation images it can also make things worse: look at
+# both.
+#
+# ECE, the expected calibration error, is the mean distance between predicted and observed share, over
+# ten bins of equally many images. In a sample it is too large (`uncorrected`); `value` has the excess
+# taken off, as far as the bootstrap shows it. A perfectly calibrated probe stays below `chance` in 95 of
+# 100 samples: an `uncorrected` below it cannot be told from perfect calibration.
 
 # %%
 from pacx.evaluation.calibration import calibration, load_probe, reliability
@@ -246,10 +253,6 @@ axis.plot(curve["predicted"], curve["observed"], "o-")
 _ = axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))
 
 # %% [markdown]
-# ECE is the mean distance of such dots from the diagonal. In a sample it is too large (`uncorrected`);
-# `value` has the excess taken off, as far as the bootstrap shows it. Where `uncorrected` is below
-# `chance`, the probe cannot be told from a perfect one.
-#
 # ## Probabilities, overlays, warnings
 #
 # In a terminal: `pacx predict xray.dcm folder/ --encoder encoder --probe NAME`. Here on a real
@@ -297,8 +300,9 @@ rates = rates.groupby("images", sort=False).mean().reset_index()
 show(run.save_results("range_check", rates), digits=2)
 
 # %% [markdown]
-# Mirrored images pass: pretraining mirrors images, so the encoder was taught not to care. A warning
-# says "unlike the training", never "wrong"; silence is no proof of a good image.
+# Do not expect a warning about mirrored images: pretraining mirrors half of them, so a mirrored chest is
+# nothing unusual to the encoder. A warning says "unlike the training", never "wrong"; silence is no
+# proof of a good image.
 #
 # ## How fast
 
@@ -416,5 +420,6 @@ display(
 #
 # ## References
 #
-# The method: {cite:p}`liu2026pacx`. The network: {cite:p}`dosovitskiy2021vit`. Bias and shift:
+# The method: {cite:p}`liu2026pacx`. The network: {cite:p}`dosovitskiy2021vit,wightman2019timm`.
+# Calibration: {cite:p}`guo2017calibration`. Bias and shift:
 # {cite:p}`seyyedkalantari2021underdiagnosis`, {cite:p}`zech2018variable`.

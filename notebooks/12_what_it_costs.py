@@ -48,10 +48,10 @@ banner(run)
 #
 # ## Before you start
 #
-# | concept | why | where |
+# | You should know | Why | Where |
 # |---|---|---|
 # | {term}`MAE` | the expensive part | [chapter 02](02_cxr_mae) |
-# | {term}`Distillation` | the cheap part | [chapter 05](05_distillation) |
+# | {term}`Distillation`, {term}`Adapter` | the cheap part | [chapter 05](05_distillation) |
 
 # %% [markdown]
 # ## Count, on paper
@@ -125,8 +125,8 @@ show(text.unstack("stage").loc[list(CARDS)].add_prefix("GPU-hours, stage ").rese
 # Not in these figures: reading and decoding the images once, the second mask ratio and the controls
 # of [chapter 09](09_components) (each control is one more stage 2), evaluation beyond the features
 # of one benchmark, and everything that goes wrong. The batch of the paper may not fit a small card:
-# `mae: {accumulate: 4}` in a profile cuts it into four parts with the same steps. Stage 2 refuses
-# that, because its negatives are the other rows of the batch.
+# `accumulate: 4` among the other keys of the profile's `mae` cuts it into four parts with the same steps.
+# Stage 2 refuses that, because its negatives are the other rows of the batch.
 #
 # ## Several cards
 #
@@ -138,6 +138,8 @@ show(text.unstack("stage").loc[list(CARDS)].add_prefix("GPU-hours, stage ").rese
 # torchrun --nproc-per-node 4 -m pacx train --profile paper --precision bf16-mixed
 # pacx run --profile paper --precision bf16-mixed
 # ```
+#
+# Under SLURM, below a first line `#!/bin/bash`:
 #
 # ```sh
 # #SBATCH --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 --time=2-00:00
@@ -233,7 +235,7 @@ display(
         f"- The paper's settings ask for {total:.2f} EFLOP. The masked autoencoder takes "
         f"{first / total:.1%} of them; the distillation, which is the method, "
         f"{costs['EFLOP'].iloc[3] / total:.1%}.\n"
-        f"- With public MAE weights instead of stage 1, everything else is "
+        f"- Everything but the masked autoencoder is "
         f"{total - first:.3f} EFLOP.\n"
         f"- Projected, not measured: {bill['A100', high]:.0f} to {bill['A100', low]:.0f} hours of "
         f"one A100 for all of it."
@@ -255,7 +257,8 @@ display(
 #    first table do you still pay for?
 #
 # ```{dropdown} Answer
-# Stages 2 and 3. `pacx export` reads public MAE weights, see [chapter 11](11_using_the_encoder).
+# All but the first. `pacx export FILE --to FOLDER` turns public MAE weights into an encoder that chapters
+# and `timm` can read; training stage 2 from one is not a command yet.
 # ```
 #
 # ## Next

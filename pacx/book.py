@@ -127,7 +127,7 @@ def _ours(run: Run, name: str) -> str:
     if "difference_value" in frame:
         paired = frame[(frame["model"] == "pacx") & (frame["reference"] == "mae")]
         differences = {c: paired[f"difference_{c}"] for c in ("value", "low", "high")}
-        frame = pd.concat([frame, paired.assign(**differences, model="PaCX - MAE")])
+        frame = pd.concat([frame, paired.assign(**differences, model="PaCX-MAE minus MAE")])
     frame["value"] = [
         f"{row.value:.3f}" + (f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else "")
         for row in frame.reindex(columns=["value", "low", "high"]).itertuples()

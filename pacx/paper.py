@@ -10,7 +10,7 @@ from pacx.errors import PacxError
 
 #: How the book writes the names of models and variants.
 MODEL_NAMES = {
-    "random": "Random", "imagenet": "ImageNet", "mae": "MAE", "pacx": "PaCX",
+    "random": "Random", "imagenet": "ImageNet", "mae": "MAE", "pacx": "PaCX-MAE",
     "ecg_only": "ECG only", "labs_only": "Labs only",
     "contrastive_only": "Contrastive only", "regression_only": "Regression only",
     "pacx-ecg": "ECG only", "pacx-labs": "Labs only",
@@ -54,9 +54,10 @@ def markdown_table(table: str) -> str:
         digits = frame["metric"].map({"R@5": 4}).fillna(3).astype(int)
         frame["value"] = [f"{value:.{d}f}" for value, d in zip(frame["value"], digits, strict=True)]
         frame = wide_table(frame)
-        if {"MAE", "PaCX"} <= set(frame.columns):
-            change = 100 * (frame["PaCX"].astype(float) - frame["MAE"].astype(float))
-            frame["PaCX - MAE, points"] = change.map("{:+.1f}".format).replace("-0.0", "+0.0")
+        if {"MAE", "PaCX-MAE"} <= set(frame.columns):
+            change = 100 * (frame["PaCX-MAE"].astype(float) - frame["MAE"].astype(float))
+            points = change.map("{:+.1f}".format).replace("-0.0", "+0.0")
+            frame["PaCX-MAE minus MAE, points"] = points
     citation = f"{{cite}}`{_paper()['paper']['key']}`"
     return f"{about['caption']} Source: {about['source']} {citation}.\n\n{pipe_table(frame)}"
 
@@ -64,6 +65,8 @@ def markdown_table(table: str) -> str:
 def wide_table(tidy: pd.DataFrame) -> pd.DataFrame:
     """One row a data set and metric, one column a model, both in the order in which they came."""
     keys = [column for column in tidy if column not in ("model", "value")]
+    if "fraction" in tidy:
+        tidy = tidy.assign(fraction=tidy["fraction"].map("{:.0%}".format))
     wide = tidy.pivot_table(
         index=keys, columns="model", values="value", aggfunc="first", sort=False
     )

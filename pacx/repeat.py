@@ -104,7 +104,7 @@ def _repeat(run: Run, cohort: int, seed: int, project: Path) -> tuple[dict, dict
 
 
 def _respond(run: Run, cohort: int, what: str, dose: float) -> pd.DataFrame:
-    """PaCX's gain on the physiology tasks under another coupling, or shorter trained teachers."""
+    """The gain on the physiology tasks under another coupling, or shorter trained teachers."""
     profile, seed = run.profile, run.profile.evidence.seeds[0]
     name = f"{cohort}-{seed}-{what}-{dose:g}"
     if what == "coupling":

@@ -71,11 +71,11 @@ def test_a_run_stands_beside_the_evidence(tmp_path, monkeypatch):
     monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path,))
     repetitions().to_csv(tmp_path / "transfer.csv", index=False)
     shown = beside_the_evidence(ours, "transfer").data
-    assert shown["runs above zero"].tolist() == ["9 of 9"]
+    assert shown["runs above, below zero"].tolist() == ["9, 0 of 9"]
     with pytest.raises(PacxError, match="no evidence 'other'"):
         load_evidence("other")
     monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path / "none",))
-    assert beside_the_evidence(ours, "transfer").data["runs above zero"].tolist() == [""]
+    assert beside_the_evidence(ours, "transfer").data["runs above, below zero"].tolist() == [""]
 
 
 def test_committed_evidence_is_of_the_committed_profile():

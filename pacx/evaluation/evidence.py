@@ -42,7 +42,7 @@ def provenance_of_evidence(folder: Path = FOLDER) -> dict:
 
 
 def dose_responses(folder: Path = FOLDER) -> pd.DataFrame | None:
-    """PaCX's gain on physiology against the coupling, and against the teachers' training, pooled.
+    """The gain on physiology against the coupling, and against the teachers' training, pooled.
 
     The repetitions themselves are the doses 1, untrained teachers the dose 0.
 
@@ -92,8 +92,8 @@ def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
     """Mean over all repetitions, with an interval for a fresh cohort.
 
     Trainings on one cohort share its patients, so they are averaged first; the interval is
-    Student's over the cohorts' means. It covers other patients and other trainings alike. With
-    few cohorts it is wide.
+    Student's over the cohorts' means. With three of them it is wide on average, and far too narrow
+    where three means happen to agree: look at `above` and `below` as well.
 
     Args:
         table: As `load_evidence` returns it.

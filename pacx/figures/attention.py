@@ -102,9 +102,9 @@ def mean_difference(
     figure, (axis,) = grid_of_axes(1, 1, width=4.4)
     limit = np.abs(difference).max() or 1.0
     heat = axis.imshow(difference, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    for (name, share), colour in zip(outlines.items(), cycle(("black", "#007f5f", "#7a5c1e"))):
-        axis.contour(share, levels=[0.5], colors=[colour], linewidths=1.4)
-        axis.plot([], [], color=colour, label=name)
+    for (name, share), style in zip(outlines.items(), cycle(("-", "--", ":"))):
+        axis.contour(share, levels=[0.5], colors="black", linestyles=style, linewidths=1.4)
+        axis.plot([], [], style, color="black", label=name)
     axis.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3)
     figure.colorbar(heat, ax=axis, shrink=0.7, label=label)
     return figure

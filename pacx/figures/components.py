@@ -11,7 +11,7 @@ from pacx.figures.style import colour_of, name_of
 
 
 def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """PaCX's gain against a dose with 95 % intervals; solid = CLS token, dotted = mean of patches.
+    """The gain against a dose with 95 % intervals; solid = CLS token, dotted = mean of patches.
 
     Args:
         table: From `pacx.evaluation.evidence.dose_responses`.
@@ -28,11 +28,12 @@ def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
                 part["dose"], part["value"],
                 [part["value"] - part["low"], part["high"] - part["value"]],
                 marker="os"[fractions.index(fraction)], linestyle="-" if pooling == "cls" else ":",
-                color=f"C{4 - 3 * fractions.index(fraction)}", capsize=3,
+                color=colour_of("pacx"), capsize=3,
+                markerfacecolor=None if fraction == fractions[-1] else "white",
                 label=f"{fraction:.0%} of labels, {'CLS' if pooling == 'cls' else 'patches'}",
             )  # fmt: skip
         axis.set_xlabel(label)
-    axes[0].set_ylabel("gain in AUROC, PaCX − MAE")
+    axes[0].set_ylabel("gain in AUROC, PaCX-MAE minus MAE")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=2)
     return figure
@@ -56,7 +57,7 @@ def knowledge(table: pd.DataFrame) -> Figure:
             colour = colour_of(model)
             axis.hlines(places, part["low"], part["high"], color=colour, linewidth=1.8)
             axis.plot(part["value"], places, "o", color=colour, markersize=5, label=name_of(model))
-        axis.set(title={"ecg": "ECG", "labs": "blood tests"}[target], xlabel="R²")
+        axis.set(title={"ecg": "ECG", "labs": "labs"}[target], xlabel="R²")
         axis.set_yticks(range(len(states)), [state.replace("_", " ") for state in states])
         axis.set_ylim(len(states) - 0.5, -0.5)
     handles, names = axes[0].get_legend_handles_labels()

@@ -19,7 +19,10 @@ _ROW = 0.34  # inches of a row of dots
 
 
 def forest(
-    table: pd.DataFrame, *, rows: str = "task", x_label: str = "difference in AUROC, PaCX − MAE"
+    table: pd.DataFrame,
+    *,
+    rows: str = "task",
+    x_label: str = "difference in AUROC, PaCX-MAE minus MAE",
 ) -> Figure:
     """Forest plot: paired differences with 95 % intervals around a line at zero.
 
@@ -45,7 +48,7 @@ def forest_panels(
     *,
     panels: str,
     filled: str,
-    x_label: str = "difference in AUROC, model − MAE",
+    x_label: str = "difference in AUROC, model minus MAE",
 ) -> Figure:
     """Forest plots side by side: one row a model, one panel an outcome.
 

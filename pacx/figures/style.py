@@ -1,4 +1,7 @@
-"""One look for every figure: colours that colour-blind readers can tell apart, one a model."""
+"""One look for every figure, in colours that colour-blind readers can tell apart.
+
+A model has the same colour everywhere. Variants share colours; a legend or a row names them.
+"""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -21,7 +24,7 @@ MODELS = {
     "pacx-contrastive": ("contrastive only", _OKABE_ITO["orange"]),
     "pacx-regression": ("regression only", _OKABE_ITO["sky"]),
     "pacx-raw": ("raw targets", _OKABE_ITO["brown"]),
-    "pacx-compared": ("PaCX from the other mask ratio", _OKABE_ITO["orange"]),
+    "pacx-compared": ("PaCX-MAE from the other mask ratio", _OKABE_ITO["orange"]),
     "pacx-shuffled": ("shuffled pairs", _OKABE_ITO["brown"]),
     "pacx-untrained": ("untrained teachers", _OKABE_ITO["purple"]),
     "pacx-untrained-raw": ("untrained teachers, raw targets", _OKABE_ITO["purple"]),

@@ -22,6 +22,8 @@ _IN_THE_PAPER = {
 
 def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
     """A data frame without its index, floats with few digits, `_` read as a space."""
+    if "fraction" in frame:
+        frame = frame.assign(fraction=frame["fraction"].map("{:.0%}".format, na_action="ignore"))
     words = {column: str(column).replace("_", " ") for column in frame}
     text = frame.rename(columns=words)
     return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
@@ -108,7 +110,7 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     keys = [key for key in KEYS if key in ours]
     evidence = load_evidence(name)
     pooled = ours[keys][:0] if evidence is None else pool(evidence)
-    pooled = pooled.reindex(columns=[*keys, "value", "low", "high", "runs", "above"])
+    pooled = pooled.reindex(columns=[*keys, "value", "low", "high", "runs", "above", "below"])
     both = ours[keys].merge(pooled, on=keys, how="left")
     told = [
         key for key in keys if key != "reference" and (key == "model" or ours[key].nunique() > 1)
@@ -122,9 +124,9 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
                     "" if pd.isna(row.value) else str(Estimate(row.value, row.low, row.high))
                     for row in both.itertuples()
                 ],
-                "runs above zero": [
-                    "" if pd.isna(row.runs) else f"{row.above:.0f} of {row.runs:.0f}"
-                    for row in both.itertuples()
+                "runs above, below zero": [
+                    "" if pd.isna(r.runs) else f"{r.above:.0f}, {r.below:.0f} of {r.runs:.0f}"
+                    for r in both.itertuples()
                 ],
             },
         )

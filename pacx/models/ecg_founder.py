@@ -1,4 +1,4 @@
-"""ECGFounder (Li et al. 2024): a one-dimensional convolutional network over twelve leads."""
+"""ECGFounder (Li et al. 2025): a one-dimensional convolutional network over twelve leads."""
 
 from collections.abc import Sequence
 from pathlib import Path
