@@ -104,6 +104,7 @@ def _assemble(run: Run, project: Path) -> Path:
     for name in _COMPARED:
         (generated / f"{name}_ours.md").write_text(_ours(run, name) + "\n")
     (generated / "status.md").write_text(_status(run, project) + "\n")
+    (generated / "claims.md").write_text(_claims(project / "book" / "evidence") + "\n")
     (generated / "evidence.md").write_text(_evidence(project / "book" / "evidence") + "\n")
     (generated / "effects.md").write_text(_effects(run) + "\n")
     (generated / "speed.md").write_text(_speed(project / "book" / "benchmarks") + "\n")
@@ -158,6 +159,19 @@ def _status(run: Run, project: Path) -> str:
     return f"{paper.pipe_table(pd.DataFrame(rows))}\n\n{paper.pipe_table(table)}"
 
 
+def _claims(folder: Path) -> str:
+    """The claims of chapter 09 in the committed evidence."""
+    if not folder.is_dir():
+        return "Nobody has gathered the evidence yet."
+    rows = [
+        (c.claim, f"{c.estimate:.0f} of {c.runs}", "")
+        if pd.isna(c.low)
+        else (c.claim, str(Estimate(c.estimate, c.low, c.high)), f"{c.holds:.0f} of {c.runs}")
+        for c in pooled_claims(folder).itertuples()
+    ]
+    return paper.pipe_table(pd.DataFrame(rows, columns=["claim", "pooled [95 %]", "holds in"]))
+
+
 def _evidence(folder: Path) -> str:
     """Who gathered the committed evidence, with what, and how long it took."""
     if not folder.is_dir():
@@ -166,15 +180,7 @@ def _evidence(folder: Path) -> str:
     seconds = pd.DataFrame(made.pop("seconds"))
     seconds["sum"] = seconds.drop(columns=["cohort", "seed"]).sum(axis=1)
     facts = pd.DataFrame({"what": made.keys(), "value": [str(v) for v in made.values()]})
-    rows = [
-        (c.claim, f"{c.estimate:.0f} of {c.runs}", "")
-        if pd.isna(c.low)
-        else (c.claim, str(Estimate(c.estimate, c.low, c.high)), f"{c.holds:.0f} of {c.runs}")
-        for c in pooled_claims(folder).itertuples()
-    ]
-    claims = pd.DataFrame(rows, columns=["claim", "pooled [95 %]", "holds in"])
     return (
-        f"## What it says\n\n{paper.pipe_table(claims)}\n\n## How it was made\n\n"
         f"{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:\n\n"
         f"{paper.pipe_table(seconds)}"
     )

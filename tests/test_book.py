@@ -162,6 +162,33 @@ def test_page_is_accessible(browser, site, page):
     assert not found
 
 
+@pytest.mark.parametrize("page", ["book/index.html", *CHAPTERS])
+def test_everything_can_be_done_with_keys(browser, site, page):
+    tab = browser.new_page(viewport={"width": 1440, "height": 900})
+    tab.goto(f"{site}/{page}", wait_until="networkidle")
+    step = """() => {
+        const now = document.activeElement, style = getComputedStyle(now);
+        if (now === document.body || "reached" in now.dataset) return null;
+        now.dataset.reached = "";
+        return [now.outerHTML, style.outlineStyle != "none" || style.boxShadow != "none"];
+    }"""
+    for _ in range(1000):
+        tab.keyboard.press("Tab")
+        if (found := tab.evaluate(step)) is None:
+            break
+        what, shows_focus = found
+        assert shows_focus, what
+    focusable = "a[href], button, input, select, summary, [tabindex='0']"
+    missed = """all => all.filter(one => !("reached" in one.dataset) && !one.disabled
+        && one.getClientRects().length && one.checkVisibility({visibilityProperty: true}))
+        .map(one => one.outerHTML)"""
+    assert not tab.eval_on_selector_all(focusable, missed)
+    if page in CHAPTERS:
+        tab.locator("details.sd-dropdown summary").first.press("Enter")
+        assert tab.locator("details.sd-dropdown").first.get_attribute("open") is not None
+    tab.close()
+
+
 def test_first_page_is_light(browser, site):
     tab, loaded = browser.new_page(), []
     tab.on("response", lambda r: loaded.append(int(r.headers.get("content-length", 0))))

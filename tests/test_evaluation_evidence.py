@@ -78,6 +78,14 @@ def test_a_run_stands_beside_the_evidence(tmp_path, monkeypatch):
     assert beside_the_evidence(ours, "transfer").data["runs above, below zero"].tolist() == [""]
 
 
+def test_the_first_page_says_what_the_evidence_says():
+    """Untrained teachers give a part of the gain: above zero, and less than trained ones."""
+    part = pool(load_evidence("controls").query("model == 'pacx-untrained' and pooling == 'cls'"))
+    assert (part[part["outcome"].str.startswith("physiology")]["low"] > 0).all()
+    rest = pool(load_evidence("direct").query("model == 'pacx' and reference == 'pacx-untrained'"))
+    assert (rest["low"] > 0).all()
+
+
 def test_committed_evidence_is_of_the_committed_profile():
     if not FOLDER.is_dir():
         pytest.skip("no evidence has been gathered yet")
