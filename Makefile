@@ -9,7 +9,7 @@ OMP_WAIT_POLICY ?= passive
 export OMP_WAIT_POLICY
 
 .DEFAULT_GOAL := help
-.PHONY: help book smoke test torture bench lint sync clean
+.PHONY: help book smoke pdf test torture bench lint sync clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,21 @@ book: $(VENV)/installed ## run every chapter (profile demo) and build the HTML
 smoke: $(VENV)/installed ## the same in minutes, too small for its numbers to mean anything
 	$(BIN)/pacx run --profile smoke
 	$(BIN)/pacx book --profile smoke
+
+CHROMIUM ?= $(firstword $(foreach b,chromium chromium-browser google-chrome,$(shell command -v $(b))))
+SINGLE := runs/demo/single/_build/singlehtml
+
+pdf: book ## the book without the library's reference in one file, runs/demo/html/book.pdf
+	@test -n "$(CHROMIUM)" || { echo "Printing needs Chromium. Install it, or: make pdf CHROMIUM=PATH"; exit 1; }
+	rm -rf runs/demo/single && mkdir runs/demo/single
+	grep -v book/api _toc.yml > runs/demo/single/_toc.yml
+	$(BIN)/jupyter-book build runs/demo/book --path-output runs/demo/single --builder singlehtml \
+	  --toc runs/demo/single/_toc.yml
+	mv $(SINGLE)/book/index.html $(SINGLE) # its links start here
+	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-background-networking \
+	  --virtual-time-budget=120000 --no-pdf-header-footer \
+	  --print-to-pdf=runs/demo/html/book.pdf file://$(CURDIR)/$(SINGLE)/index.html
+	rm -rf runs/demo/single
 
 test: $(VENV)/installed-test ## all tests
 	$(BIN)/python -m pytest

@@ -31,7 +31,7 @@ def _add_tips(app: Sphinx, page: nodes.document, name: str) -> None:
     if links:
         tips = _definitions(app.env.get_doctree(GLOSSARY))
         for link in links:
-            target = link.get("refid") or link["refuri"].partition("#")[2]
+            target = link.get("refid") or link["refuri"].rpartition("#")[2]
             link["reftitle"] = tips[target]
 
 
@@ -53,7 +53,7 @@ def _definitions(glossary: nodes.document) -> dict[str, str]:
 
 def _drop_mathjax(app: Sphinx, name: str, template: str, context: dict, page: object) -> None:
     """Sphinx loads it on the first page for equations that only the pages below it have."""
-    if name == app.config.root_doc:
+    if name == app.config.root_doc and app.builder.name == "html":
         scripts = context["script_files"]
         context["script_files"] = [s for s in scripts if "mathjax/" not in str(s.filename)]
 
