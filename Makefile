@@ -30,7 +30,7 @@ pdf: book ## the book without the library's reference in one file, runs/demo/htm
 	rm -rf runs/demo/single && mkdir runs/demo/single
 	grep -v book/api _toc.yml > runs/demo/single/_toc.yml
 	$(BIN)/jupyter-book build runs/demo/book --path-output runs/demo/single --builder singlehtml \
-	  --toc runs/demo/single/_toc.yml
+	  --toc $(CURDIR)/runs/demo/single/_toc.yml
 	mv $(SINGLE)/book/index.html $(SINGLE) # its links start here
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-background-networking \
 	  --virtual-time-budget=120000 --no-pdf-header-footer \
