@@ -29,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
+profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -215,6 +215,7 @@ from pacx.figures.tables import beside_the_evidence
 
 display(beside_the_evidence(table, "label_efficiency"))
 if run.is_phantom:
+    display(Markdown("Each physiology task alone:"))
     display(beside_the_evidence(by_task, "label_efficiency"))
 
 # %% [markdown]

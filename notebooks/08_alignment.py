@@ -29,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
+profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]

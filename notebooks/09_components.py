@@ -29,7 +29,7 @@ if importlib.util.find_spec("pacx") is None:
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 # %% tags=["parameters"]
-profile = "demo"  # name of a profile, or path of a YAML file: what to run, how big, on which data
+profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["hide-input"]
@@ -237,7 +237,7 @@ def measured(model, outcome):
     row = controls.query("model == @model and outcome == @outcome and pooling == 'cls'").iloc[0]
     gain = difference_of(row)
     return f"{outcome}: {gain}, {verdict(gain)}" + (
-        f"; {share(row)} of PaCX-MAE's gain" if model != "pacx" and share(row) != "–" else ""
+        f", {share(row)} of PaCX-MAE's gain" if model != "pacx" and share(row) != "–" else ""
     )
 
 
@@ -245,8 +245,8 @@ if run.is_phantom:
     lines = ["Gain over the MAE in this run, CLS token:", ""]
     for model in ["pacx", *controls_of]:
         lines.append(
-            f"- **{name_of(model)}**. "
-            + ". ".join(measured(model, o) for o in list(outcomes)[:2])
+            f"- **{name_of(model)}**: "
+            + "; ".join(measured(model, o) for o in list(outcomes)[:2])
             + "."
         )
     display(Markdown("\n".join(lines)))

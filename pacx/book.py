@@ -130,7 +130,8 @@ def _ours(run: Run, name: str) -> str:
         differences = {c: paired[f"difference_{c}"] for c in ("value", "low", "high")}
         frame = pd.concat([frame, paired.assign(**differences, model="PaCX-MAE minus MAE")])
     frame["value"] = [
-        f"{row.value:.3f}" + (f" [{row.low:.3f}, {row.high:.3f}]" if row.low == row.low else "")
+        f"{row.value:.3f}"
+        + (f" [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}]" if row.low == row.low else "")
         for row in frame.reindex(columns=["value", "low", "high"]).itertuples()
     ]
     frame["model"] = [MODELS[model][0] if model in MODELS else model for model in frame["model"]]

@@ -16,8 +16,8 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+    def __str__(self) -> str:  # a table breaks no line within the brackets
+        return f"{self.value:+.3f} [{self.low:+.3f},\N{NO-BREAK SPACE}{self.high:+.3f}]"
 
 
 def fast_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:

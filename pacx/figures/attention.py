@@ -52,7 +52,7 @@ def overlays(
         if both:
             change = _difference(line[-1], image, maps[names[1]][row] - maps[names[0]][row], maps)
             if row == 0:
-                line[-1].set_title(f"{names[1]} − {names[0]}")
+                line[-1].set_title(f"{names[1]} minus {names[0]}")
     scales = {label: heat} | ({f"difference: {label}": change} if both else {})
     for name, scale in scales.items():
         ticks = MaxNLocator(4)

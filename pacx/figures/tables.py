@@ -24,6 +24,8 @@ def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
     """A data frame without its index, floats with few digits, `_` read as a space."""
     if "fraction" in frame:
         frame = frame.assign(fraction=frame["fraction"].map("{:.0%}".format, na_action="ignore"))
+    if "task" in frame:
+        frame = frame.assign(task=frame["task"].str.replace("_", " "))
     words = {column: str(column).replace("_", " ") for column in frame}
     text = frame.rename(columns=words)
     return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
@@ -141,6 +143,6 @@ def _cell(value: float | str) -> str:
 
 def _text(value: pd.Series, low: pd.Series, high: pd.Series) -> list[str]:
     return [
-        f"{v:.3f} [{bottom:.3f}, {top:.3f}]"
+        f"{v:.3f} [{bottom:.3f},\N{NO-BREAK SPACE}{top:.3f}]"
         for v, bottom, top in zip(value, low, high, strict=True)
     ]
