@@ -142,6 +142,10 @@ def test_page_in_a_browser(browser, site, page):
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
     tab.emulate_media(color_scheme="dark")  # the theme follows the machine's
     tab.wait_for_selector("html[data-theme=dark]")
+    # axe-core takes no stand on text over several grounds: outputs must have the text's own colour.
+    colour = "all => all.map(one => getComputedStyle(one).color)"
+    shown = tab.eval_on_selector_all(".cell_output :is(.text_html p, td), .bd-article p", colour)
+    assert len(set(shown)) <= 1
     tab.close()
 
 
