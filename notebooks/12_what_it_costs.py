@@ -257,8 +257,8 @@ display(
 #    first table do you still pay for?
 #
 # ```{dropdown} Answer
-# All but the first. `pacx export FILE --to FOLDER` turns public MAE weights into an encoder that chapters
-# and `timm` can read; training stage 2 from one is not a command yet.
+# All but the first, and of that the few epochs that you let it go on: name the file as `weights` in the
+# profile's `mae` block ([questions and answers](../book/faq)).
 # ```
 #
 # ## Next

@@ -264,6 +264,8 @@ def _rehearsal(folder: Path) -> str:
 def _downloads(run: Run, project: Path, folder: Path) -> str:
     """Copy the profile and every result table beside the page that links to them, by chapter."""
     profile = run.profile.model_dump(mode="json", exclude={"data_root"}) | {"data_root": None}
+    for part in ("mae", "ecg"):
+        profile[part]["weights"] = profile[part]["weights"] and Path(profile[part]["weights"]).name
     text = yaml.safe_dump(profile, sort_keys=False)  # without this machine's folders
     (folder / "profile.yaml").write_text(text, encoding="utf-8")
     lines = ["- {download}`profile.yaml <_generated/profile.yaml>`"]

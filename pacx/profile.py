@@ -75,6 +75,9 @@ class MaeSettings(OptimiserSettings):
     mask_ratio: float = Field(gt=0, lt=1)
     compared_mask_ratio: float = Field(gt=0, lt=1, description="trained beside it in chapter 02")
     norm_pix_loss: bool
+    weights: Path | None = Field(
+        None, description="an encoder to go on from, as `pacx export` reads it; None: from nothing"
+    )
     accumulate: PositiveInt = Field(
         1, description="parts that a batch is cut into, to save memory; the steps stay the same"
     )

@@ -9,12 +9,16 @@ import timm
 import torch
 from golden_formula import formula_weights, read_golden_files
 from safetensors.torch import save_file
+from tiny_hospital import hospital
 
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD, normalise
 from pacx.errors import PacxError
-from pacx.models.encoder import add_lora, build_encoder, encode, merge_lora
+from pacx.models.encoder import add_lora, build_encoder, encode, load_encoder, merge_lora
 from pacx.models.imports import import_encoder
 from pacx.models.mae import MaskedAutoencoder
+from pacx.profile import load_profile
+from pacx.run import open_run
+from pacx.training.mae import pretrain_mae
 
 SHAPE = (32, 8, 64, 2, 1)
 TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -48,6 +52,28 @@ def authors_checkpoint(encoder) -> tuple[torch.nn.Module, dict]:
     state["cxr_to_shared.mlp.1.weight"] = torch.zeros(4, 64)
     about = {"epoch": 9, "global_step": 100, "pytorch-lightning_version": "2.5.0"}
     return model, about | {"state_dict": state, "hyper_parameters": {"lora_r": 8}}
+
+
+def test_stage_one_goes_on_from_a_foreign_encoder(tmp_path):
+    profile = load_profile("smoke")
+    torch.manual_seed(5)
+    foreign = build_encoder(**profile.vit.model_dump())
+    torch.save({"model": public_mae(foreign)}, tmp_path / "mae.pth")
+    wrong = build_encoder(**profile.vit.model_dump() | {"depth": 1})
+    torch.save({"model": public_mae(wrong)}, tmp_path / "wrong.pth")
+
+    def run_from(name):
+        # A learning rate too small to change a weight: what was loaded comes out.
+        update = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-12, "weights": tmp_path / name}
+        mae = profile.mae.model_copy(update=update)
+        about = {"name": name, "data_root": hospital(), "mae": mae}
+        return open_run(profile.model_copy(update=about), tmp_path / "runs")
+
+    encoder = load_encoder(pretrain_mae(run_from("mae.pth")))
+    for name, tensor in foreign.state_dict().items():
+        torch.testing.assert_close(encoder.state_dict()[name], tensor, rtol=0, atol=1e-9)
+    with pytest.raises(PacxError, match=r"wrong\.pth do not fit VisionTransformer.*missing"):
+        pretrain_mae(run_from("wrong.pth"))
 
 
 def golden(item: str) -> dict:

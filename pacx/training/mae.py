@@ -9,7 +9,9 @@ from safetensors.torch import load_file, save_file
 from pacx.data.augment import PRETRAINING, augment
 from pacx.data.datasets import load_dataset
 from pacx.data.images import load_images, normalise
+from pacx.models.checkpoints import load_matching
 from pacx.models.encoder import build_encoder, load_encoder, save_encoder
+from pacx.models.imports import import_encoder
 from pacx.models.mae import MaskedAutoencoder
 from pacx.run import Run
 from pacx.training.fit import Stage, fit
@@ -38,6 +40,8 @@ def pretrain_mae(
 ) -> Path:
     """Pretrain the CXR encoder, or load it when this run has it already.
 
+    Where the profile names weights, the encoder goes on from them; the decoder starts anew.
+
     Args:
         run: The run.
         name: Of the artefact.
@@ -47,6 +51,9 @@ def pretrain_mae(
     Returns:
         Folder with `model.safetensors` and `config.json` (the encoder), `decoder.safetensors` and
         `history.csv`.
+
+    Raises:
+        PacxError: The named weights are missing, damaged, or of another shape than the profile's.
     """
     settings, seed = run.profile.mae, run.profile.seed
     ratio = settings.mask_ratio if mask_ratio is None else mask_ratio
@@ -54,6 +61,9 @@ def pretrain_mae(
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         mae = load_mae(run).train() if further_steps else new_mae(run)
+        if settings.weights is not None and not further_steps:
+            encoder, _ = import_encoder(settings.weights, heads=run.profile.vit.heads)
+            load_matching(mae.encoder, encoder.state_dict(), settings.weights)
         stage = MaePretraining(mae, ratio, settings, seed + bool(further_steps))
         history = fit(
             stage,
