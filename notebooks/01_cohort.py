@@ -147,7 +147,7 @@ figure = ecg_paper(
 # A cross marks a test without a result, mostly because nobody ordered it; where it stands means
 # nothing. H, I and L say how haemolysed, yellow and fatty the sample was.
 
-# %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, orange ones lie outside. Crosses mark tests that were not ordered."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, orange ones lie outside. Crosses mark tests without a result."}} tags=["hide-input"]
 from pacx.figures.labs import lab_panel
 from pacx.phantom.labs import draw_labs
 
@@ -156,11 +156,11 @@ figure = lab_panel(draw_labs(patient, seed=2)[0])
 # %% [markdown]
 # ## What the X-ray shows of a state
 #
-# Here one patient is drawn five times. Positioning and noise stay, and one state moves from
-# −2 to +2. With dilation the heart widens. With fluid the upper vessels thicken, the lungs haze and
-# their angles fill. With COPD the lungs lengthen and darken. With anaemia heart and vessels fade; this
-# sign is our invention, borrowed from CT: nobody reads anaemia off a real chest X-ray in this way. The
-# changes are small on purpose: that is what the encoder has to find.
+# Here one patient is drawn five times for each of four states. In a row positioning and noise stay, and
+# one state moves from −2 to +2. With dilation the heart widens. With fluid the upper vessels thicken,
+# the lungs haze and their angles fill. With COPD the lungs lengthen and darken. With anaemia heart and
+# vessels fade; this sign is our invention, borrowed from CT: nobody reads anaemia off a real chest X-ray
+# in this way. The changes are small on purpose: that is what the encoder has to find.
 
 # %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input", "public"]
 import pandas as pd
@@ -259,14 +259,17 @@ from pacx.figures.graph import pairing_timeline
 figure = pairing_timeline()
 
 # %% [markdown]
-# Whoever has the raw tables runs `pacx pair`. It does nothing but the SQL below, in
+# Whoever has the raw tables runs `pacx pair`. Its rule is the SQL below, in
 # [DuckDB](https://duckdb.org), which reads the compressed files where they lie and writes to disk
-# what does not fit the memory. Each statement makes the table it is named after.
+# what does not fit the memory. Each statement makes the table it is named after. Between them Python
+# looks whether files are there and hold a signal; afterwards it divides patients into splits and writes
+# the arrays.
 #
 # **X-rays.** Read aloud: of all images keep those from the front ({term}`AP`, {term}`PA`) and put date
 # and time together; join them to the patient's admissions; keep those more than 24 and at most 72 hours
 # after. Now each path is looked up, and rows without a file are deleted. Of what is left an admission
-# keeps its earliest image (of two at the same second, the first in the file).
+# keeps its earliest image (of two at the same second, the first in the file). If the table of findings
+# lacks that image's study, the admission is lost, even if a later image has one.
 
 # %% tags=["hide-input"]
 from pacx.data.pairing import STEPS
@@ -305,7 +308,7 @@ show_tree(symile, most=8)
 
 # %% [markdown]
 # One row of `train.csv` holds the blood tests in their units and as percentiles of the training
-# split. An empty place is a test that was not ordered.
+# split. An empty place is a test without a result.
 
 # %% tags=["hide-input"]
 columns = ["subject_id", "hadm_id", "50912", "50971", "51222", "50912_percentile"]
@@ -353,6 +356,10 @@ counted = dict.fromkeys(["images", *counts, "patients"], "{:.0f}")
 display(cohort.style.hide(axis="index").format(counted | {"positive": "{:.0%}"}, na_rep="–"))
 
 # %% [markdown]
+# `phantom-truth` has no real counterpart. Its labels are read off the true states: 1 where a state plus
+# some noise passes a threshold, which about one patient in five does. What only the picture shows, such
+# as a tube, is a label as it is; rotation is one beyond a limit.
+#
 # The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6
 # and COVID-QU-Ex carry no patient numbers, there or here: each file counts as a patient, and
 # nobody can check more.
@@ -414,8 +421,10 @@ display(choice.style.hide(axis="index").format(shown, na_rep="–"))
 
 # %% [markdown]
 # **The second leak is one hospital under three names.** Symile-MIMIC, MedMod and CXL-Seg are made
-# from the same patients. The audit compares them by subject and by admission. `shared` must be 0,
-# or distilled physiology comes back in a test:
+# from patients of one hospital. The audit compares them by subject and by admission. In the rows of
+# Symile-MIMIC's training split `shared` must be 0, or distilled physiology comes back in a test; the
+# others are for information. In the phantom hospital each data set has patients of its own, so every row
+# is 0; a check below plants some.
 
 # %% tags=["hide-input"]
 from pacx.data.datasets import load_mimic_populations
@@ -459,7 +468,8 @@ display(show(suppress_small(run, audit, *counts), digits=0))
 # %% [markdown]
 # ## Check it yourself
 #
-# Each of these can fail. Try it: move a row from one split to another and run them again.
+# Each of these can fail. Try it: put `t = tables["chexchonet"]; t.loc[t["patient"].duplicated(),
+# "split"] = "test"` above the code of the last table, and run that cell and this one again.
 
 # %%
 assert (audit["patients in two splits"] == 0).all(), "a patient is in two splits"
@@ -491,7 +501,7 @@ display(
         f"- This run has {cohort['images'].sum():,} X-rays of {cohort['patients'].sum():,} patients in "
         f"{len(cohort)} data sets; {int(distilled['patient'].nunique()):,} patients have all three "
         "modalities and train the distillation.\n"
-        f"- Of the {len(LABS)} blood tests, {observed.mean():.0%} were ordered for an average admission.\n"
+        f"- An average admission has results of {observed.mean():.0%} of the {len(LABS)} blood tests.\n"
         f"- The correlation of the heart's relative width with the state dilation is {r[1.0]:.2f} at "
         f"coupling 1 and {r[0.0]:.2f} at coupling 0: the picture carries the state, and far from "
         "perfectly.\n"

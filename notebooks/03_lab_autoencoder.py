@@ -110,7 +110,8 @@ from pacx.models.lab_autoencoder import LabAutoencoder, corrupt, masked_mse
 show_source(LabAutoencoder.embed, corrupt, masked_mse)
 
 # %% [markdown]
-# The paper's settings:
+# The paper's settings ({term}`Optimiser` and {term}`Learning rate` say how the weights move; {term}`GELU`
+# stands between two layers):
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown, display
@@ -236,6 +237,10 @@ display(
 )
 
 # %% [markdown]
+# Read both columns. With `observed` inverted the network is handed the mean as if it were the hidden
+# result, and repeats it, so its error stays near that of the training mean. The cosine shows how far off
+# the embedding is, and the embedding is what [chapter 05](05_distillation) uses.
+#
 # `LabAutoencoder.embed` multiplies by `observed` itself, whoever calls it. A caller cannot forget.
 #
 # ## What does the embedding know of the patient?

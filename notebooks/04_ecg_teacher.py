@@ -123,9 +123,10 @@ display(
 )
 
 # %% [markdown]
-# So the library reorders by name. And because the limb leads determine each other, wrong names can
-# be found. (Electrodes on the wrong limbs are *not* found: the six leads are then wrong, but still agree
-# with each other.) Below, a record in MIMIC's order is given ECGFounder's names:
+# So the library reorders by name. And because the limb leads determine each other, wrong names among
+# them can be found. (Two things are *not* found: chest leads under wrong names, since those are free,
+# and electrodes on the wrong limbs, since the six leads are then wrong but still agree with each other.)
+# Below, a record in MIMIC's order is given ECGFounder's names:
 
 # %%
 from pacx.data.ecg import check_limb_leads, reorder
@@ -178,12 +179,14 @@ keep_home(run, figure, "04_filtered", "ecg-archive")
 # `pacx.models.ecg_founder` has the same architecture under the same parameter names, and a profile that
 # names the weights file (`ecg.weights`) uses it.
 #
-# The phantom profiles name none. Real diagnoses would mean little on drawn ECGs, so a smaller
-# Net1D is trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its
-# patients are in no other data set, and **none of its diagnoses is a task** of later chapters. SNOMED
-# CT is the dictionary whose codes the archive's files use. The phantom's cut-offs are laxer than a
-# cardiologist's, so that each diagnosis has enough cases: first degree AV block from a PR time of 0.188 s
-# on (usual: 0.20 s), tachycardia above 95 beats a minute (100), left axis deviation below 0° (−30°).
+# The phantom profiles name none. Real diagnoses would mean little on drawn ECGs, so a smaller Net1D is
+# trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its patients are in no
+# other data set, and **none of its diagnoses is a phantom task** of later chapters. (MedMod comes near:
+# its dysrhythmias and conduction disorders have the same causes as the teacher's diagnoses of rhythm and
+# conduction.) SNOMED CT is the dictionary whose codes the archive's files use. The phantom's cut-offs
+# are laxer than a cardiologist's, so that each diagnosis has enough cases: first degree AV block from a
+# PR time of 0.188 s on (usual: 0.20 s), tachycardia above 95 beats a minute (100), left axis deviation
+# below 0° (−30°).
 
 # %% tags=["hide-input"]
 from pacx.constants import ECG_DIAGNOSES

@@ -166,7 +166,7 @@ show_source(DistillationLoss.forward, DistillationLoss._contrast)
 # the same. One set of cosines serves both losses, and the start is this run's settings. Lower $\tau$:
 # X-rays 2 and 3 both grow sure of ECG 3, and X-ray 2 is wrong. Raise it: all cells grow alike, and the
 # loss rises towards $\log 6$, guessing. The weights do not change the table. They set how much of the
-# push on the true pairs (the slope of the loss) comes from which loss.
+# pull on the true pairs (the slope of the loss) comes from which loss.
 
 # %% tags=["hide-input"]
 import numpy as np

@@ -86,10 +86,10 @@ except PacxError as reason:
 # %% [markdown]
 # ## The benchmarks
 #
-# The profile lists the data sets. TB asks for tuberculosis; CheXchoNet for a thick or wide left heart,
-# as measured by ultrasound; ChestX6 for one of six states of the lung; VinDr-CXR and NIH-14 for findings
-# that readers or reports name; MedMod for groups of diagnoses of a stay ({term}`Phenotype`). Masks are of
-# the lungs (COVID-QU-Ex, CXL-Seg) or of an infection (QaTa-COV19).
+# The profile lists the data sets. TB asks for tuberculosis; CheXchoNet for a left ventricle with a thick
+# wall or a wide cavity, as measured by ultrasound; ChestX6 for one of six states of the lung; VinDr-CXR
+# and NIH-14 for findings that readers or reports name; MedMod for groups of diagnoses of a stay
+# ({term}`Phenotype`). Masks are of the lungs (COVID-QU-Ex, CXL-Seg) or of an infection (QaTa-COV19).
 #
 # Each is opened through one function that refuses a leak: no patient may be in two splits, and no
 # patient of a benchmark made from MIMIC may have been in the distillation.
@@ -276,7 +276,8 @@ _ = forest(primary, rows="row", x_label="difference in score, PaCX-MAE minus MAE
 #
 # $$p = 2\,\frac{1 + \min\big(\#\{\Delta^{(d)} \le 0\}, \#\{\Delta^{(d)} \ge 0\}\big)}{R + 1},$$
 #
-# so it cannot fall below $2 / (R + 1)$ with $R$ draws. It serves every score, and it draws patients.
+# so it cannot fall below $2 / (R + 1)$ with $R$ draws, and after Holm's correction not below $n$ times
+# that: equal values in the last column are this floor. It serves every score, and it draws patients.
 # Beside it, where the task is one binary label, stands the test that is usual for AUROCs: **DeLong's**
 # {cite:p}`delong1988comparing`, by ranks {cite:p}`sun2014fast`. It has a formula instead of draws, and
 # takes images as independent: where patients have several, trust the bootstrap.
@@ -473,7 +474,7 @@ display(Markdown("\n".join(lines)))
 # ```{dropdown} Answer
 # Untrained layers mix the pixels but lose little. What changes much of the picture, such as long dark
 # lungs or haze, survives the mixing, and a linear layer finds some of it. What is small or thin is
-# mostly lost: look at pacemaker and tube.
+# mostly lost: look at tube and pneumothorax.
 # ```
 #
 # 3. Suppose that two encoders are equally good. How often does at least one of nine independent

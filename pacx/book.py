@@ -161,7 +161,7 @@ def _status(run: Run, project: Path) -> str:
 
 
 def _claims(folder: Path) -> str:
-    """The claims of chapter 09 in the committed evidence."""
+    """The claims of chapter 09 in the committed evidence, and the gain of untrained teachers."""
     if not folder.is_dir():
         return "Nobody has gathered the evidence yet."
     rows = [
@@ -169,6 +169,15 @@ def _claims(folder: Path) -> str:
         if pd.isna(c.low)
         else (c.claim, str(Estimate(c.estimate, c.low, c.high)), f"{c.holds:.0f} of {c.runs}")
         for c in pooled_claims(folder).itertuples()
+    ]
+    untrained = "model == 'pacx-untrained' and pooling == 'cls' and outcome.str.startswith('phys')"
+    rows += [
+        (
+            f"No claim: untrained teachers minus MAE, {r.outcome}",
+            str(Estimate(r.value, r.low, r.high)),
+            f"above zero in {r.above} of {r.runs}",
+        )
+        for r in pool(load_evidence("controls", folder).query(untrained)).itertuples()
     ]
     return paper.pipe_table(pd.DataFrame(rows, columns=["claim", "pooled [95 %]", "holds in"]))
 

@@ -1,4 +1,4 @@
-"""Blood tests: one patient's report with what was not ordered, and who gets which test."""
+"""Blood tests: one patient's report with what is missing, and who gets which test."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def lab_panel(values: np.ndarray, labs: Sequence[Lab] = LABS, columns: int = 2) 
     """Draw one patient's labs; a band is the reference range, each row has its own unit.
 
     Args:
-        values: (K,) in the labs' units, NaN = not ordered.
+        values: (K,) in the labs' units, NaN = no result.
         labs: The K labs.
         columns: The rows are dealt into so many columns.
     """
@@ -42,7 +42,7 @@ def lab_panel(values: np.ndarray, labs: Sequence[Lab] = LABS, columns: int = 2) 
     handles = [
         plt.Line2D([], [], marker="o", linestyle="", color=_INSIDE, label="within the range"),
         plt.Line2D([], [], marker="o", linestyle="", color=_OUTSIDE, label="outside the range"),
-        plt.Line2D([], [], marker="x", linestyle="", color=_ABSENT, label="not ordered"),
+        plt.Line2D([], [], marker="x", linestyle="", color=_ABSENT, label="no result"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
