@@ -208,7 +208,8 @@ show(beside_the_paper(table, "label_efficiency"))
 # %% [markdown]
 # ## Beside the evidence
 #
-# The same on fresh cohorts of patients, with several trainings on each ([how](../book/protocol)):
+# The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
+# ([how](../book/protocol)):
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence
@@ -276,11 +277,11 @@ display(
 # %% [markdown]
 # ## Exercises
 #
-# 1. Why does MedMod refuse a share that CheXchoNet accepts?
+# 1. A share can be too small for VinDr-CXR and large enough for CheXchoNet. Why?
 #
 # ```{dropdown} Answer
-# MedMod has 25 labels. A draw must hold a positive and a negative of each. With few rows there is
-# no such draw. CheXchoNet has one label: two rows are enough.
+# VinDr-CXR has 19 labels, and a draw must hold a positive and a negative of each. A handful of images
+# cannot. CheXchoNet has one label: two images are enough.
 # ```
 #
 # 2. The draws at the smallest share differ more between one another than the band is wide. Is that

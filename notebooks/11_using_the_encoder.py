@@ -136,6 +136,8 @@ show(pd.DataFrame({"key": shown, "shape": [tuple(state[key].shape) for key in sh
 # another world. Put your own folder in place of this one.
 
 # %%
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -143,7 +145,7 @@ from pacx.data.images import load_images, normalise
 from pacx.evaluation.transfer import open_benchmark
 
 dataset = open_benchmark(run, benchmark)
-folder_of_images = dataset.root  # or Path("my/x-rays")
+folder_of_images = Path(dataset.root)  # or Path("my/x-rays")
 names = list(dataset.table["image"][:12])  # or ["first.png", "second.dcm"]
 images = load_images(folder_of_images, names, config["image_size"], run.cache)
 with torch.inference_mode():
@@ -184,7 +186,7 @@ keep_home(run, figure, "11_cosines", dataset.name)
 # %% [markdown]
 # ## A probe with few labels
 #
-# Twenty patients with the finding and twenty without, and a logistic regression from scikit-learn:
+# Twenty images with the finding and twenty without, and a logistic regression from scikit-learn:
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -269,7 +271,14 @@ predictions = run.folder / "predictions"
 shutil.rmtree(predictions, ignore_errors=True)
 x_ray = get_testdata_file("RG1_UNCR.dcm", download=False)
 said = predict([x_ray], shared, predictions, probes=[benchmark])
-show(said.assign(image="RG1_UNCR.dcm"))
+display(show(said.assign(image="RG1_UNCR.dcm")))
+text = f"It got {'a' if said['warning'].iloc[0] else 'no'} warning."
+if run.is_phantom:
+    text += (
+        " This encoder has only ever seen drawings, so its probability for a real chest means nothing, "
+        "with or without a warning."
+    )
+display(Markdown(text))
 
 # %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["hide-input", "public"]
 Image(filename=next(predictions.glob("overlays/*.png")), width=640)
@@ -343,7 +352,8 @@ parameters = sum(p.numel() for p in encoder.parameters())
 display(
     Markdown(
         f"Measured in this run on {platform.machine()} with {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) for PyTorch, no GPU; the encoder "
-        f"has {parameters / 1e6:.2f} million parameters. The paper's ViT-B/16 at 224 px is far larger."
+        f"has {parameters / 1e6:.2f} million parameters."
+        + (" The paper's ViT-B/16 at 224 px is far larger." if config["width"] < 768 else "")
     )
 )
 
@@ -409,8 +419,8 @@ display(
 # 2. Why centre the embeddings before taking cosines?
 #
 # ```{dropdown} Answer
-# All embeddings share a large common part. Without centring every cosine is near one; see
-# [chapter 08](08_alignment).
+# Embeddings share a large common part, so without centring any two have a high cosine.
+# [Chapter 08](08_alignment) shows the same for the teachers' embeddings.
 # ```
 #
 # ## Next

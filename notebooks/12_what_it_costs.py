@@ -154,7 +154,8 @@ show(text.unstack("stage").loc[list(CARDS)].add_prefix("GPU-hours, stage ").rese
 #
 # ## What this run took
 #
-# Here the times are measured. The trainings of this run, and what share of the time each had:
+# Here the times are measured. The trainings of this run and the seconds that each took; some ran side by
+# side, so the sum is not the time you waited:
 
 # %% tags=["hide-input"]
 import json

@@ -120,19 +120,40 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     return show(
         both[told].assign(
             model=both["model"].map(name_of),
-            **{
-                "this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()],
-                "evidence [95 %]": [
-                    "" if pd.isna(row.value) else str(Estimate(row.value, row.low, row.high))
-                    for row in both.itertuples()
-                ],
-                "runs above, below zero": [
-                    "" if pd.isna(r.runs) else f"{r.above:.0f}, {r.below:.0f} of {r.runs:.0f}"
-                    for r in both.itertuples()
-                ],
-            },
+            **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
+            **_repeated(both),
         )
     )
+
+
+def in_the_evidence(name: str, query: str) -> Styler | HTML:
+    """Paired differences of the repetitions alone, where this run has none to set beside them.
+
+    Args:
+        name: The evidence's table.
+        query: Which of its rows, in pandas' words.
+
+    Returns:
+        One row a combination, or a sentence where nobody has gathered evidence.
+    """
+    evidence = load_evidence(name)
+    if evidence is None:
+        return HTML("The evidence is in the book's repository; this installation has none.")
+    pooled = pool(evidence.query(query))
+    told = [key for key in KEYS if key in pooled and (key == "model" or pooled[key].nunique() > 1)]
+    return show(pooled[told].assign(model=pooled["model"].map(name_of), **_repeated(pooled)))
+
+
+def _repeated(pooled: pd.DataFrame) -> dict[str, list[str]]:
+    """What `pool` returns as text; empty where there is nothing."""
+    known = pooled["runs"].notna()
+    rows = list(zip(known, pooled.itertuples(), strict=True))
+    return {
+        "evidence [95 %]": [str(Estimate(r.value, r.low, r.high)) if ok else "" for ok, r in rows],
+        "runs above, below zero": [
+            f"{r.above:.0f}, {r.below:.0f} of {r.runs:.0f}" if ok else "" for ok, r in rows
+        ],
+    }
 
 
 def _cell(value: float | str) -> str:
