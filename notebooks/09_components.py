@@ -482,7 +482,7 @@ if run.is_phantom:
 from pacx.figures.tables import in_the_evidence
 
 raw = "model in ['pacx-raw', 'pacx-untrained-raw'] and pooling == 'cls'"
-in_the_evidence("controls", raw)
+in_the_evidence("controls", raw, "outcome")
 
 # %% [markdown]
 # Then what is forgotten:
@@ -496,7 +496,8 @@ display(folded(beside_the_evidence(forgotten, "forgetting"), "The same for all s
 # the final LayerNorm):
 
 # %% tags=["hide-input"]
-in_the_evidence("keeping", "outcome == outcome")
+kept = in_the_evidence("keeping", "reference == 'pacx'", "outcome")
+folded(kept, "All settings, minus PaCX-MAE")
 
 # %% [markdown]
 # ## Claims, and whether they hold

@@ -71,7 +71,7 @@ def test_a_run_stands_beside_the_evidence(tmp_path, monkeypatch):
     monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path,))
     repetitions().to_csv(tmp_path / "transfer.csv", index=False)
     shown = beside_the_evidence(ours, "transfer").data
-    assert shown["runs above, below zero"].tolist() == ["9, 0 of 9"]
+    assert shown["runs above, below zero"].tolist() == ["9,\xa00\xa0of\xa09"]
     with pytest.raises(PacxError, match="no evidence 'other'"):
         load_evidence("other")
     monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path / "none",))

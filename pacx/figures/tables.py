@@ -126,22 +126,23 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     )
 
 
-def in_the_evidence(name: str, query: str) -> Styler | HTML:
+def in_the_evidence(name: str, query: str, *columns: str) -> Styler:
     """Paired differences of the repetitions alone, where this run has none to set beside them.
 
     Args:
         name: The evidence's table.
         query: Which of its rows, in pandas' words.
+        *columns: Columns to keep, in front of the model.
 
     Returns:
         One row a combination, or a sentence where nobody has gathered evidence.
     """
     evidence = load_evidence(name)
     if evidence is None:
-        return HTML("The evidence is in the book's repository; this installation has none.")
+        return show(pd.DataFrame({"evidence": ["It is in the book's repository, not installed."]}))
     pooled = pool(evidence.query(query))
-    told = [key for key in KEYS if key in pooled and (key == "model" or pooled[key].nunique() > 1)]
-    return show(pooled[told].assign(model=pooled["model"].map(name_of), **_repeated(pooled)))
+    models = pooled["model"].map(name_of)
+    return show(pooled[list(columns)].assign(model=models, **_repeated(pooled)))
 
 
 def _repeated(pooled: pd.DataFrame) -> dict[str, list[str]]:
@@ -151,7 +152,10 @@ def _repeated(pooled: pd.DataFrame) -> dict[str, list[str]]:
     return {
         "evidence [95 %]": [str(Estimate(r.value, r.low, r.high)) if ok else "" for ok, r in rows],
         "runs above, below zero": [
-            f"{r.above:.0f}, {r.below:.0f} of {r.runs:.0f}" if ok else "" for ok, r in rows
+            f"{r.above:.0f}, {r.below:.0f} of {r.runs:.0f}".replace(" ", "\N{NO-BREAK SPACE}")
+            if ok
+            else ""
+            for ok, r in rows
         ],
     }
 
