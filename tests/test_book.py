@@ -140,6 +140,10 @@ def test_page_in_a_browser(browser, site, page):
 
     tab.set_viewport_size({"width": 360, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+    beyond = """all => all.filter(one => one.getBoundingClientRect().right > 360
+        && !one.closest("pre, mjx-container, .math, .pst-scrollable-table-container, .cell_output"))
+        .map(one => one.outerHTML)"""
+    assert not tab.eval_on_selector_all(".bd-article :is(p, li, a, h1, h2, h3, dt)", beyond)
     tab.emulate_media(color_scheme="dark")  # the theme follows the machine's
     tab.wait_for_selector("html[data-theme=dark]")
     # axe-core takes no stand on text over several grounds: outputs must have the text's own colour.
