@@ -34,7 +34,8 @@ pdf: book ## the book without the library's reference in one file, runs/demo/htm
 	mv $(SINGLE)/book/index.html $(SINGLE) # its links start here
 	$(CHROMIUM) --headless --no-sandbox --disable-gpu --disable-background-networking \
 	  --virtual-time-budget=120000 --no-pdf-header-footer \
-	  --print-to-pdf=runs/demo/html/book.pdf file://$(CURDIR)/$(SINGLE)/index.html
+	  --print-to-pdf=$(SINGLE)/book.pdf file://$(CURDIR)/$(SINGLE)/index.html
+	mv $(SINGLE)/book.pdf runs/demo/html
 	rm -rf runs/demo/single
 
 test: $(VENV)/installed-test ## all tests

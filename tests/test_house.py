@@ -140,6 +140,9 @@ def test_published_retrieval_is_whole_hits_of_464():
     hits = table["value"] * 464
     assert ((hits - hits.round()).abs() < 0.03).all()
     assert sorted(set(hits.round().astype(int))) == [7, 17, 24, 26]
+    # Chapter 08 speaks of these differences.
+    by = hits.round().groupby([table["target"], table["model"]]).sum().unstack()
+    assert (by["pacx"] - by["mae"]).to_dict() == {"ecg": 2, "labs": 0}
 
 
 @pytest.mark.parametrize("name", ["transfer", "components", "settings"])

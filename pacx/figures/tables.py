@@ -121,7 +121,7 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
         both[told].assign(
             model=both["model"].map(name_of),
             **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
-            **_repeated(both),
+            **_evidence_columns(both),
         )
     )
 
@@ -142,10 +142,10 @@ def in_the_evidence(name: str, query: str, *columns: str) -> Styler:
         return show(pd.DataFrame({"evidence": ["It is in the book's repository, not installed."]}))
     pooled = pool(evidence.query(query))
     models = pooled["model"].map(name_of)
-    return show(pooled[list(columns)].assign(model=models, **_repeated(pooled)))
+    return show(pooled[list(columns)].assign(model=models, **_evidence_columns(pooled)))
 
 
-def _repeated(pooled: pd.DataFrame) -> dict[str, list[str]]:
+def _evidence_columns(pooled: pd.DataFrame) -> dict[str, list[str]]:
     """What `pool` returns as text; empty where there is nothing."""
     known = pooled["runs"].notna()
     rows = list(zip(known, pooled.itertuples(), strict=True))

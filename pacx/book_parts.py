@@ -1,0 +1,238 @@
+"""What the prose of the book includes: tables of the run, of the evidence, and of the library."""
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from pacx import paper
+from pacx.evaluation.evidence import load_evidence, pool, pooled_claims, provenance_of_evidence
+from pacx.evaluation.statistics import Estimate
+from pacx.execution import key_of, signature_of, sources_of
+from pacx.figures.style import MODELS
+from pacx.run import Run
+
+#: Result tables that stand beside a published one: results/<name>.parquet.
+_COMPARED = ("transfer", "label_efficiency", "alignment", "components")
+
+#: Points where text and public code differ and encoders were trained: result table, model, and
+#: what it is held against.
+_EFFECTS = {
+    "mask ratio: the other minus the profile's": ("controls", "mae-compared", "mae"),
+    "trained LayerNorms: the final one minus all": ("keeping", "pacx-finalnorm", "pacx"),
+    "targets: standardised minus raw": ("direct", "pacx", "pacx-raw"),
+}
+
+
+def write_parts(run: Run, project: Path, folder: Path) -> None:
+    """Write the Markdown that the prose includes, and the tables to download, into a folder."""
+    for name in (*_COMPARED, "settings"):
+        (folder / f"{name}_published.md").write_text(paper.markdown_table(name) + "\n")
+    for name in _COMPARED:
+        (folder / f"{name}_ours.md").write_text(_ours(run, name) + "\n")
+    (folder / "status.md").write_text(_status(run, project) + "\n")
+    (folder / "claims.md").write_text(_claims(project / "book" / "evidence") + "\n")
+    (folder / "evidence.md").write_text(_evidence(project / "book" / "evidence") + "\n")
+    (folder / "effects.md").write_text(_effects(run) + "\n")
+    (folder / "speed.md").write_text(_speed(project / "book" / "benchmarks") + "\n")
+    (folder / "rehearsal.md").write_text(_rehearsal(project / "book" / "benchmarks") + "\n")
+    (folder / "downloads.md").write_text(_downloads(run, project, folder) + "\n")
+    (folder / "api.md").write_text(_api(project) + "\n")
+
+
+def _ours(run: Run, name: str) -> str:
+    """The run's own table: 95 % intervals where it has them, and paired differences from MAE."""
+    kind = "phantom patients" if run.is_phantom else "real data"
+    about = f"This run, profile `{run.profile.name}`, {kind}."
+    if not (run.results / f"{name}.parquet").is_file():
+        return f"{about} It holds no table `{name}`."
+    frame = run.load_results(name)
+    if "low" in frame:
+        about += " In brackets 95 % intervals."
+    if "difference_value" in frame:
+        paired = frame[(frame["model"] == "pacx") & (frame["reference"] == "mae")]
+        differences = {c: paired[f"difference_{c}"] for c in ("value", "low", "high")}
+        frame = pd.concat([frame, paired.assign(**differences, model="PaCX-MAE minus MAE")])
+    frame["value"] = [
+        f"{row.value:.3f}"
+        + (f" [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}]" if row.low == row.low else "")
+        for row in frame.reindex(columns=["value", "low", "high"]).itertuples()
+    ]
+    frame["model"] = [MODELS[model][0] if model in MODELS else model for model in frame["model"]]
+    keys = [c for c in ("dataset", "target", "task", "metric", "fraction") if c in frame]
+    table = paper.wide_table(frame[[*keys, "model", "value"]]).fillna("")
+    return f"{about}\n\n{paper.pipe_table(table)}"
+
+
+def _status(run: Run, project: Path) -> str:
+    rows = []
+    for source in sources_of(project):
+        about = signature_of(run.notebooks / f"{source.stem}.ipynb")
+        current = about["key"] == key_of(source, run, project)
+        rows.append(
+            {
+                "chapter": f"[](../notebooks/{source.stem})",
+                "seconds": f"{about['seconds']:.0f}",
+                "profile": about["profile"],
+                "commit": about["commit"],
+                "made, UTC": about["made"][:16].replace("T", " "),
+                "state": "executed without error" if current else "made by earlier code",
+            }
+        )
+    versions = {k: v for k, v in about.items() if k not in ("key", "seconds", "made", "commit")}
+    table = pd.DataFrame({"what": versions.keys(), "value": versions.values()})
+    return f"{paper.pipe_table(pd.DataFrame(rows))}\n\n{paper.pipe_table(table)}"
+
+
+def _claims(folder: Path) -> str:
+    """The claims of chapter 09 in the committed evidence, and the gain of untrained teachers."""
+    if not folder.is_dir():
+        return "Nobody has gathered the evidence yet."
+    rows = [
+        (c.claim, f"{c.estimate:.0f} of {c.runs}", "")
+        if pd.isna(c.low)
+        else (c.claim, str(Estimate(c.estimate, c.low, c.high)), f"{c.holds:.0f} of {c.runs}")
+        for c in pooled_claims(folder).itertuples()
+    ]
+    untrained = "model == 'pacx-untrained' and pooling == 'cls' and outcome.str.startswith('phys')"
+    rows += [
+        (
+            f"No claim: untrained teachers minus MAE, {r.outcome}",
+            str(Estimate(r.value, r.low, r.high)),
+            f"above zero in {r.above} of {r.runs}",
+        )
+        for r in pool(load_evidence("controls", folder).query(untrained)).itertuples()
+    ]
+    return paper.pipe_table(pd.DataFrame(rows, columns=["claim", "pooled [95 %]", "holds in"]))
+
+
+def _evidence(folder: Path) -> str:
+    """Who gathered the committed evidence, with what, and how long it took."""
+    if not folder.is_dir():
+        return "Nobody has gathered it yet: the columns that show it are empty."
+    made = provenance_of_evidence(folder)
+    seconds = pd.DataFrame(made.pop("seconds"))
+    seconds["sum"] = seconds.drop(columns=["cohort", "seed"]).sum(axis=1)
+    facts = pd.DataFrame({"what": made.keys(), "value": [str(v) for v in made.values()]})
+    return (
+        f"{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:\n\n"
+        f"{paper.pipe_table(seconds)}"
+    )
+
+
+def _effects(run: Run) -> str:
+    """What choices between text and public code change, in this run and in the evidence."""
+    parts = []
+    for point, (name, model, reference) in _EFFECTS.items():
+        pair = f"model == '{model}' and reference == '{reference}'"
+        ours, repeated = pd.DataFrame(), load_evidence(name)
+        if (run.results / f"{name}.parquet").is_file():
+            ours = run.load_results(name).query(pair)
+        pooled = pd.DataFrame() if repeated is None else pool(repeated.query(pair))
+        for column, table, kind in (
+            ("this run", ours, "difference_"),
+            ("evidence", pooled, ""),
+        ):
+            for _, row in table.iterrows():
+                about = row.get("outcome", "physiology")
+                about = f"{about}, {row['fraction']:.0%} of labels" if name == "direct" else about
+                read = {"cls": ", CLS token", "mean": ", mean of patches"}.get(row["pooling"], "")
+                estimate = Estimate(*(row[f"{kind}{part}"] for part in ("value", "low", "high")))
+                parts.append((point, about + read * (name == "controls"), column, str(estimate)))
+    table = pd.DataFrame(parts, columns=["point", "outcome", "where", "value"])
+    if table.empty:
+        return "This run has trained none of them."
+    table = table.pivot_table(
+        index=["point", "outcome"], columns="where", values="value", aggfunc="first", sort=False
+    )
+    table = table.reindex(columns=["this run", "evidence"]).fillna("").reset_index()
+    return paper.pipe_table(table)
+
+
+def _speed(folder: Path) -> str:
+    """The committed benchmarks: every ratio beside its target, then machines and commands."""
+    reports = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.json"))]
+    if not reports:
+        return "Nobody has measured it yet: run `make bench`."
+    ratios = pd.DataFrame([ratio for report in reports for ratio in report["ratios"]])
+    most = ratios.get("at_most", pd.Series(False, ratios.index)).eq(True)
+    good = (ratios["value"] >= ratios["target"]) ^ (most & (ratios["value"] != ratios["target"]))
+    sign = most.map({True: "at most ", False: "at least "})
+    known = ratios["target"].notna()
+    table = pd.DataFrame(
+        {
+            "what": ratios["what"],
+            "measured": ratios["value"].map("{:.3g}".format),
+            "target": (sign + ratios["target"].map("{:g}".format)).where(known, ""),
+            "reached": good.map({True: "yes", False: "no"}).where(known, ""),
+        }
+    )
+    machines = pd.DataFrame([{"command": f"`{r['command']}`"} | r["machine"] for r in reports])
+    return (
+        f"{paper.pipe_table(table)}\n\n## Machines and commands\n\n"
+        f"{paper.pipe_table(machines.astype(str))}"
+    )
+
+
+def _rehearsal(folder: Path) -> str:
+    """The committed rehearsal: every part's seconds and peak memory."""
+    file = folder / "rehearsal.json"
+    if not file.is_file():
+        return "Nobody has rehearsed it yet: run `make bench`."
+    report = json.loads(file.read_text(encoding="utf-8"))
+    machine, parts = report["machine"], pd.DataFrame(report["parts"])
+    words = {"pacx": "distillation", "ecg": "ECG teacher", "labs": "lab autoencoder"}
+    parts["part"] = parts["part"].replace(words | {"mae": "masked autoencoder"})
+    parts["seconds"] = parts["seconds"].map("{:.1f}".format)
+    for column in ("steps", "rows_a_step"):
+        parts[column] = parts[column].map("{:.0f}".format, na_action="ignore").fillna("")
+    where = "a CPU" if machine["gpu"] == "none" else machine["gpu"]
+    return (
+        f"Measured on {where} ({machine['processor']}, {machine['cores']} cores, torch "
+        f"{machine['torch']}), precision {report['precision']}: `{report['command']}`\n\n"
+        f"{paper.pipe_table(parts.rename(columns={'peak_mib': 'peak memory, MiB'}))}"
+    )
+
+
+def _downloads(run: Run, project: Path, folder: Path) -> str:
+    """Copy the profile and every result table beside the page that links to them, by chapter."""
+    profile = run.profile.model_dump(mode="json", exclude={"data_root"}) | {"data_root": None}
+    for part in ("mae", "ecg"):
+        profile[part]["weights"] = profile[part]["weights"] and Path(profile[part]["weights"]).name
+    text = yaml.safe_dump(profile, sort_keys=False)  # without this machine's folders
+    (folder / "profile.yaml").write_text(text, encoding="utf-8")
+    lines = ["- {download}`profile.yaml <_generated/profile.yaml>`"]
+    for source in sources_of(project):
+        links = []
+        saved = re.findall(r'save_results\(\s*"(\w+)"', source.read_text(encoding="utf-8"))
+        for name in dict.fromkeys(saved):
+            if (run.results / f"{name}.parquet").is_file():
+                run.load_results(name).to_csv(folder / f"{name}.csv", index=False)
+                links.append(f"{{download}}`{name}.csv <_generated/{name}.csv>`")
+        lines.append(f"- [](../notebooks/{source.stem}): {', '.join(links) or 'none'}")
+    return "\n".join(lines)
+
+
+def _api(project: Path) -> str:
+    """One section a module of the library: the chapters that call it, and its docstrings."""
+    package = Path(str(resources.files("pacx")))
+    chapters = {source.stem: source.read_text(encoding="utf-8") for source in sources_of(project)}
+    sections = []
+    for file in sorted(package.rglob("*.py")):
+        name = ".".join(file.relative_to(package.parent).with_suffix("").parts)
+        if file.read_text(encoding="utf-8").strip() and name not in ("pacx.cli", "pacx.__main__"):
+            name = name.removesuffix(".__init__")
+            parent, _, leaf = name.rpartition(".")
+            called = rf"(?m)^ *from ({name} import|{parent} import .*\b{leaf}\b)"
+            callers = [chapter for chapter, text in chapters.items() if re.search(called, text)]
+            links = ", ".join(f"[](../notebooks/{chapter})" for chapter in callers)
+            directive = f".. automodule:: {name}\n   :members:\n   :member-order: bysource"
+            sections.append(
+                f"## {name}\n\n"
+                + (f"Called in: {links}.\n\n" if links else "")
+                + f"```{{eval-rst}}\n{directive}\n```"
+            )
+    return "\n\n".join(sections)
