@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pacx.book import _speed
+from pacx.book_parts import _speed
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
