@@ -197,6 +197,17 @@ def test_everything_can_be_done_with_keys(browser, site, page):
     tab.close()
 
 
+def test_dark_page_is_printed_in_the_light_theme(browser, site):
+    tab = browser.new_page(color_scheme="dark")
+    tab.goto(f"{site}/book/index.html", wait_until="networkidle")
+    theme = "document.documentElement.dataset.theme"
+    tab.evaluate(f"addEventListener('beforeprint', () => {{ window.printed = {theme} }})")
+    tab.pdf()
+    assert tab.evaluate("printed") == "light"
+    assert tab.evaluate(theme) == "dark"
+    tab.close()
+
+
 def test_first_page_is_light(browser, site):
     tab, loaded = browser.new_page(), []
     tab.on("response", lambda r: loaded.append(int(r.headers.get("content-length", 0))))
