@@ -12,7 +12,7 @@ from pacx import paper
 from pacx.evaluation.evidence import load_evidence, pool, pooled_claims, provenance_of_evidence
 from pacx.evaluation.statistics import Estimate
 from pacx.execution import key_of, signature_of, sources_of
-from pacx.figures.style import MODELS
+from pacx.figures.tables import beside_the_paper
 from pacx.run import Run
 
 #: Result tables that stand beside a published one: results/<name>.parquet.
@@ -27,44 +27,52 @@ _EFFECTS = {
 }
 
 
+#: Points of data and evaluation: result table, row of this book's choice, row of the other choice,
+#: and the columns whose values are named.
+_OTHER_CHOICES = {
+    "labs that are missing: filled with the mean": (
+        "lab_traps", "input == 'right'", "input == 'means not zeroed'", "error of what was hidden",
+    ),
+    "`labs_missingness` read the other way round": (
+        "lab_traps", "input == 'right'", "input == 'observed inverted'", "error of what was hidden",
+    ),
+    "leads aVL and aVF swapped": (
+        "ecg_teacher", "model == 'leads by name'", "model == 'aVL and aVF swapped'", "mean AUROC",
+    ),
+}  # fmt: skip
+
+
 def write_parts(run: Run, project: Path, folder: Path) -> None:
     """Write the Markdown that the prose includes, and the tables to download, into a folder."""
-    for name in (*_COMPARED, "settings"):
-        (folder / f"{name}_published.md").write_text(paper.markdown_table(name) + "\n")
-    for name in _COMPARED:
-        (folder / f"{name}_ours.md").write_text(_ours(run, name) + "\n")
-    (folder / "status.md").write_text(_status(run, project) + "\n")
-    (folder / "claims.md").write_text(_claims(project / "book" / "evidence") + "\n")
-    (folder / "evidence.md").write_text(_evidence(project / "book" / "evidence") + "\n")
-    (folder / "effects.md").write_text(_effects(run) + "\n")
-    (folder / "speed.md").write_text(_speed(project / "book" / "benchmarks") + "\n")
-    (folder / "rehearsal.md").write_text(_rehearsal(project / "book" / "benchmarks") + "\n")
-    (folder / "downloads.md").write_text(_downloads(run, project, folder) + "\n")
-    (folder / "api.md").write_text(_api(project) + "\n")
+    evidence, benchmarks = (project / "book" / part for part in ("evidence", "benchmarks"))
+    settings = f"{paper.caption('settings')}\n\n{paper.pipe_table(paper.published('settings'))}"
+    parts = {name: _compared(run, name) for name in _COMPARED} | {
+        "settings": settings,
+        "status": _status(run, project),
+        "made_by": _made_by(run, project),
+        "claims": _claims(evidence),
+        "evidence": _evidence(evidence),
+        "effects": _effects(run),
+        "other_choices": _other_choices(run),
+        "speed": _speed(benchmarks),
+        "rehearsal": _rehearsal(benchmarks),
+        "downloads": _downloads(run, project, folder),
+        "api": _api(project),
+    }
+    for name, text in parts.items():
+        (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
 
 
-def _ours(run: Run, name: str) -> str:
-    """The run's own table: 95 % intervals where it has them, and paired differences from MAE."""
+def _compared(run: Run, name: str) -> str:
+    """A published table, and below each of its rows this run's."""
     kind = "phantom patients" if run.is_phantom else "real data"
-    about = f"This run, profile `{run.profile.name}`, {kind}."
+    about = f"*This run*: profile `{run.profile.name}`, {kind}; in brackets 95 % intervals."
     if not (run.results / f"{name}.parquet").is_file():
-        return f"{about} It holds no table `{name}`."
-    frame = run.load_results(name)
-    if "low" in frame:
-        about += " In brackets 95 % intervals."
-    if "difference_value" in frame:
-        paired = frame[(frame["model"] == "pacx") & (frame["reference"] == "mae")]
-        differences = {c: paired[f"difference_{c}"] for c in ("value", "low", "high")}
-        frame = pd.concat([frame, paired.assign(**differences, model="PaCX-MAE minus MAE")])
-    frame["value"] = [
-        f"{row.value:.3f}"
-        + (f" [{row.low:.3f},\N{NO-BREAK SPACE}{row.high:.3f}]" if row.low == row.low else "")
-        for row in frame.reindex(columns=["value", "low", "high"]).itertuples()
-    ]
-    frame["model"] = [MODELS[model][0] if model in MODELS else model for model in frame["model"]]
-    keys = [c for c in ("dataset", "target", "task", "metric", "fraction") if c in frame]
-    table = paper.wide_table(frame[[*keys, "model", "value"]]).fillna("")
-    return f"{about}\n\n{paper.pipe_table(table)}"
+        return f"{paper.caption(name)} This run holds no table `{name}`."
+    table = beside_the_paper(run.load_results(name), name)
+    if "fraction" in table:
+        table["fraction"] = table["fraction"].map("{:.0%}".format)
+    return f"{paper.caption(name)} {about}\n\n{paper.pipe_table(table)}"
 
 
 def _status(run: Run, project: Path) -> str:
@@ -87,26 +95,39 @@ def _status(run: Run, project: Path) -> str:
     return f"{paper.pipe_table(pd.DataFrame(rows))}\n\n{paper.pipe_table(table)}"
 
 
+def _made_by(run: Run, project: Path) -> str:
+    """The line at the foot of every page."""
+    chapters = [signature_of(run.notebooks / f"{s.stem}.ipynb") for s in sources_of(project)]
+    last = max(chapters, key=lambda chapter: chapter["made"])
+    return f"profile {last['profile']}, {last['made'][:10]}, commit {last['commit']}"
+
+
 def _claims(folder: Path) -> str:
-    """The claims of chapter 09 in the committed evidence, and the gain of untrained teachers."""
+    """The claims of chapter 09 in the committed evidence, then the gain of untrained teachers."""
     if not folder.is_dir():
         return "Nobody has gathered the evidence yet."
     rows = [
-        (c.claim, f"{c.estimate:.0f} of {c.runs}", "")
-        if pd.isna(c.low)
-        else (c.claim, str(Estimate(c.estimate, c.low, c.high)), f"{c.holds:.0f} of {c.runs}")
+        (
+            c.claim,
+            # Without an interval the claim is a count of tasks.
+            f"{c.estimate:.0f} of {c.runs}"
+            if pd.isna(c.low)
+            else str(Estimate(c.estimate, c.low, c.high)),
+            "" if pd.isna(c.low) else f"{c.holds:.0f} of {c.runs}",
+        )
         for c in pooled_claims(folder).itertuples()
     ]
+    claims = pd.DataFrame(rows, columns=["claim", "pooled [95 %], or tasks", "holds in"])
     untrained = "model == 'pacx-untrained' and pooling == 'cls' and outcome.str.startswith('phys')"
-    rows += [
-        (
-            f"No claim: untrained teachers minus MAE, {r.outcome}",
-            str(Estimate(r.value, r.low, r.high)),
-            f"above zero in {r.above} of {r.runs}",
-        )
+    rows = [
+        (r.outcome, str(Estimate(r.value, r.low, r.high)), f"{r.above} of {r.runs}")
         for r in pool(load_evidence("controls", folder).query(untrained)).itertuples()
     ]
-    return paper.pipe_table(pd.DataFrame(rows, columns=["claim", "pooled [95 %]", "holds in"]))
+    gains = pd.DataFrame(rows, columns=["outcome", "pooled [95 %]", "above zero in"])
+    return (
+        f"{paper.pipe_table(claims)}\n\nNo claim, but to be held against them: teachers with "
+        f"random weights minus MAE.\n\n{paper.pipe_table(gains)}"
+    )
 
 
 def _evidence(folder: Path) -> str:
@@ -150,6 +171,24 @@ def _effects(run: Run) -> str:
     )
     table = table.reindex(columns=["this run", "evidence"]).fillna("").reset_index()
     return paper.pipe_table(table)
+
+
+def _other_choices(run: Run) -> str:
+    """What this run's chapters measured of the other way to treat data."""
+    rows = []
+    for point, (name, ours, other, what) in _OTHER_CHOICES.items():
+        if (run.results / f"{name}.parquet").is_file():
+            table = run.load_results(name)
+            values = (table.query(choice)["value"].mean() for choice in (ours, other))
+            rows.append((point, what, *(f"{value:.3g}" for value in values)))
+    if (run.results / "split_leaks.parquet").is_file():
+        column = "test images of trained patients"
+        leaks = run.load_results("split_leaks").set_index(["dataset", "split"])[column]
+        worst = leaks[:, "paper"].idxmax()
+        shares = (f"{leaks[worst, split]:.0%}" for split in ("patient", "paper"))
+        rows.append((f"rows split, not patients ({worst})", column, *shares))
+    columns = ["point", "what was measured", "this book", "other choice"]
+    return paper.pipe_table(pd.DataFrame(rows, columns=columns))
 
 
 def _speed(folder: Path) -> str:

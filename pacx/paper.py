@@ -47,31 +47,10 @@ def published(table: str) -> pd.DataFrame:
     return wide.melt(id_vars=keys, value_vars=models, var_name="model", value_name="value")
 
 
-def markdown_table(table: str) -> str:
-    """A published table in Markdown, with its caption, its source and a citation."""
-    frame, about = published(table), _paper()[table]
-    if table != "settings":
-        digits = frame["metric"].map({"R@5": 4}).fillna(3).astype(int)
-        frame["value"] = [f"{value:.{d}f}" for value, d in zip(frame["value"], digits, strict=True)]
-        frame = wide_table(frame)
-        if {"MAE", "PaCX-MAE"} <= set(frame.columns):
-            change = 100 * (frame["PaCX-MAE"].astype(float) - frame["MAE"].astype(float))
-            points = change.map("{:+.1f}".format).replace("-0.0", "+0.0")
-            frame["PaCX-MAE minus MAE, points"] = points
-    citation = f"{{cite}}`{_paper()['paper']['key']}`"
-    return f"{about['caption']} Source: {about['source']} {citation}.\n\n{pipe_table(frame)}"
-
-
-def wide_table(tidy: pd.DataFrame) -> pd.DataFrame:
-    """One row a data set and metric, one column a model, both in the order in which they came."""
-    keys = [column for column in tidy if column not in ("model", "value")]
-    if "fraction" in tidy:
-        tidy = tidy.assign(fraction=tidy["fraction"].map("{:.0%}".format))
-    wide = tidy.pivot_table(
-        index=keys, columns="model", values="value", aggfunc="first", sort=False
-    )
-    models = [model for model in tidy["model"].unique() if model in wide]
-    return wide[models].rename(columns=MODEL_NAMES).rename_axis(columns=None).reset_index()
+def caption(table: str) -> str:
+    """What a published table shows and where it stands, with a citation, in Markdown."""
+    about = _paper()[table]
+    return f"{about['caption']} Source: {about['source']} {{cite}}`{_paper()['paper']['key']}`."
 
 
 def pipe_table(frame: pd.DataFrame) -> str:

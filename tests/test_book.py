@@ -88,10 +88,26 @@ def test_glossary_terms_carry_their_definition(html, page):
     assert all(re.search(r'title="[A-Z0-9][^"]{10,}\.', link) for link in links)
 
 
+def test_index_leads_to_chapters(html):
+    text = (html / "genindex.html").read_text(encoding="utf-8")
+    for chapter in CHAPTERS:
+        assert f'href="{chapter}#' in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_sidebar_names_every_page(html, page):
+    text = (html / page).read_text(encoding="utf-8")
+    entries = re.findall(r'<li class="toctree-l1[^"]*"><a [^>]*>([^<]*)</a>', text)
+    assert len(entries) >= len(PAGES) - 2
+    assert not [e for e in entries if not re.sub(r"[\d.\s]", "", e)]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_page_leads_to_what_made_it(html, page):
     footer = (html / page).read_text(encoding="utf-8").partition('class="made-by"')[2]
-    assert "status.html" in footer[:100] or page == "book/status.html"
+    footer = footer.partition("</p>")[0]
+    assert "run profile smoke, " in footer
+    assert "status.html" in footer or page == "book/status.html"
 
 
 @pytest.fixture(scope="session")
@@ -137,6 +153,7 @@ def test_page_in_a_browser(browser, site, page):
     assert not tab.eval_on_selector_all("img", broken)
     if tab.query_selector(".math"):
         tab.wait_for_selector("mjx-container")
+        assert not tab.query_selector("mjx-merror")
 
     tab.set_viewport_size({"width": 360, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
@@ -216,10 +233,11 @@ def test_first_page_is_light(browser, site):
     tab.close()
 
 
-def test_pages_work_from_the_file_system(browser, html):
+@pytest.mark.parametrize("chapter", ["02_cxr_mae", "05_distillation", "10_attention_shift"])
+def test_interactive_pages_work_from_the_file_system(browser, html, chapter):
     tab, said = browser.new_page(), []
     tab.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
-    tab.goto((html / "notebooks" / "05_distillation.html").as_uri())
+    tab.goto((html / "notebooks" / f"{chapter}.html").as_uri())
     tab.wait_for_selector("mjx-container")
     assert not said
     tab.close()

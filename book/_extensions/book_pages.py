@@ -2,28 +2,59 @@
 
 - A link to a glossary term carries the definition as its title. Browsers show it when the pointer
   rests on the link; that needs no script and no network.
+- The foot of each page says which run made it.
+- The index lists, below each glossary term, the sections of chapters that use it.
 - References are items of their list; Sphinx gives them a role that ARIA has dropped.
 - Two scripts of more than a megabyte are not loaded where nothing needs them.
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import index, pending_xref
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 
 GLOSSARY = "book/glossary"
 REFERENCES = "book/references"
+MADE_BY = "book/_generated/made_by.md"
 
 
 def setup(app: Sphinx) -> dict:
     """Register with Sphinx."""
+    app.add_transform(_IndexTerms)
     app.connect("doctree-resolved", _add_tips)
+    app.connect("html-page-context", _say_what_made_it)
     app.connect("html-page-context", _drop_mathjax, priority=600)  # after MathJax has been added
     app.connect("build-finished", _empty_icon_script)
     app.connect("build-finished", _list_references)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+class _IndexTerms(SphinxTransform):
+    """The first use of a glossary term in each chapter goes into the index."""
+
+    default_priority = 800  # before Sphinx collects the index, at 850
+
+    def apply(self) -> None:
+        if not self.env.docname.startswith("notebooks/"):
+            return
+        seen = set()
+        for link in list(self.document.findall(pending_xref)):
+            section = next((p for p in _parents(link) if isinstance(p, nodes.section)), None)
+            term = link["reftarget"][:1].upper() + link["reftarget"][1:]  # as the glossary has it
+            if link["reftype"] == "term" and section and term not in seen:
+                seen.add(term)
+                entry = ("single", term, section["ids"][0], "", None)
+                section.insert(1, index(entries=[entry]))  # below the title
+
+
+def _parents(node: nodes.Node) -> Iterator[nodes.Node]:
+    while node.parent is not None:
+        node = node.parent
+        yield node
 
 
 def _add_tips(app: Sphinx, page: nodes.document, name: str) -> None:
@@ -49,6 +80,10 @@ def _definitions(glossary: nodes.document) -> dict[str, str]:
         text = re.sub(r"\s+([.,:;])", r"\1", " ".join(definition.astext().split()))
         tips |= {anchor: text for term in item.findall(nodes.term) for anchor in term["ids"]}
     return tips
+
+
+def _say_what_made_it(app: Sphinx, name: str, template: str, context: dict, page: object) -> None:
+    context["made_by"] = (Path(app.srcdir) / MADE_BY).read_text(encoding="utf-8").strip()
 
 
 def _drop_mathjax(app: Sphinx, name: str, template: str, context: dict, page: object) -> None:

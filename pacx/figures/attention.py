@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pacx.figures.style import grid_of_axes, name_of
+from pacx.figures.style import COLOURS, grid_of_axes, name_of
 
 #: How much of an X-ray a map over it hides.
 _SHEER = 0.55
@@ -124,13 +124,14 @@ def method_curves(table: pd.DataFrame, *, x: str, x_label: str, y_label: str) ->
         len(metrics), len(models), squeeze=False, sharex=True, sharey="row",
         figsize=(2.2 + 3.1 * len(models), 0.9 + 2.7 * len(metrics)),
     )  # fmt: skip
-    colours = plt.rcParams["axes.prop_cycle"].by_key()["color"][1:]
-    colour_of_method = dict(zip(dict.fromkeys(table["method"]), cycle(colours)))
+    # No model's colour: the panels are the models.
+    looks = cycle(((COLOURS["green"], "o-"), (COLOURS["purple"], "s--"), (COLOURS["sky"], "^:")))
+    look_of_method = dict(zip(dict.fromkeys(table["method"]), looks, strict=False))
     for axis, (metric, model) in zip(axes.flat, product(metrics, models), strict=True):
         panel = table[(table["metric"] == metric) & (table["model"] == model)]
         for method, line in panel.groupby("method", sort=False):
-            colour = colour_of_method[method]
-            axis.plot(line[x], line["value"], "o-", markersize=3.5, color=colour, label=method)
+            colour, style = look_of_method[method]
+            axis.plot(line[x], line["value"], style, markersize=3.5, color=colour, label=method)
             axis.fill_between(
                 line[x], line["low"], line["high"], color=colour, alpha=0.18, linewidth=0
             )

@@ -1,13 +1,12 @@
 """Figures of chapter 09: dose-responses, what teachers know, what a setting keeps and its price."""
 
 from collections.abc import Mapping
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pacx.figures.style import colour_of, name_of
+from pacx.figures.style import colour_of, marker_of, name_of
 
 
 def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
@@ -56,7 +55,10 @@ def knowledge(table: pd.DataFrame) -> Figure:
             places = [states.index(state) + 0.32 * k - 0.16 for state in part["state"]]
             colour = colour_of(model)
             axis.hlines(places, part["low"], part["high"], color=colour, linewidth=1.8)
-            axis.plot(part["value"], places, "o", color=colour, markersize=5, label=name_of(model))
+            axis.plot(
+                part["value"], places, marker_of(model), color=colour, markersize=5,
+                label=name_of(model),
+            )  # fmt: skip
         axis.set(title={"ecg": "ECG", "labs": "labs"}[target], xlabel="R²")
         axis.set_yticks(range(len(states)), [state.replace("_", " ") for state in states])
         axis.set_ylim(len(states) - 0.5, -0.5)
@@ -87,14 +89,14 @@ def trade_off(
         for axis, read in zip(line, reads, strict=True):
             axis.axhline(0, color="0.8", linewidth=1)
             axis.axvline(0, color="0.8", linewidth=1)
-            for model, marker in zip(models, cycle("osD^vPX*")):
+            for model in models:
                 x, y = cells.loc[model, price, read], cells.loc[model, outcome, read]
                 axis.hlines(y["difference_value"], x["difference_low"], x["difference_high"],
                             color=colour_of(model), linewidth=1.3)  # fmt: skip
                 axis.vlines(x["difference_value"], y["difference_low"], y["difference_high"],
                             color=colour_of(model), linewidth=1.3)  # fmt: skip
-                axis.plot(x["difference_value"], y["difference_value"], marker, markersize=7,
-                          color=colour_of(model), label=name_of(model))  # fmt: skip
+                axis.plot(x["difference_value"], y["difference_value"], marker_of(model),
+                          markersize=7, color=colour_of(model), label=name_of(model))  # fmt: skip
         line[0].set_ylabel(labels[outcome])
         if outcome in falling:
             line[0].invert_yaxis()

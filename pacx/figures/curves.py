@@ -23,18 +23,20 @@ def training_curves(
         y_labels: What each term is, with its unit.
         colours: One a training; the style's own when not given.
     """
-    figure, axes = plt.subplots(1, len(terms), figsize=(1.5 + 3.4 * len(terms), 3.2), squeeze=False)
+    figure, axes = plt.subplots(1, len(terms), figsize=(7.0, 3.2), squeeze=False)
     colours = colours or plt.rcParams["axes.prop_cycle"].by_key()["color"][1:]
     for axis, term, y_label in zip(axes[0], terms, y_labels, strict=True):
-        for (name, history), colour in zip(histories.items(), cycle(colours)):
-            _line(axis, history, term, name, colour)
+        for (name, history), colour, style in zip(
+            histories.items(), cycle(colours), cycle(("-", "--", ":"))
+        ):
+            _line(axis, history, term, name, colour, style)
         axis.set(xlabel="step (one batch each)", ylabel=y_label)
     if len(histories) > 1:
         axes[0, -1].legend()
     return figure
 
 
-def _line(axis: Axes, history: pd.DataFrame, term: str, name: str, colour: str) -> None:
+def _line(axis: Axes, history: pd.DataFrame, term: str, name: str, colour: str, style: str) -> None:
     smooth = history[term].rolling(max(1, len(history) // 30), min_periods=1).mean()
     axis.plot(history["step"], history[term], color=colour, alpha=0.2, linewidth=0.8)
-    axis.plot(history["step"], smooth, color=colour, linewidth=1.8, label=name)
+    axis.plot(history["step"], smooth, style, color=colour, linewidth=1.8, label=name)

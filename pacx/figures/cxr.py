@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
-from pacx.figures.style import grid_of_axes
+from pacx.figures.style import COLOURS, grid_of_axes
 
 #: Mask -> colour of its outline, bright enough for dark lungs and bright bones.
 OUTLINES = {
@@ -119,7 +119,7 @@ def patch_grid(image: np.ndarray, patch_size: int, highlighted: int) -> Figure:
     )  # fmt: skip
     left.set(xlabel="column (pixels)", ylabel="row (pixels)", xlim=(0, width), ylim=(height, 0))
     patch = image[row * patch_size :, column * patch_size :][:patch_size, :patch_size]
-    right.plot(patch.ravel(), drawstyle="steps-mid", color="#c44601")
+    right.plot(patch.ravel(), drawstyle="steps-mid", color=COLOURS["vermilion"])
     for edge in range(0, patch_size**2 + 1, patch_size):
         right.axvline(edge - 0.5, color="0.88", linewidth=0.7, zorder=0)
     right.set(xlabel="pixel of the patch, row after row", ylabel="grey value (0 to 255)")

@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from pacx.errors import PacxError
+from pacx.figures.style import COLOURS
 
 MM_PER_SECOND, MM_PER_MILLIVOLT = 25, 10
 _LAYOUT = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
@@ -77,7 +78,7 @@ def traces(
     until = int(seconds * hz)
     for axis, (title, signal) in zip(axes[:, 0], rows.items(), strict=True):
         for k, trace in enumerate(np.atleast_2d(signal)):
-            colour, style = ("#0062a3", "-") if k == 0 else ("#d17c00", "--")
+            colour, style = (COLOURS["blue"], "-") if k == 0 else (COLOURS["orange"], "--")
             axis.plot(np.arange(until) / hz, trace[:until], style, color=colour, linewidth=1.2)
         axis.set_ylabel(y_label)
         axis.set_title(title, fontsize=9, loc="left")

@@ -4,9 +4,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
+from pacx.figures.style import COLOURS
 from pacx.phantom.state import Equation
 
-_RAISES, _LOWERS = "#0062a3", "#c44601"
+_RAISES, _LOWERS = COLOURS["blue"], COLOURS["vermilion"]
 
 
 def causal_graph(equations: dict[str, Equation]) -> Figure:
@@ -61,7 +62,11 @@ def equations_as_latex(equations: dict[str, Equation]) -> str:
 def pairing_timeline() -> Figure:
     """Symile-MIMIC's rule: which X-ray, ECG and blood tests of an admission belong together."""
     figure, axis = plt.subplots(figsize=(8.0, 2.5))
-    windows = {"X-ray": (24, 72, _LOWERS), "ECG": (-24, 24, _RAISES), "labs": (-24, 24, "#007f5f")}
+    windows = {
+        "X-ray": (24, 72, _LOWERS),
+        "ECG": (-24, 24, _RAISES),
+        "labs": (-24, 24, COLOURS["green"]),
+    }
     for row, (start, end, colour) in enumerate(windows.values()):
         axis.barh(row, end - start, left=start, height=0.5, color=colour, alpha=0.3)
         examples = np.array([0.2, 0.55, 0.8]) * (end - start) + start

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from pacx.constants import LABS, Lab
+from pacx.figures.style import COLOURS
 
-_INSIDE, _OUTSIDE, _ABSENT = "#0062a3", "#c44601", "0.55"
+_INSIDE, _OUTSIDE, _ABSENT = COLOURS["blue"], COLOURS["vermilion"], "0.55"
 _LIMIT = 1.0  # how many widths of the range beyond it are drawn
 
 

@@ -13,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from pacx.figures.style import colour_of, name_of
+from pacx.figures.style import colour_of, marker_of, name_of
 
 _ROW = 0.34  # inches of a row of dots
+_WIDTH, _PANELS = 7.0, 2  # inches and panels beside each other: more cannot be read on a phone
 
 
 def forest(
@@ -33,7 +34,7 @@ def forest(
     """
     table = table.dropna(subset=["difference_value"])
     names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
-    figure, axis = plt.subplots(figsize=(7.0, 1.1 + _ROW * len(names) * max(1, len(models) / 2)))
+    figure, axis = plt.subplots(figsize=(_WIDTH, 1.1 + _ROW * len(names) * max(1, len(models) / 2)))
     axis.axvline(0, color="0.6", linewidth=1)
     columns = ("difference_value", "difference_low", "difference_high")
     _dots(axis, table.assign(place=table[rows].map(names.index)), models, columns)
@@ -60,11 +61,15 @@ def forest_panels(
     """
     models, outcomes = list(dict.fromkeys(table["model"])), list(dict.fromkeys(table[panels]))
     kinds = list(dict.fromkeys(table[filled]))
+    columns = min(_PANELS, len(outcomes))
+    lines = -(-len(outcomes) // columns)
     figure, axes = plt.subplots(
-        1, len(outcomes), figsize=(2.0 + 2.7 * len(outcomes), 1.6 + 0.42 * len(models)),
+        lines, columns, figsize=(_WIDTH, 1.2 + lines * (0.5 + 0.34 * len(models))),
         sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
-    for axis, outcome in zip(axes[0], outcomes, strict=True):
+    for axis in axes.flat[len(outcomes) :]:
+        axis.set_visible(False)
+    for axis, outcome in zip(axes.flat, outcomes, strict=False):
         axis.axvline(0, color="0.6", linewidth=1)
         for row in table[table[panels] == outcome].to_dict("records"):
             second = kinds.index(row[filled])
@@ -79,6 +84,7 @@ def forest_panels(
             )  # fmt: skip
         _rows_axis(axis, [name_of(model) for model in models])
         axis.set_title(_words(outcome))
+        axis.tick_params(labelbottom=True)
     figure.supxlabel(x_label, fontsize=10)
     handles = [
         plt.Line2D([], [], marker="o", linestyle="", color="0.3", label=kind,
@@ -110,14 +116,15 @@ def dots(
     """
     names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
     parts = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
+    columns = min(_PANELS, len(parts))
+    lines = -(-len(parts) // columns)
     figure, axes = plt.subplots(
-        1, len(parts), sharey=True, squeeze=False,
-        figsize=(
-            2.0 + 2.3 * len(parts) if panels else 7.0,
-            1.1 + _ROW * len(names) * max(1, len(models) / 2),
-        ),
+        lines, columns, sharey=True, squeeze=False,
+        figsize=(_WIDTH, 0.6 + lines * (0.5 + _ROW * len(names) * max(1, len(models) / 2))),
     )  # fmt: skip
-    for axis, (title, part) in zip(axes[0], parts.items(), strict=True):
+    for axis in axes.flat[len(parts) :]:
+        axis.set_visible(False)
+    for axis, (title, part) in zip(axes.flat, parts.items(), strict=False):
         if chance is not None:
             axis.axvline(chance, color="0.6", linewidth=1, linestyle="--")
         part = part.assign(place=part[rows].map(names.index))
@@ -165,11 +172,9 @@ def label_efficiency(
             hollow diamonds in the panel of the same name.
     """
     names, models = list(dict.fromkeys(table[panels])), list(dict.fromkeys(table["model"]))
-    columns = min(3, len(names))
+    columns = min(_PANELS, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(1.2 + 2.9 * columns, 0.8 + 2.6 * rows), squeeze=False
-    )
+    figure, axes = plt.subplots(rows, columns, figsize=(_WIDTH, 0.8 + 2.6 * rows), squeeze=False)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     for axis, name in zip(axes.flat[: len(names)], names, strict=True):
@@ -177,7 +182,9 @@ def label_efficiency(
             part = table[(table[panels] == name) & (table["model"] == model)]
             part = part.sort_values("fraction")
             colour = colour_of(model)
-            axis.plot(part["fraction"], part["value"], "o-", color=colour, markersize=4)
+            axis.plot(
+                part["fraction"], part["value"], color=colour, marker=marker_of(model), markersize=4
+            )
             axis.fill_between(
                 part["fraction"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0
             )
@@ -206,9 +213,9 @@ def _dots(
     for model in models:
         part = table[table["model"] == model]
         heights = _place(part["place"], models, model)
-        colour = colours[model] if colours else colour_of(model)
+        colour, marker = _look(model, colours)
         axis.hlines(heights, part[low], part[high], color=colour, linewidth=1.8)
-        axis.plot(part[value], heights, "o", color=colour, markersize=5)
+        axis.plot(part[value], heights, marker, color=colour, markersize=5)
 
 
 def _place(row: pd.Series, models: list[str], model: str) -> pd.Series:
@@ -228,12 +235,13 @@ def _legend(
 ) -> None:
     """A legend below the figure, in the order of the table; `paper` explains hollow diamonds."""
     if len(models) > 1:
-        looks = colours or {m: colour_of(m) for m in models}
-        names = {m: m if colours else name_of(m) for m in models}
-        handles = [
-            plt.Line2D([], [], marker="o", linestyle="", color=looks[m], label=names[m])
-            for m in models
-        ]
+        handles = []
+        for model in models:
+            colour, marker = _look(model, colours)
+            label = model if colours else name_of(model)
+            handles.append(
+                plt.Line2D([], [], marker=marker, linestyle="", color=colour, label=label)
+            )
         if paper:
             handles.append(
                 plt.Line2D(
@@ -242,6 +250,13 @@ def _legend(
                 )
             )  # fmt: skip
         axis.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+
+
+def _look(model: str, colours: dict[str, str] | None) -> tuple[str, str]:
+    """Colour and marker of a model, or of what `colours` names."""
+    if colours is None:
+        return colour_of(model), marker_of(model)
+    return colours[model], "oDs^vX"[list(colours).index(model)]
 
 
 def _words(name: object, width: int = 34) -> str:

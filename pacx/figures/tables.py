@@ -19,13 +19,17 @@ _IN_THE_PAPER = {
     "pacx-regression": "regression_only",
 }
 
+_POOLINGS = {"cls": "CLS token", "mean": "mean of patches"}
+_TARGETS = {"ecg": "ECG"}
+
 
 def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
-    """A data frame without its index, floats with few digits, `_` read as a space."""
+    """A data frame without its index, floats with few digits, codes and `_` in words."""
     if "fraction" in frame:
         frame = frame.assign(fraction=frame["fraction"].map("{:.0%}".format, na_action="ignore"))
     if "task" in frame:
         frame = frame.assign(task=frame["task"].str.replace("_", " "))
+    frame = frame.replace({"pooling": _POOLINGS, "target": _TARGETS})
     words = {column: str(column).replace("_", " ") for column in frame}
     text = frame.rename(columns=words)
     return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
@@ -68,33 +72,35 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
-    """A published table with this run's numbers beside it, in the paper's order.
+    """A published table with this run's numbers below each of its rows, in the paper's order.
 
     Args:
-        ours: Tidy results with the columns `dataset`, `metric`, `model`, `value`, `low`, `high`
-            and, where the paper has them, `target` or `fraction`.
+        ours: Tidy results with the columns `dataset`, `metric`, `model`, `value`, `low`, `high`,
+            those of a paired difference from the MAE, and, where the paper has them, `target` or
+            `fraction`.
         table: Name of the published table, see `pacx.paper.published`.
 
     Returns:
-        Text; a dash where the paper, or this run, has no number.
+        Text: the keys, `source`, one column a model, and PaCX-MAE minus MAE; a dash where the
+        paper, or this run, has no number.
     """
     theirs = published(table)
     keys = [k for k in ("dataset", "target", "metric", "fraction") if k in theirs and k in ours]
-    ours = ours.assign(
-        model=ours["model"].replace(_IN_THE_PAPER),
-        text=_text(ours["value"], ours["low"], ours["high"]),
-    )
+    ours = ours.assign(model=ours["model"].replace(_IN_THE_PAPER))
+    ours["dataset"] = ours["dataset"].replace({"tb": "TB (Shenzhen)"})
     models = [m for m in MODEL_NAMES if m in set(theirs["model"]) | set(ours["model"])]
-    rows = theirs[keys].drop_duplicates().reset_index(drop=True)
-    result = rows.copy()
-    for source, frame, column in (("paper", theirs, "value"), ("this run", ours, "text")):
-        frame = frame.assign(dataset=frame["dataset"].str.lower())
-        for model in [m for m in models if m in set(frame["model"])]:
-            part = frame[frame["model"] == model].drop_duplicates(keys).set_index(keys)[column]
-            wanted = rows.assign(dataset=rows["dataset"].str.lower())
-            values = part.reindex(pd.MultiIndex.from_frame(wanted))
-            result[f"{MODEL_NAMES[model]}, {source}"] = [_cell(v) for v in values]
-    return result
+    rows = theirs[keys].drop_duplicates()
+    known = {"paper": _cells(theirs, keys), "this run": _cells(ours, keys)}
+    lines = []
+    for row in rows.itertuples(index=False):
+        for source, cells in known.items():
+            found = [cells.get((*map(_key, row), model)) for model in models]
+            mae, pacx = (cells.get((*map(_key, row), model)) for model in ("mae", "pacx"))
+            texts = ["–" if one is None else _score(one) for one in found]
+            lines.append((*row, source, *texts, _change(mae, pacx)))
+    names = [MODEL_NAMES[model] for model in models]
+    result = pd.DataFrame(lines, columns=[*keys, "source", *names, "PaCX-MAE minus MAE"])
+    return result if {"mae", "pacx"} <= set(models) else result.drop(columns="PaCX-MAE minus MAE")
 
 
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
@@ -160,10 +166,36 @@ def _evidence_columns(pooled: pd.DataFrame) -> dict[str, list[str]]:
     }
 
 
-def _cell(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return "–" if pd.isna(value) else f"{value:.3f}"
+def _cells(frame: pd.DataFrame, keys: list[str]) -> dict[tuple, tuple]:
+    """(key, ..., model) -> its row; of several, such as single tasks, the first."""
+    cells = {}
+    for row in frame.itertuples(index=False):
+        cells.setdefault((*(_key(getattr(row, k)) for k in keys), row.model), row)
+    return cells
+
+
+def _key(value: str | float) -> str | float:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _score(row: tuple) -> str:
+    if not hasattr(row, "low"):
+        return f"{row.value:.{_digits(row)}f}"
+    return _text(pd.Series([row.value]), pd.Series([row.low]), pd.Series([row.high]))[0]
+
+
+def _digits(row: tuple) -> int:
+    """The paper gives R@5 as whole hits of 464."""
+    return 4 if row.metric == "R@5" else 3
+
+
+def _change(mae: tuple | None, pacx: tuple | None) -> str:
+    """PaCX-MAE minus MAE, with its paired interval where somebody has measured one."""
+    if mae is None or pacx is None:
+        return "–"
+    if pd.isna(getattr(pacx, "difference_low", None)):
+        return f"{pacx.value - mae.value:+.{_digits(pacx)}f}"
+    return str(difference_of(pacx._asdict()))
 
 
 def _text(value: pd.Series, low: pd.Series, high: pd.Series) -> list[str]:
