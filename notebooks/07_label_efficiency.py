@@ -15,8 +15,7 @@
 # %% [markdown]
 # # Label efficiency
 #
-# The same probes with a hundredth and a tenth of the labels: where a better encoder should help
-# most.
+# The same probes with a small share of the labels: where a better encoder should help most.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -32,7 +31,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -66,7 +65,7 @@ train_encoders(run, *models)
 # sample of a rare disease may hold nobody who has it, and then there is nothing to learn. The draw
 # therefore starts with one positive and one negative of every label, and fills the rest at random.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.evaluation import probe
 from pacx.figures.source import show_source
 
@@ -74,21 +73,19 @@ show_source(probe._draw)
 
 # %% [markdown]
 # Validation and test patients stay whole at every share. Choosing the epoch on the full validation
-# split is generous when labels are few. The paper does the same, and so do both encoders here.
+# split is generous when labels are few, and equally so to both encoders.
 #
 # ## One draw is luck
 #
 # Each dot below is one draw of training labels, scored on all test patients.
 
-# %% mystnb={"image": {"alt": "AUROC of every single draw of training labels on the first data set, MAE and PaCX-MAE side by side, one column for each share of the labels."}} tags=["hide-input"]
-import matplotlib.pyplot as plt
+# %%
 import numpy as np
 
 from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.evaluation.probe import labels_of
 from pacx.evaluation.statistics import macro_auroc
 from pacx.evaluation.transfer import open_benchmark, probe_scores
-from pacx.figures.style import colour_of, name_of
 
 shown = open_benchmark(run, "phantom-truth" if run.is_phantom else run.profile.benchmarks[0])
 tasks = PHYSIOLOGY_TASKS if run.is_phantom else shown.labels
@@ -96,22 +93,31 @@ chosen = [shown.labels.index(task) for task in tasks]
 truth = labels_of(shown, "test")[:, chosen]
 once = np.ones((1, len(truth)))
 fractions = run.profile.label_efficiency.fractions
+single = {
+    (model, fraction): [
+        macro_auroc(truth, np.asarray(draw)[:, chosen], once)[0]
+        for draw in probe_scores(run, shown, model, fraction=fraction)
+    ]
+    for model in models
+    for fraction in fractions
+}
+
+# %% mystnb={"image": {"alt": "AUROC of every single draw of training labels on the first data set, MAE and PaCX-MAE side by side, one column for each share of the labels."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+
+from pacx.figures.style import colour_of, marker_of, name_of
+
 figure, axis = plt.subplots(figsize=(6.0, 3.6))
-for k, model in enumerate(models):
-    for place, fraction in enumerate(fractions):
-        draws = [
-            np.asarray(d)[:, chosen] for d in probe_scores(run, shown, model, fraction=fraction)
-        ]
-        values = [macro_auroc(truth, draw, once)[0] for draw in draws]
-        label = name_of(model) if place == 0 else None
-        axis.plot(
-            [place + 0.16 * (2 * k - 1)] * len(values),
-            values,
-            "o",
-            color=colour_of(model),
-            alpha=0.6,
-            label=label,
-        )
+for (model, fraction), values in single.items():
+    place = fractions.index(fraction) + 0.32 * models.index(model) - 0.16
+    axis.plot(
+        [place] * len(values),
+        values,
+        marker_of(model),
+        color=colour_of(model),
+        alpha=0.6,
+        label=name_of(model) if fraction == fractions[0] else None,
+    )
 axis.set_xticks(range(len(fractions)), [f"{f:.0%}" for f in fractions])
 axis.set(
     xlabel="share of training labels", ylabel="AUROC", title=f"{shown.name}: every draw is a dot"
@@ -126,8 +132,8 @@ _ = axis.legend()
 # ## The curves
 #
 # Which data sets? On phantoms, the physiology tasks. Then every binary or multilabel benchmark of
-# the profile, as in the paper. Where a share is too small to hold every class, the library refuses
-# to draw, and the table has a gap with its reason instead of a number that means something else.
+# the profile. Where a share is too small to hold every class, the library refuses to draw, and the
+# table has a gap with its reason instead of a number that means something else.
 
 # %%
 import pandas as pd
@@ -198,9 +204,9 @@ else:
 # %% [markdown]
 # ## Beside the paper
 #
-# The same numbers. The paper's values at the two small shares were read off its figure.
+# The same numbers. The paper's values with fewer than all labels were read off its figure.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.tables import beside_the_paper, show
 
 show(beside_the_paper(table, "label_efficiency"))
@@ -211,7 +217,7 @@ show(beside_the_paper(table, "label_efficiency"))
 # The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
 # ([how](../book/protocol)):
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.tables import beside_the_evidence
 
 display(beside_the_evidence(table, "label_efficiency"))
@@ -239,6 +245,7 @@ assert all((labels[rows] == value).any(axis=0).all() for rows in subsets for val
 whole = table.groupby("dataset").filter(lambda part: set(part["fraction"]) == set(fractions))
 means = whole.groupby("fraction")["value"].mean()
 assert means[max(fractions)] > means[smallest] - 0.02
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
@@ -284,8 +291,8 @@ display(
 # cannot. CheXchoNet has one label: two images are enough.
 # ```
 #
-# 2. The draws at the smallest share differ more between one another than the band is wide. Is that
-#    a contradiction?
+# 2. Suppose that the draws at the smallest share lie further apart than the band is wide. Is that a
+#    contradiction?
 #
 # ```{dropdown} Answer
 # No. The band shows how the *mean over draws* varies with other test patients. The dots show how

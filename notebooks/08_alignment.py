@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -69,20 +69,31 @@ train_side_by_side(run, *controls)
 # %% [markdown]
 # ## A linear bridge
 #
-# Let $h$ be the frozen CLS embedding of an X-ray, standardised, and $t$ the teacher's embedding of
+# Let $h$ be the frozen CLS embedding of an X-ray, $\tilde h$ the same after each of its numbers was
+# standardised with the mean and standard deviation of the train pairs, and $t$ the teacher's embedding of
 # the same admission. Ridge regression finds
 #
-# $$W, b = \arg\min_{W, b} \sum_{i \in \text{train}} \lVert t_i - W h_i - b \rVert^2
+# $$W, b = \arg\min_{W, b} \sum_{i \in \text{train}} \lVert t_i - W \tilde h_i - b \rVert^2
 # + \kappa \lVert W \rVert^2 ,$$
 #
-# and $\hat t = W h + b$ is what the X-ray says the ECG (or the labs) should look like; the penalty
-# $\kappa$ is `alpha` in the library. With $\bar t$ the mean of the test targets, the score is the mean of
+# and $\hat t = W \tilde h + b$ is what the X-ray says the ECG (or the labs) should look like; $\kappa$ is
+# the penalty. With $\bar t$ the mean of the test targets, the score is the mean of
 #
 # $$\cos(\hat t_i - \bar t,\; t_i - \bar t).$$
 #
 # Without $\bar t$ the embeddings of different patients already point in similar directions, and
-# predicting their mean for everybody scores high. The table shows this trap: look at the raw cosine of
-# two targets of different patients.
+# predicting their mean for everybody scores high. The table below the code shows this trap: look at the
+# raw cosine of two targets of different patients.
+#
+# In the code, `train_features` and `test_features` hold $h$ and `scaler` makes $\tilde h$ of it; the
+# targets hold $t$, `ridge` is $W$ and $b$, `alpha` is $\kappa$, `prediction` is $\hat t$, `mean` is
+# $\bar t$, and `cosines` are the scores whose mean is taken.
+
+# %% tags=["remove-input"]
+from pacx.evaluation.alignment import ridge_alignment
+from pacx.figures.source import show_source
+
+show_source(ridge_alignment)
 
 # %%
 import pandas as pd
@@ -119,12 +130,13 @@ show(pd.DataFrame(one_model))
 
 # %% [markdown]
 # Retrieval ranks all test patients by the raw cosine (not centred, as in the public code) between
-# $\hat t_i$ and their embedding. R@k is
-# the share whose own is among the first $k$. By chance it is $k/N$: the dashed line.
+# $\hat t_i$ and their embedding. R@k is the share whose own is among the first $k$, with a 95 % interval
+# of that share at each $k$. By chance it is $k/N$: the dashed line.
 
-# %% mystnb={"image": {"alt": "Share of test X-rays whose own ECG or labs are among the k nearest, against k, for PaCX-MAE; the dashed line is chance."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Share of test X-rays whose own ECG or labs are among the k nearest, against k, for PaCX-MAE, with 95 percent bands; the dashed line is chance."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.stats import binomtest
 
 from pacx.figures.style import colour_of, name_of
 
@@ -132,13 +144,12 @@ n = len(test.table)
 figure, axis = plt.subplots(figsize=(5.4, 3.8))
 k = np.arange(1, n + 1)
 for (target, scores), style in zip(aligned.items(), ("-", ":"), strict=True):
-    axis.plot(
-        k / n,
-        [(scores.ranks <= i).mean() for i in k],
-        style,
-        color=colour_of("pacx"),
-        label=f"PaCX-MAE, {targets[target]}",
-    )
+    hits = [int((scores.ranks <= i).sum()) for i in k]
+    bands = [binomtest(hit, n).proportion_ci(method="wilson") for hit in hits]
+    low, high = [band.low for band in bands], [band.high for band in bands]
+    axis.fill_between(k / n, low, high, color=colour_of("pacx"), alpha=0.15, linewidth=0)
+    label = f"PaCX-MAE, {targets[target]}"
+    axis.plot(k / n, np.array(hits) / n, style, color=colour_of("pacx"), label=label)
 axis.plot([0, 1], [0, 1], "--", color="0.5", label="chance")
 axis.set(
     xlabel="k, as a share of the test patients", ylabel="share found among the k nearest (R@k)"
@@ -230,7 +241,7 @@ show(
 # ([more](../book/paper_and_code)). This chapter does both. The paper's teachers and patients are real,
 # ours are not: compare the order of the models, not the height.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 show(beside_the_paper(table, "alignment"))
 
 # %% [markdown]
@@ -239,7 +250,7 @@ show(beside_the_paper(table, "alignment"))
 # The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
 # ([how](../book/protocol)):
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.tables import beside_the_evidence
 
 beside_the_evidence(cosine, "alignment")
@@ -269,6 +280,7 @@ for target, scores in aligned.items():
     others = (centred @ centred.T)[~np.eye(n, dtype=bool)]
     bound = 4 * np.sqrt(np.mean(others**2) / n) + 1 / (n - 1)
     assert abs(scores.random_centred) <= bound, f"{target}: random pairs score more than noise"
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
@@ -286,10 +298,11 @@ for target in targets:
     five = fives.loc["pacx"]
     above = "above" if five["low"] > five["chance"] else "not distinguishable from"
     lines.append(
-        f"- **{targets[target]}**: centred cosine, PaCX-MAE minus MAE {own}: {verdict(own)}. With shuffled pairs "
-        f"{shuffled}: {verdict(shuffled)}. With untrained teachers {untrained}: {verdict(untrained)}. R@5 of PaCX-MAE is {five['value']:.3f} [{five['low']:.3f}, {five['high']:.3f}], "
-        f"{above} chance ({five['chance']:.3f}); with the MAE it is {fives.loc['mae', 'value']:.3f}, "
-        f"with shuffled pairs {fives.loc['pacx-shuffled', 'value']:.3f}."
+        f"- **{targets[target]}**: centred cosine, PaCX-MAE minus MAE {own}: {verdict(own)}. With "
+        f"shuffled pairs {shuffled}: {verdict(shuffled)}. With untrained teachers {untrained}: "
+        f"{verdict(untrained)}. R@5 of PaCX-MAE is {five['value']:.3f} "
+        f"[{five['low']:.3f}, {five['high']:.3f}], {above} chance ({five['chance']:.3f}); with the "
+        f"MAE it is {fives.loc['mae', 'value']:.3f}, with shuffled pairs {fives.loc['pacx-shuffled', 'value']:.3f}."
     )
 Markdown("\n".join(lines))
 

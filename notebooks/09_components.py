@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -64,25 +64,54 @@ banner(run)
 # differs from `pacx`, in some variants two (see the table); the one with replay sees X-rays of stage 1
 # as well. The profile's `variants` says which ones this run compares.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.source import show_source
-from pacx.training.distill import VARIANTS, Variant
+from pacx.training.distill import Variant
 
 show_source(Variant)
 
 # %%
-import pandas as pd
-
-from pacx.figures.style import name_of
-from pacx.figures.tables import folded, show
 from pacx.training.pipeline import chosen_variants
 
 chosen = ["pacx", *chosen_variants(run)]
 
+# %% tags=["hide-input"]
+import pandas as pd
+
+from pacx.figures.style import name_of
+from pacx.figures.tables import folded, show
+from pacx.training.distill import VARIANTS
+
+wording = {
+    "modalities": "one teacher instead of two",
+    "learning_rate_factor": "learning rate times {}",
+    "shuffled": "every X-ray has somebody else's ECG and labs",
+    "trained_teachers": "teachers have random weights",
+    "start": "starts from the MAE of the other mask ratio",
+    "mae_weight": "the MAE's own loss is kept, weight {:g}",
+    "replay": "that loss sees X-rays of stage 1",
+}
+
+
+def plain(value):
+    """A setting's value: yes or no, or as few digits as it has."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else value
+
 
 def difference_from_pacx(variant):
-    changed = {k: v for k, v in vars(variant).items() if v != vars(VARIANTS["pacx"])[k]}
-    return "; ".join(f"{k} = {v}" for k, v in changed.items())
+    words = [
+        wording[key].format(value)
+        for key, value in vars(variant).items()
+        if key in wording and value != vars(VARIANTS["pacx"])[key]
+    ]
+    usual = run.profile.distill
+    words += [
+        f"{key.replace('_', ' ')} {plain(value)} instead of {plain(getattr(usual, key))}"
+        for key, value in variant.changes.items()
+    ]
+    return "; ".join(words) or "nothing: it is the method"
 
 
 variants = pd.DataFrame(
@@ -129,7 +158,7 @@ components = [
 components = pd.concat(components, ignore_index=True).drop(columns=["pooling", "fraction"])
 _ = run.save_results("components", components)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 show(beside_the_paper(components, "components"))
 
 # %% mystnb={"image": {"alt": "Forest plots of the difference from the MAE for each component variant, one panel a benchmark; filled dots are AUROC, hollow dots F1, with 95 percent intervals."}} tags=["hide-input"]
@@ -183,9 +212,9 @@ from pacx.evaluation.statistics import Estimate, difference_of, interval, verdic
 
 
 def share(row):
-    """A variant's gain as a share of PaCX-MAE's gain, where the latter is clearly above zero."""
-    whole = difference_of(pacx.loc[(row["outcome"], row["pooling"])])
-    return f"{row['difference_value'] / whole.value:.0%}" if whole.low > 0 else "–"
+    """A variant's gain as a share of PaCX-MAE's gain, where both are clearly above zero."""
+    gain, whole = difference_of(row), difference_of(pacx.loc[(row["outcome"], row["pooling"])])
+    return f"{gain.value / whole.value:.0%}" if min(gain.low, whole.low) > 0 else "–"
 
 
 if run.is_phantom:
@@ -209,8 +238,9 @@ if run.is_phantom:
 
 # %% [markdown]
 # The table in sight has the gain over the MAE, read from the CLS token. In the folded one a share is
-# left out (a dash) where the interval of PaCX-MAE's own gain reaches zero. It is a ratio of two estimates
-# and has no interval: for a comparison use the direct differences below.
+# left out (a dash) unless the interval of the variant's own gain and that of PaCX-MAE's are both above
+# zero. It is a ratio of two estimates and has no interval: for a comparison use the direct differences
+# below.
 #
 # ## What the controls say
 #
@@ -255,7 +285,7 @@ if run.is_phantom:
 # And directly against each other, on the same patients. A control may also do harm: where shuffled
 # pairs fall below the MAE, PaCX-MAE minus shuffled holds that harm as well as what true pairs add.
 
-# %% mystnb={"image": {"alt": "Forest plot of the direct differences on physiology tasks with few and all labels, such as PaCX-MAE minus each control, with 95 percent intervals."}} tags=["hide-input"]
+# %%
 opponents = [("pacx", control) for control in controls_of]
 opponents += [
     ("pacx", "pacx-raw"), ("pacx-raw", "pacx-untrained-raw"), ("pacx-compared", "mae-compared"),
@@ -270,7 +300,28 @@ if run.is_phantom:
         for tasks, fraction in list(outcomes.values())[:2]
     ]
     direct = run.save_results("direct", pd.concat(direct, ignore_index=True))
+
+# %% mystnb={"image": {"alt": "Forest plot of the direct differences on physiology tasks with few and all labels, such as PaCX-MAE minus each control, with 95 percent intervals."}} tags=["hide-input"]
+if run.is_phantom:
     _ = forest(direct, rows="row", x_label="difference in AUROC on physiology")
+
+# %% [markdown]
+# [Chapter 02](02_cxr_mae) left a question open: paper and public code disagree about the mask ratio.
+# Does it matter to what a probe finds in the MAE?
+
+# %% tags=["hide-input"]
+from pacx.evaluation.evidence import dose_responses, load_evidence, pool
+
+if run.is_phantom:
+    used, other = run.profile.mae.mask_ratio, run.profile.mae.compared_mask_ratio
+    text = f"MAE with the mask ratio {other:g} minus MAE with {used:g}, CLS token, in this run: "
+    text += "; ".join(measured("mae-compared", outcome) for outcome in outcomes) + "."
+    if (repeated := load_evidence("controls")) is not None:
+        repeated = repeated.query("model == 'mae-compared' and pooling == 'cls'")
+        gains = [(r.outcome, Estimate(r.value, r.low, r.high)) for r in pool(repeated).itertuples()]
+        text += "\n\nIn the evidence: "
+        text += "; ".join(f"{what}: {gain}, {verdict(gain)}" for what, gain in gains) + "."
+    display(Markdown(text))
 
 # %% [markdown]
 # ## What do untrained teachers keep?
@@ -301,7 +352,7 @@ if run.is_phantom:
     learned = [difference_of(row) for _, row in trained.iterrows()]
     knows = pd.DataFrame(
         {
-            "teacher": trained["target"],
+            "teacher": trained["target"].replace({"ecg": "ECG"}),
             "state": trained["state"].str.replace("_", " "),
             "R² untrained": untrained["value"],
             "R² trained": trained["value"],
@@ -315,10 +366,9 @@ if run.is_phantom:
 # %% [markdown]
 # Where the untrained teacher has a state, it can hand it on: for that the pairs are enough. Where
 # training adds, a trained teacher can give more. A state that neither has can only come along with
-# a related one. Ridge reads all that is there linearly; the distillation losses mostly hear what is
+# a related one. Ridge reads all that is there linearly; the distillation losses may mostly hear what is
 # loud in the embedding, so the figure is what *could* be handed on.
-
-# %% [markdown]
+#
 # ## What is forgotten
 #
 # Adapters change the encoder for one purpose. What the MAE had learned beside it may get lost. The
@@ -435,24 +485,39 @@ if run.is_phantom and len(weighed) > 1:
 # their training, from untrained to the whole. Both are part of the book's evidence
 # ([how](../book/protocol)); doses between the ends, and coupling 0, have one training a cohort.
 #
-# This shows that the method can find what is there, and whether it invents what is not. It cannot
+# This asks whether the method finds what is there, and whether it invents what is not. It cannot
 # show how strongly real X-rays are coupled to ECGs and blood: that number we chose.
 
 # %% mystnb={"image": {"alt": "Two panels: gain of PaCX-MAE over MAE in AUROC on physiology against the coupling, and against the share of the teachers' training, with 95 percent intervals over cohorts; circles few labels, squares all labels, solid CLS token, dotted mean of patches."}} tags=["hide-input"]
-from pacx.evaluation.evidence import dose_responses, load_evidence
 from pacx.figures.components import dose_response
 
 doses = dose_responses()
+if doses is not None:
+    labels = {"coupling": "coupling", "teachers": "share of the teachers' training"}
+    _ = dose_response(doses, labels)
+
+# %% tags=["hide-input"]
 if doses is None:
     display(Markdown("The evidence is in the book's repository; this installation has none."))
 else:
-    _ = dose_response(
-        doses, {"coupling": "coupling", "teachers": "share of the teachers' training"}
-    )
+    dose_of = {"coupling": "coupling {:g}", "teachers": "teachers with {:.0%} of their training"}
     lines = ["With all labels, CLS token:", ""]
     for row in doses.query("pooling == 'cls' and fraction == 1").itertuples():
         gain = Estimate(row.value, row.low, row.high)
-        lines.append(f"- {row.what}, {row.dose:.2g} of the whole: {gain}, {verdict(gain)}.")
+        lines.append(f"- {dose_of[row.what].format(row.dose)}: {gain}, {verdict(gain)}.")
+    # Does the rest of the training add anything? On the same cohorts, with the same training seeds.
+    part = load_evidence("dose").query("what == 'teachers' and pooling == 'cls' and fraction == 1")
+    whole = load_evidence("controls").query("model == 'pacx' and pooling == 'cls'")
+    whole = whole[whole["outcome"] == "physiology, all labels"]
+    both = part.merge(whole, on=["cohort", "seed"], suffixes=("", "_whole"))
+    both["added"] = both["difference_value_whole"] - both["difference_value"]
+    lines.append("")
+    for row in pool(both, "added").itertuples():
+        added = Estimate(row.value, row.low, row.high)
+        lines.append(
+            f"All of the teachers' training minus {row.dose:.0%} of it, on the same cohorts: {added}, "
+            f"{verdict(added)}."
+        )
     display(Markdown("\n".join(lines)))
 
 # %% [markdown]
@@ -470,15 +535,14 @@ if run.is_phantom:
     display(
         beside_the_evidence(from_cls[from_cls["model"].isin(["pacx", *controls_of])], "controls")
     )
-    display(
-        folded(beside_the_evidence(outcomes_of, "controls"), "All variants, and from the patches")
-    )
+    every = beside_the_evidence(outcomes_of, "controls")
+    display(folded(every, "All variants, and from the patches"))
 
 # %% [markdown]
 # The paper's targets are raw. In the evidence, from raw targets, with trained and with random teachers,
 # read from the CLS token:
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.tables import in_the_evidence
 
 raw = "model in ['pacx-raw', 'pacx-untrained-raw'] and pooling == 'cls'"
@@ -487,7 +551,7 @@ in_the_evidence("controls", raw, "outcome")
 # %% [markdown]
 # Then what is forgotten:
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 display(beside_the_evidence(forgotten[forgotten["model"] == "pacx"], "forgetting"))
 display(folded(beside_the_evidence(forgotten, "forgetting"), "The same for all settings"))
 
@@ -495,14 +559,16 @@ display(folded(beside_the_evidence(forgotten, "forgetting"), "The same for all s
 # And what all settings keep, minus PaCX-MAE (those that may forget less: one training a cohort, but for
 # the final LayerNorm):
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 kept = in_the_evidence("keeping", "reference == 'pacx'", "outcome")
 folded(kept, "All settings, minus PaCX-MAE")
 
 # %% [markdown]
 # ## Claims, and whether they hold
 #
-# Each claim was written down before the run, with the interval that would reject it.
+# Each claim was written down before the run, with the interval that would reject it. The next cell
+# measures what the claims speak of. The folded one puts each claim beside its measurement, asks whether
+# the interval lies where the claim says, and counts in how many runs of the evidence it did.
 
 # %%
 from pacx.evaluation.alignment import compare_alignment
@@ -510,63 +576,48 @@ from pacx.evaluation.transfer import macro_score
 
 
 def gain_over_mae(model, outcome):
-    return difference_of(
-        controls.query("model == @model and outcome == @outcome and pooling == 'cls'").iloc[0]
-    )
+    rows = controls.query("model == @model and outcome == @outcome and pooling == 'cls'")
+    return difference_of(rows.iloc[0])
 
 
 if run.is_phantom:
     few_labels, all_labels, _ = outcomes
-    cosine = {
-        target: difference_of(
-            compare_alignment(run, ["pacx"], target).query("metric == 'cosine'").iloc[0]
-        )
+    few_gain, all_gain = (gain_over_mae("pacx", outcome) for outcome in (few_labels, all_labels))
+    more_steps = gain_over_mae("mae-continued", all_labels)
+    lung = difference_of(lungs.query("metric == 'IoU' and model == 'pacx'").iloc[0])
+    ecg, labs = (
+        difference_of(compare_alignment(run, ["pacx"], target).query("metric == 'cosine'").iloc[0])
         for target in ("ecg", "labs")
-    }
-    few_gain, all_gain = gain_over_mae("pacx", few_labels), gain_over_mae("pacx", all_labels)
-    iou = lungs.query("metric == 'IoU' and model == 'pacx'").iloc[0]
-    lung, more = difference_of(iou), gain_over_mae("mae-continued", all_labels)
-    claims = [
-        (
-            f"Physiology, {few:.0%} of labels: PaCX-MAE minus MAE is above zero",
-            few_gain,
-            few_gain.low > 0,
-        ),
-        ("Physiology, all labels: PaCX-MAE minus MAE is above zero", all_gain, all_gain.low > 0),
-        (
-            "Lungs: IoU of PaCX-MAE is within 0.01 of MAE's",
-            lung,
-            lung.low > -0.01 and lung.high < 0.01,
-        ),
-        (
-            "Alignment, ECG: cosine of PaCX-MAE minus MAE is above zero",
-            cosine["ecg"],
-            cosine["ecg"].low > 0,
-        ),
-        (
-            "Alignment, labs: cosine of PaCX-MAE minus MAE is above zero",
-            cosine["labs"],
-            cosine["labs"].low > 0,
-        ),
-    ]
+    )
     if "pacx-shuffled" in models:
         point, spread = {}, {}
         for model in ("mae", "pacx", "pacx-shuffled"):
             point[model], spread[model] = macro_score(run, phantoms, model, tasks=PHYSIOLOGY_TASKS)
-        quarter = interval(
-            *(
-                (s["pacx-shuffled"] - s["mae"]) - 0.25 * (s["pacx"] - s["mae"])
-                for s in (point, spread)
-            )
+        parts = (
+            (s["pacx-shuffled"] - s["mae"]) - 0.25 * (s["pacx"] - s["mae"]) for s in (point, spread)
         )
-        text = "Shuffled pairs: gain minus a quarter of PaCX-MAE's gain is below zero"
-        claims.append((text, quarter, quarter.high < 0))
-    claims.append(("MAE continued: its gain is not above zero", more, more.low <= 0))
+        quarter = interval(*parts)
+
+# %% tags=["hide-input"]
+if run.is_phantom:
+    above = "PaCX-MAE minus MAE is above zero"
+    cosines = "cosine of PaCX-MAE minus MAE is above zero"
+    near = "Lungs: IoU of PaCX-MAE is within 0.01 of MAE's"
+    claims = [
+        (f"Physiology, {few:.0%} of labels: {above}", few_gain, few_gain.low > 0),
+        (f"Physiology, all labels: {above}", all_gain, all_gain.low > 0),
+        (near, lung, lung.low > -0.01 and lung.high < 0.01),
+        (f"Alignment, ECG: {cosines}", ecg, ecg.low > 0),
+        (f"Alignment, labs: {cosines}", labs, labs.low > 0),
+    ]
+    if "pacx-shuffled" in models:
+        less = "Shuffled pairs: gain minus a quarter of PaCX-MAE's gain is below zero"
+        claims.append((less, quarter, quarter.high < 0))
+    claims.append(("MAE continued: its gain is not above zero", more_steps, more_steps.low <= 0))
     claims = pd.DataFrame(
         [{"claim": text, **e._asdict(), "holds": bool(ok)} for text, e, ok in claims]
     )
-    claims = claims.rename(columns={"value": "estimate"})
-    run.save_results("claims", claims)
+    claims = run.save_results("claims", claims.rename(columns={"value": "estimate"}))
     shown = claims.assign(holds=claims["holds"].map({True: "yes", False: "no"}))
     repeated = load_evidence("claims")
     if repeated is not None:
@@ -596,6 +647,7 @@ assert len(set(steps.values())) == 1
 # The encoders differ: no control is a copy of another.
 contents = {(run.artefact(name) / "model.safetensors").read_bytes() for name in ["mae", *models]}
 assert len(contents) == len(models) + 1
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
@@ -618,8 +670,8 @@ if run.is_phantom:
     probed = after[after["metric"] == "AUROC"]
     worse = probed.loc[probed["difference_high"] < 0, "task"].unique()
     lines.append(
-        "Anatomy tasks on which all of PaCX-MAE's interval is below the MAE, in at least one pooling: "
-        f"{', '.join(worse) if len(worse) else 'none'}."
+        "Anatomy tasks on which all of PaCX-MAE's interval is below the MAE, read from the CLS token or "
+        f"from the patches: {', '.join(worse) if len(worse) else 'none'}."
     )
     drift = difference_of(painted.set_index("model").loc["pacx"])
     lines.append(f"Reconstruction error, PaCX-MAE minus MAE: {drift}, {verdict(drift)}.")

@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -41,7 +41,8 @@ banner(run)
 # %% [markdown]
 # ## What you will learn
 #
-# - How to load the encoder in three lines, and in `timm`, Hugging Face and ONNX Runtime.
+# - How to load the encoder in three lines, in `timm` and Hugging Face and, where it is installed, in
+#   ONNX Runtime.
 # - How to embed a folder of images, and to fit a probe with a few labels.
 # - How to get probabilities, whether they mean what they say, and a warning for odd images.
 # - How long it takes on this machine.
@@ -64,28 +65,21 @@ train_encoders(run, "mae", "pacx")
 # %% [markdown]
 # ## Three lines
 #
-# The artefact is a folder with `model.safetensors` and `config.json`. The adapters of stage 2 are
-# merged, the heads are gone.
+# The artefact is a folder with `model.safetensors` and `config.json`: the weights and the shape. The
+# adapters of stage 2 are merged, the heads are gone.
 
 # %%
-from pacx.models.encoder import encode, load_encoder
+from pacx.models.encoder import load_encoder
 
 folder = run.artefact("pacx")
 encoder = load_encoder(folder).eval()
-print(
-    sorted(
-        file.name
-        for file in folder.iterdir()
-        if file.suffix in (".safetensors", ".json") and file.stem != "made"
-    )
-)
 
 # %% [markdown]
 # ## One folder for everybody
 #
-# The export is the same encoder with everything that others need: `timm`'s settings, ONNX graphs, a
-# trained probe with its calibration, the range of the training images, a model card and, here, a
-# data card of the phantoms. In a terminal: `pacx export runs/demo --to encoder`.
+# The export is the same encoder with everything that others need: `timm`'s settings, ONNX graphs where
+# `onnx` is installed, a trained probe with its calibration, the range of the training images, a model card
+# and, of a run on phantoms, a data card. In a terminal: `pacx export runs/demo --to encoder`.
 
 # %%
 import shutil
@@ -140,9 +134,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from IPython.display import Markdown, display
 
 from pacx.data.images import load_images, normalise
 from pacx.evaluation.transfer import open_benchmark
+from pacx.models.encoder import encode
 
 dataset = open_benchmark(run, benchmark)
 folder_of_images = Path(dataset.root)  # or Path("my/x-rays")
@@ -150,7 +146,7 @@ names = list(dataset.table["image"][:12])  # or ["first.png", "second.dcm"]
 images = load_images(folder_of_images, names, config["image_size"], run.cache)
 with torch.inference_mode():
     cls, patches = encode(encoder, normalise(torch.from_numpy(images.copy())))
-print(f"{len(names)} images -> CLS {tuple(cls.shape)}, patches {tuple(patches.shape)}")
+display(Markdown(f"{len(names)} images: CLS {tuple(cls.shape)}, patches {tuple(patches.shape)}."))
 
 # %% [markdown]
 # The same through ONNX Runtime, which needs neither PyTorch nor `pacx`. Difference in the last
@@ -158,7 +154,8 @@ print(f"{len(names)} images -> CLS {tuple(cls.shape)}, patches {tuple(patches.sh
 
 # %%
 if onnx_missing():
-    print(f"Not here. To have it: pip install {' '.join(onnx_missing())}, then run this again.")
+    missing = " ".join(onnx_missing())
+    display(Markdown(f"Not in this run. To have it: `pip install {missing}`, then run this again."))
 else:
     import onnxruntime
 
@@ -169,24 +166,29 @@ else:
         print(f"{precision}: largest difference {np.abs(answer - cls.numpy()).max():.0e}")
 
 # %% [markdown]
-# Which of them look alike to the encoder? The cosine between centred embeddings:
+# Which of them look alike to the encoder? For each X-ray, the one of the others with the highest cosine
+# between the centred embeddings:
 
-# %% mystnb={"image": {"alt": "Matrix of cosine similarities between the embeddings of twelve images, one on the diagonal."}} tags=["hide-input", "public"]
-import matplotlib.pyplot as plt
+# %%
+centred = torch.nn.functional.normalize(cls - cls.mean(dim=0), dim=1)
+cosines = (centred @ centred.T).fill_diagonal_(-1).numpy()
+nearest = cosines.argmax(axis=1)
 
+# %% mystnb={"image": {"alt": "X-rays in the upper row; below each the one of the others whose embedding is nearest, with the cosine."}} tags=["hide-input", "public"]
+from pacx.figures.cxr import montage
 from pacx.privacy import keep_home
 
-centred = torch.nn.functional.normalize(cls - cls.mean(dim=0), dim=1)
-figure, axis = plt.subplots(figsize=(4.6, 3.8))
-heat = axis.imshow(centred @ centred.T, cmap="RdBu_r", vmin=-1, vmax=1)
-axis.set(xlabel="image", ylabel="image", xticks=range(len(names)), yticks=range(len(names)))
-figure.colorbar(heat, label="cosine of centred embeddings")
-keep_home(run, figure, "11_cosines", dataset.name)
+above = np.arange(min(6, len(names)))
+below = nearest[above]
+titles = [f"image {k}" for k in above]
+titles += [f"image {j}, {cosines[i, j]:+.2f}" for i, j in zip(above, below, strict=True)]
+figure = montage(images[[*above, *below]], titles, columns=len(above))
+keep_home(run, figure, "11_neighbours", dataset.name)
 
 # %% [markdown]
 # ## A probe with few labels
 #
-# Twenty images with the finding and twenty without, and a logistic regression from scikit-learn:
+# A few images with the finding, as many without, and a logistic regression from scikit-learn:
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -207,8 +209,6 @@ probe.fit(features["train"][few], train[label].to_numpy()[few])
 scores = probe.decision_function(features["test"])
 
 # %% tags=["hide-input"]
-from IPython.display import Markdown, display
-
 from pacx.evaluation.statistics import bootstrap_weights, fast_auroc, interval
 
 truth = test[label].to_numpy()
@@ -226,33 +226,44 @@ display(
 # %% [markdown]
 # ## Do the probabilities mean what they say?
 #
-# {term}`Calibration` asks: of a hundred images with a probability of 0.3, thirty should have the
+# {term}`Calibration` asks: of all images with a probability of 0.3, three in ten should have the
 # finding; have they? The export divides the probe's logits by one temperature, chosen on the validation
 # split {cite:p}`guo2017calibration`. For labels judged one by one it never changes who ranks above whom,
 # only how sure the probe sounds, and with few validation images it can also make things worse: look at
 # both.
 #
 # ECE, the expected calibration error, is the mean distance between predicted and observed share, over
-# ten bins of equally many images. In a sample it is too large (`uncorrected`); `value` has the excess
-# taken off, as far as the bootstrap shows it. A perfectly calibrated probe stays below `chance` in 95 of
-# 100 samples: an `uncorrected` below it cannot be told from perfect calibration.
+# bins of equally many images. In a sample it is too large (`uncorrected`); `value` has the excess taken
+# off, as far as the bootstrap shows it. A perfectly calibrated probe stays below `chance` in 95 % of all
+# samples: an `uncorrected` below it cannot be told from perfect calibration.
 
 # %%
-from pacx.evaluation.calibration import calibration, load_probe, reliability
+from pacx.evaluation.calibration import BINS, calibration, load_probe, reliability
 
 calibrated = load_probe(shared / "probes" / f"{benchmark}.safetensors")
 errors = run.save_results("calibration", calibration(run, dataset, "pacx"))
 shown = ["metric", "temperature", "value", "low", "high", "uncorrected", "chance"]
 show(errors.query("task == 'macro'")[shown])
 
-# %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a diagonal where both are equal."}} tags=["hide-input", "public"]
-curve = reliability(
-    test[label].to_numpy(), calibrated.probabilities(features["test"])[:, 0], bins=6
-)
-figure, axis = plt.subplots(figsize=(4.2, 3.8))
+# %%
+probabilities = calibrated.probabilities(features["test"])[:, 0]
+curve = reliability(test[label].to_numpy(), probabilities)
+
+# %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a 95 percent interval and the number of images at each bin, and a diagonal where both are equal."}} tags=["hide-input", "public"]
+import matplotlib.pyplot as plt
+from scipy.stats import binomtest
+
+from pacx.figures.style import colour_of
+
+figure, axis = plt.subplots(figsize=(5.0, 4.6))
 axis.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-axis.plot(curve["predicted"], curve["observed"], "o-")
-_ = axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1))
+for predicted, observed, n in curve[["predicted", "observed", "images"]].itertuples(index=False):
+    band = binomtest(round(observed * n), int(n)).proportion_ci(method="wilson")
+    axis.vlines(predicted, band.low, band.high, color=colour_of("pacx"), alpha=0.5)
+    axis.text(predicted, band.high + 0.02, f"{n:.0f}", ha="center", fontsize=8)
+axis.plot(curve["predicted"], curve["observed"], "o", color=colour_of("pacx"))
+axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1.05))
+_ = axis.set_title(f"{BINS} bins at most; numbers: images", fontsize=10)
 
 # %% [markdown]
 # ## Probabilities, overlays, warnings
@@ -280,7 +291,7 @@ if run.is_phantom:
     )
 display(Markdown(text))
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["remove-input", "public"]
 Image(filename=next(predictions.glob("overlays/*.png")), width=640)
 
 # %% [markdown]
@@ -351,8 +362,9 @@ import platform
 parameters = sum(p.numel() for p in encoder.parameters())
 display(
     Markdown(
-        f"Measured in this run on {platform.machine()} with {os.cpu_count()} cores, {torch.get_num_threads()} thread(s) for PyTorch, no GPU; the encoder "
-        f"has {parameters / 1e6:.2f} million parameters."
+        f"Measured in this run on {platform.machine()} with {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} thread(s) for PyTorch, no GPU; the encoder has"
+        f" {parameters / 1e6:.2f} million parameters."
         + (" The paper's ViT-B/16 at 224 px is far larger." if config["width"] < 768 else "")
     )
 )
@@ -394,6 +406,7 @@ with torch.inference_mode():
     assert not torch.allclose(
         encode(load_encoder(run.artefact("mae")).eval(), batch)[0], cls, atol=1e-3
     )
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
@@ -401,8 +414,9 @@ with torch.inference_mode():
 # %% tags=["hide-input"]
 display(
     Markdown(
-        f"One folder holds the encoder for everybody: {parameters / 1e6:.2f} million parameters, one X-ray in, "
-        f"{config['width']} numbers out, {latency['images a second'].max():.0f} images a second at best on this CPU."
+        f"One folder holds the encoder for everybody: {parameters / 1e6:.2f} million parameters, one "
+        f"X-ray in, {config['width']} numbers out, {latency['images a second'].max():.0f} images a "
+        "second at best on this CPU."
     )
 )
 
