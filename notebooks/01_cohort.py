@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -73,8 +73,8 @@ banner(run)
 # variance near 1: 0 is an average patient, +2 is a patient with a lot of it. A thicker arrow is a
 # larger weight.
 
-# %% mystnb={"image": {"alt": "Causal graph of the phantom patients' states. Age and body mass index stand on the left. Arrows lead over hypertension to hypertrophy, dilation and loss of kidney function, and from there to fluid overload, anaemia, potassium, atrial load and conduction delay on the right. Only the arrow from body mass index to obstructive lung disease lowers its target."}} tags=["hide-input"]
-from pacx.figures.graph import causal_graph, equations_as_latex
+# %% mystnb={"image": {"alt": "Causal graph of the phantom patients' states. Age and body mass index stand on the left. Arrows lead over hypertension to hypertrophy, dilation and loss of kidney function, and from there to fluid overload, anaemia, potassium, atrial load and conduction delay on the right. Only the arrow from body mass index to obstructive lung disease lowers its target."}}
+from pacx.figures.graph import causal_graph
 from pacx.phantom.state import EQUATIONS
 
 figure = causal_graph(EQUATIONS)
@@ -83,10 +83,23 @@ figure = causal_graph(EQUATIONS)
 # The figure and the equations below are printed from the same table that samples the patients
 # (`pacx.phantom.state.EQUATIONS`), so they cannot disagree with the data.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from IPython.display import Markdown, Math, display
 
+from pacx.figures.graph import equations_as_latex
+
 display(Math(equations_as_latex(EQUATIONS)))
+
+# %% [markdown]
+# The same table says what each state stands for:
+
+# %% tags=["hide-input"]
+import pandas as pd
+
+from pacx.figures.tables import show
+
+meanings = {state.replace("_", " "): equation.meaning for state, equation in EQUATIONS.items()}
+show(pd.DataFrame(meanings.items(), columns=["state", "what it means"]))
 
 # %% [markdown]
 # ## What they look like
@@ -94,15 +107,18 @@ display(Math(equations_as_latex(EQUATIONS)))
 # An X-ray is drawn from smooth shapes: body, lungs, heart, vessels, ribs, devices. The states move
 # and darken these shapes a little. Positioning, exposure, breathing and devices move them much
 # more. Because each shape is a function of continuous coordinates, one patient can be drawn at any
-# size, and the masks of the organs are exact. Here are twelve patients, large enough to look at.
+# size, and the masks of the organs are exact. Here are some patients, large enough to look at.
 
-# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
-from pacx.figures.cxr import montage
+# %%
 from pacx.phantom.radiograph import render_radiographs
 from pacx.phantom.state import sample_patients
 
 patients = sample_patients(12, seed=run.profile.phantom.seed)
 films, masks = render_radiographs(patients, 256, seed=1, masks=True)
+
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
+from pacx.figures.cxr import montage
+
 titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
 figure = montage(films, titles, 4, masks={k: masks[k] for k in ("lungs", "heart", "devices")})
 
@@ -111,11 +127,13 @@ figure = montage(films, titles, 4, masks={k: masks[k] for k in ("lungs", "heart"
 #
 # All three records of a patient hang on the same states. That is the only thing that the method
 # can use: what the ECG and the blood say about a state, the X-ray may show as well. The patient
-# below is the one with the most fluid among two hundred.
+# below is the one with the most fluid in a crowd.
 
-# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input", "public"]
+# %%
 crowd = sample_patients(200, seed=run.profile.phantom.seed + 1)
 patient = crowd.nlargest(1, "fluid")
+
+# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input", "public"]
 film, mask = render_radiographs(patient, 384, seed=2, masks=True)
 about = f"{patient['sex'].item()}, {patient['age_years'].item()} years"
 figure = montage(
@@ -132,14 +150,13 @@ figure.set_size_inches(6.4, 3.7)
 # The ECG, on the paper that a cardiologist expects: 25 mm/s and 10 mm/mV, so a small square is
 # 0.04 s wide and 0.1 mV high.
 
-# %% mystnb={"image": {"alt": "Twelve-lead ECG of the same phantom patient on red-lined paper, three rows of four leads and a rhythm strip of lead II, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Twelve-lead ECG of the same phantom patient on red-lined paper, three rows of four leads and a rhythm strip of lead II, 25 millimetres a second and 10 millimetres a millivolt."}}
 from pacx.constants import LEADS_MIMIC
 from pacx.figures.ecg import ecg_paper
 from pacx.phantom.ecg import render_ecgs
 
-figure = ecg_paper(
-    render_ecgs(patient, 500, seed=2)[0], LEADS_MIMIC, 500, f"Phantom patient, {about}"
-)
+ecg = render_ecgs(patient, 500, seed=2)[0]
+figure = ecg_paper(ecg, LEADS_MIMIC, 500, f"Phantom patient, {about}")
 
 # %% [markdown]
 # And the blood tests. The band runs from the low to the high end of each test's own
@@ -147,24 +164,60 @@ figure = ecg_paper(
 # A cross marks a test without a result, mostly because nobody ordered it; where it stands means
 # nothing. H, I and L say how haemolysed, yellow and fatty the sample was.
 
-# %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, orange ones lie outside. Crosses mark tests without a result."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, ones of another colour lie outside. Crosses mark tests without a result."}}
 from pacx.figures.labs import lab_panel
 from pacx.phantom.labs import draw_labs
 
 figure = lab_panel(draw_labs(patient, seed=2)[0])
 
 # %% [markdown]
+# ## Which state shows in which record
+#
+# Two more tables, `pacx.phantom.ecg.TRAITS` and `pacx.phantom.labs.ANALYTES`, lead from the states to the
+# records. Each trait of the ECG and each substance in the blood is, like a state, a weighted sum of
+# states and of noise of its own. A weight says by how many of its standard deviations a trait or
+# substance moves when the state rises by one. White is no weight: a state whose row is white in a map
+# reaches that record only through others. The names are those of the code. `pr` and `qrs` are durations,
+# `st` and `t` heights of the ECG's last parts, and `rotation` is that of the heart. Tests that are not in
+# the right map, such as the haematocrit, are computed from those that are.
+
+# %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input", "public"]
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+from pacx.phantom.ecg import TRAITS
+from pacx.phantom.labs import ANALYTES
+
+weights = {
+    "trait of the ECG": {trait: by_state for trait, (_, _, by_state, _) in TRAITS.items()},
+    "substance in the blood": {name: analyte.weights for name, analyte in ANALYTES.items()},
+}
+words = {name: name.replace("_", " ") for name in (*EQUATIONS, *TRAITS)}
+sizes = [len(columns) for columns in weights.values()]
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, width_ratios=sizes)
+for axis, (title, columns) in zip(axes, weights.items(), strict=True):
+    table = pd.DataFrame(columns).reindex(EQUATIONS).rename(index=words, columns=words)
+    sns.heatmap(
+        table, ax=axis, cmap="RdBu_r", vmin=-1, vmax=1, linewidths=0.4, linecolor="0.9",
+        xticklabels=True, cbar=axis is axes[1],
+        cbar_kws={"label": "weight (standard deviations\nper standard deviation)"},
+    )  # fmt: skip
+    axis.tick_params(axis="x", labelsize=7, rotation=90)
+    axis.set(xlabel=title, ylabel="state" if axis is axes[0] else "")
+axes[1].tick_params(axis="y", length=0)
+
+# %% [markdown]
 # ## What the X-ray shows of a state
 #
-# Here one patient is drawn five times for each of four states. In a row positioning and noise stay, and
-# one state moves from −2 to +2. With dilation the heart widens. With fluid the upper vessels thicken,
-# the lungs haze and their angles fill. With COPD the lungs lengthen and darken. With anaemia heart and
-# vessels fade; this sign is our invention, borrowed from CT: nobody reads anaemia off a real chest X-ray
-# in this way. The changes are small on purpose: that is what the encoder has to find.
+# The X-ray has no such table: a state, with a little noise of the picture's own, moves and darkens shapes
+# in `pacx.phantom.radiograph`. Here one patient is drawn five times for each of four states. In a row
+# positioning and noise stay, and one state moves from −2 to +2. With dilation the heart widens. With fluid
+# the upper vessels thicken, the lungs haze and their angles fill. With COPD the lungs lengthen and darken.
+# With anaemia heart and vessels fade; this sign is our invention, borrowed from CT: nobody reads anaemia
+# off a real chest X-ray in this way. The changes are small on purpose: that is what the encoder has to
+# find.
 
 # %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input", "public"]
-import pandas as pd
-
 shown, steps = ("dilation", "fluid", "copd", "anaemia"), (-2, -1, 0, 1, 2)
 plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)].iloc[[0]]
 versions = pd.concat([plain.assign(**{state: step}) for state in shown for step in steps])
@@ -174,17 +227,15 @@ figure = montage(
 )
 
 # %% [markdown]
-# How strongly a picture shows the states is one number of the phantom, the {term}`coupling`. It is 1
-# everywhere but in [chapter 09](09_components), which also tries lower ones. At 0 the picture knows
-# nothing of the patient's state, and no distillation could help. The ratio of the heart's width to that
-# of the lungs, measured on the exact masks, shows the difference. It is no cardiothoracic ratio: the
-# lungs are counted without the mediastinum, so the limit of one half does not apply. At coupling 1 the
-# points still scatter, because positioning and build move the heart as well.
+# How strongly a picture shows the states is one number of the phantom, the {term}`coupling`. It is 1 in
+# all runs of this book; the evidence of [chapter 09](09_components) also tries lower ones. At 0 the
+# picture knows nothing of the patient's state, and no distillation could help. The ratio of the heart's
+# width to that of the lungs, measured on the exact masks, shows the difference. It is no cardiothoracic
+# ratio: the lungs are counted without the mediastinum, so the limit of one half does not apply. At
+# coupling 1 the points still scatter, because positioning and build move the heart as well.
 
 # %% mystnb={"image": {"alt": "Two scatter plots of the heart's width divided by the lungs' width against the state dilation. With coupling 0 the points form a level cloud, with coupling 1 the ratio rises with dilation."}} tags=["hide-input"]
-import matplotlib.pyplot as plt
-
-from pacx.figures.style import colour_of
+from pacx.figures.style import COLOURS
 
 many = sample_patients(300, seed=run.profile.phantom.seed + 2)
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
@@ -193,7 +244,7 @@ for axis, coupling in zip(axes, (0.0, 1.0), strict=True):
     _, mask = render_radiographs(many, 96, seed=4, masks=True, coupling=coupling)
     width = {organ: mask[organ].any(axis=1).sum(axis=1) for organ in ("heart", "lungs")}
     ratio = width["heart"] / width["lungs"]
-    axis.plot(many["dilation"], ratio, ".", color=colour_of("mae"), alpha=0.6)
+    axis.plot(many["dilation"], ratio, ".", color=COLOURS["green"], alpha=0.6)
     axis.set(title=f"coupling {coupling:g}", xlabel="dilation (standard deviations)")
     rows.append({"coupling": coupling, "correlation": many["dilation"].corr(pd.Series(ratio))})
 axes[0].set_ylabel("width of heart / lungs")
@@ -209,8 +260,8 @@ coupling = run.save_results("coupling", pd.DataFrame(rows))
 # $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
 #
 # The figure reads it back from the data on disk. Each panel is set against the state that drives it
-# most; the sigmoid squeezes any number into the range from 0 to 1. [Chapter 03](03_lab_autoencoder) must
-# therefore tell the network what was {term}`Observed`.
+# most, by its weight $b_k$; the sigmoid squeezes any number into the range from 0 to 1.
+# [Chapter 03](03_lab_autoencoder) must therefore tell the network what was {term}`Observed`.
 
 # %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}} tags=["hide-input"]
 import numpy as np
@@ -226,7 +277,8 @@ if run.is_phantom:
     column = {lab.name: k for k, lab in enumerate(LABS)}
     panels = {}
     for panel in ("blood gas", "differential", "coagulation", "muscle"):
-        state = next(iter(PANELS[panel].sickness))
+        weight = PANELS[panel].sickness
+        state = max(weight, key=lambda name: abs(weight[name]))
         ordered = observed[:, [column[name] for name in PANELS[panel].labs]].any(axis=1)
         panels[f"{panel} (by {state.replace('_', ' ')})"] = (
             truth[f"state_{state}"].to_numpy(),
@@ -234,7 +286,7 @@ if run.is_phantom:
         )
     figure = ordering_curves(panels, "state of the patient (standard deviations)")
 else:
-    print("No figure: the true state of real patients is not known.")
+    display(Markdown("No figure: the true state of real patients is not known."))
 
 # %% [markdown]
 # ## How three records become one row
@@ -271,7 +323,7 @@ figure = pairing_timeline()
 # keeps its earliest image (of two at the same second, the first in the file). If the table of findings
 # lacks that image's study, the admission is lost, even if a later image has one.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.data.pairing import STEPS
 from pacx.figures.source import show_sql
 
@@ -281,7 +333,7 @@ show_sql(*(STEPS[name] for name in ("frontal_xrays", "xrays_in_time", "with_xray
 # **ECGs.** Of the ECGs of these patients keep those at most 24 hours before or after admission.
 # Each is opened, and one that is all zero or has a gap is deleted. The earliest is taken.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 show_sql(*(STEPS[name] for name in ("ecgs", "ecgs_in_time", "with_ecg")))
 
 # %% [markdown]
@@ -289,7 +341,7 @@ show_sql(*(STEPS[name] for name in ("ecgs", "ecgs_in_time", "with_ecg")))
 # 50 tests, a number, a patient who is still in. Of each test the earliest value in the window
 # counts. The last statement turns rows into columns; an admission without any test drops out.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))
 
 # %% [markdown]
@@ -301,7 +353,7 @@ show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))
 # The phantom hospital writes every data set in the layout of the real one. The readers do not know
 # the difference. This is Symile-MIMIC; of several folders only the first is opened.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.source import show_tree
 
 show_tree(symile, most=8)
@@ -318,7 +370,7 @@ if run.is_phantom:
     admissions = pd.read_csv(symile / "train.csv", nrows=4)
     display(admissions[columns].rename(columns=names).style.hide(axis="index").format(precision=2))
 else:
-    print("No rows: records of real patients are not shown.")
+    display(Markdown("No rows: records of real patients are not shown."))
 
 # %% [markdown]
 # ## All data sets of this run
@@ -331,7 +383,6 @@ else:
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.table import TERMS
-from pacx.figures.tables import show
 from pacx.privacy import keep_home, suppress_small
 
 tables, rows = {}, []
@@ -357,27 +408,29 @@ display(cohort.style.hide(axis="index").format(counted | {"positive": "{:.0%}"},
 
 # %% [markdown]
 # `phantom-truth` has no real counterpart. Its labels are read off the true states: 1 where a state plus
-# some noise passes a threshold, which about one patient in five does. What only the picture shows, such
-# as a tube, is a label as it is; rotation is one beyond a limit.
+# some noise passes a threshold that most patients stay below. What only the picture shows, such as a
+# tube, is a label as it is; rotation is one beyond a limit.
 #
-# The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6
-# and COVID-QU-Ex carry no patient numbers, there or here: each file counts as a patient, and
-# nobody can check more.
+# The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6,
+# COVID-QU-Ex, VinDr-CXR and a part of QaTa-COV19 carry no patient numbers, there or here: each image
+# counts as a patient, and nobody can check more. TB names a patient by the file of its only X-ray.
 #
 # Before you trust a data set, yours or ours, let it be checked: `pacx data check NAME --root DIR`.
 # It looks for every file, decodes images, counts, and ends with an error when something would
 # spoil a result. This is what it says of this run's first benchmark:
 
-# %% tags=["hide-input"]
+# %%
 from pacx.data.check import check_dataset
 
 checked = check_dataset(run.profile.benchmarks[0], run.data_root, most=500)
+
+# %% tags=["hide-input"]
 if run.is_phantom:
     print(str(checked).replace(str(run.data_root), "data"))
 else:  # notes and problems may name files of patients
     display(show(suppress_small(run, checked.splits, "images", "patients")))
     display(show(suppress_small(run, checked.prevalence, "positive", "known", derived=["share"])))
-    print(f"{len(checked.problems)} problem(s) found.")
+    display(Markdown(f"{len(checked.problems)} problem(s) found."))
 
 # %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input", "public"]
 figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
@@ -426,11 +479,13 @@ display(choice.style.hide(axis="index").format(shown, na_rep="–"))
 # others are for information. In the phantom hospital each data set has patients of its own, so every row
 # is 0; a check below plants some.
 
-# %% tags=["hide-input"]
+# %%
 from pacx.data.datasets import load_mimic_populations
 from pacx.data.splits import audit_overlaps
 
 overlaps = audit_overlaps(load_mimic_populations(run.data_root))
+
+# %% tags=["hide-input"]
 counted = suppress_small(run, overlaps, "in_first", "in_second", "shared")
 display(show(run.save_results("overlaps", counted), digits=0))
 
@@ -439,7 +494,7 @@ display(show(run.save_results("overlaps", counted), digits=0))
 # distilled patients taken out of the benchmark first, which the profile for real data does; with
 # `leaks: waive` the finding is printed and the number is not to be trusted.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.data.splits import refuse_leaks
 from pacx.figures.source import show_source
 
@@ -490,6 +545,7 @@ first, again = (render_radiographs(patients, 64, seed=1)[0] for _ in range(2))
 assert (first == again).all(), "the same seed must draw the same pictures"
 
 assert coupling.set_index("coupling")["correlation"].abs().idxmax() == 1.0
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
@@ -503,8 +559,8 @@ display(
         "modalities and train the distillation.\n"
         f"- An average admission has results of {observed.mean():.0%} of the {len(LABS)} blood tests.\n"
         f"- The correlation of the heart's relative width with the state dilation is {r[1.0]:.2f} at "
-        f"coupling 1 and {r[0.0]:.2f} at coupling 0: the picture carries the state, and far from "
-        "perfectly.\n"
+        f"coupling 1 and {r[0.0]:.2f} at coupling 0. Its square says that the state explains "
+        f"{r[1.0] ** 2:.0%} and {r[0.0] ** 2:.0%} of the variance of that width.\n"
         f"- {int(audit['patients in two splits'].sum())} patients are in two splits of one data set."
     )
 )

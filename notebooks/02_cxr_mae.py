@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -78,7 +78,7 @@ grid = vit.image_size // vit.patch_size
 figure = patch_grid(images[0], vit.patch_size, highlighted=grid * (grid // 2) + grid // 2)
 keep_home(run, figure, "02_patches", "chexpert")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from IPython.display import Markdown, display
 
 from pacx.figures.source import show_source
@@ -93,11 +93,14 @@ show_source(MaskedAutoencoder.patchify)
 # of row and column, as in {cite:t}`he2022mae`. Patches that are close have similar position
 # embeddings.
 
-# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input", "public"]
-from pacx.figures.cxr import position_similarity
+# %%
 from pacx.models.encoder import sincos_positions
 
 positions = sincos_positions(vit.width, grid)[0, 1:].numpy()
+
+# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input", "public"]
+from pacx.figures.cxr import position_similarity
+
 last = grid - 1
 figure = position_similarity(
     positions, grid, [0, grid // 2, grid * (grid // 2) + grid // 2, grid * last]
@@ -118,11 +121,10 @@ figure = position_similarity(
 # {term}`augmentation`.) Neighbouring pixels resemble each other, so with few patches removed the task
 # could be solved by smearing. With most removed, the network has to know chests.
 
-# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with 75 percent of its patches removed, and with 90 percent removed. Removed patches are flat light blue."}} tags=["hide-input", "public"]
+# %%
 import torch
 
 from pacx.data.images import normalise
-from pacx.figures.cxr import reconstructions
 from pacx.training.mae import load_mae
 from pacx.training.pipeline import train_side_by_side
 
@@ -135,16 +137,25 @@ pixels = normalise(torch.from_numpy(images[:4].copy()))
 noise = torch.rand(4, grid * grid, generator=torch.Generator().manual_seed(1))
 with torch.inference_mode():
     outputs = {name: models[name](pixels, ratio, noise) for name, ratio in ratios.items()}
-    pictures = {name: models[name].reconstruct(pixels, out) for name, out in outputs.items()}
+
+# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with most of its patches removed at one mask ratio, and at the other. Removed patches are flat light blue."}} tags=["hide-input", "public"]
+from pacx.figures.cxr import reconstructions
+
+pictures = {name: models[name].reconstruct(pixels, out) for name, out in outputs.items()}
 seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-compared", "mae")}
 figure = reconstructions({"X-ray": images[:4], **seen})
 keep_home(run, figure, "02_masked", "chexpert")
 
 # %% [markdown]
-# This is the library's forward pass, masking included:
+# In the library `_keep_lowest` sorts one random number a patch, `noise`: the places of the $K$ lowest,
+# `ids_keep`, stay, and `ids_restore` is each patch's rank in that order, so $m$ is `ids_restore >= keep`.
+# `_encode` gathers only the patches that stay. The patch embedding $W$ is `kernel`, and $s_l$ is
+# `pos_embed`; the {term}`CLS token` comes first.
 
-# %% tags=["hide-input"]
-show_source(MaskedAutoencoder.forward, MaskedAutoencoder._encode)
+# %% tags=["remove-input"]
+from pacx.models import mae
+
+show_source(mae._keep_lowest, MaskedAutoencoder._encode, mae._gather)
 
 # %% [markdown]
 # ## The loss
@@ -158,8 +169,16 @@ show_source(MaskedAutoencoder.forward, MaskedAutoencoder._encode)
 #
 # Copying a kept patch would earn nothing. The 3 stands for three equal colour channels: the network's
 # shape is that of photographs. Pixels are in the units that it sees, grey values minus the mean of
-# {term}`ImageNet`, over its spread. After training the decoder is put aside: the encoder is what later
-# chapters use.
+# {term}`ImageNet`, over its spread.
+#
+# In the code below, $x$ is `target`, $\hat x$ is `prediction` and $m$ is `mask`. `_decode` puts the mask
+# tokens, `blanks`, behind the kept ones, and `ids_restore` brings all back into the order of the image.
+
+# %% tags=["remove-input"]
+show_source(MaskedAutoencoder._decode, MaskedAutoencoder._loss)
+
+# %% [markdown]
+# After training the decoder is put aside: the encoder is what later chapters use.
 #
 # The paper's settings ({term}`Optimiser`, {term}`Learning rate`), beside those of this run:
 
@@ -206,7 +225,7 @@ figure = training_curves(
 # %% [markdown]
 # What do they paint? The X-rays below are from the validation split, which no training step saw.
 
-# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left after 90 percent is removed, the painting from it, what is left after 75 percent is removed, and the painting from that. Kept patches stand sharp in the paintings, the rest is painted."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the painting from it, what is left at the other, and the painting from that. Kept patches stand sharp in the paintings, the rest is painted."}} tags=["hide-input", "public"]
 columns = {"X-ray": images[:4]}
 for name, ratio in ratios.items():
     columns[f"{ratio:.0%} removed"], columns[f"painted by {ratio:.0%} model"] = pictures[name]
@@ -248,10 +267,13 @@ film(
 
 # %% [markdown]
 # A fair comparison gives both models the same validation X-rays and the same masks, at both
-# ratios. The baseline paints the mean of the patches that were kept.
+# ratios. The baseline paints the mean of the patches that were kept. In brackets stand 95 % intervals: a
+# {term}`bootstrap` over patients, all X-rays of one drawn together.
 
 # %% tags=["hide-input"]
-from pacx.evaluation.statistics import bootstrap_weights, interval
+from pacx.data.datasets import load_dataset
+from pacx.evaluation.statistics import bootstrap_weights, mean_over_cases
+from pacx.figures.tables import show
 
 
 def error_of_mean(pixels, mask):
@@ -263,7 +285,8 @@ def error_of_mean(pixels, mask):
 
 everyone = normalise(torch.from_numpy(images.copy()))
 fixed = torch.rand(len(everyone), grid * grid, generator=torch.Generator().manual_seed(2))
-weights = bootstrap_weights(np.arange(len(everyone)), run.profile.bootstrap, run.profile.seed)
+patients = load_dataset("chexpert", run.data_root).split("val")["patient"]
+weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
 errors, rows = {}, []
 for ratio in ratios.values():
     for name, model in models.items():
@@ -275,15 +298,12 @@ for ratio in ratios.values():
         errors[key] = ((painted - everyone).square().mean((1, 2, 3)) / removed).numpy()
     errors["mean of the kept patches", ratio] = error_of_mean(everyone, output.mask)
 for (painter, ratio), error in errors.items():
-    resampled = weights @ error / weights.sum(1)
-    estimate = interval(error.mean(), resampled)._asdict()
+    estimate = mean_over_cases(error, weights)._asdict()
     rows.append({"painter": painter, "removed": ratio, "metric": "MSE", **estimate})
 table = run.save_results("mae_reconstruction", pd.DataFrame(rows))
-display(
-    table.style.hide(axis="index").format(
-        {"removed": "{:.0%}", **dict.fromkeys(("value", "low", "high"), "{:.3f}")}
-    )
-)
+told = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples()]
+removed = table["removed"].map("{:.0%}".format)
+show(pd.DataFrame({"painter": table["painter"], "removed": removed, "MSE [95 %]": told}))
 
 # %% [markdown]
 # A low error is not the goal. The encoder is wanted for what its embedding knows, and that is
@@ -299,7 +319,7 @@ display(
 # phantoms**. A picture with little contrast is easy to paint, so its error is set against that of the
 # baseline on the same picture.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with 90 and 75 percent of its patches removed, and what the two phantom-trained models paint from the rest."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two phantom-trained models paint from the rest."}} tags=["hide-input", "public"]
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
@@ -308,15 +328,13 @@ from pacx.data.images import load_images, read_image
 
 found = get_testdata_file("RG1_UNCR.dcm", download=False)
 if found is None:
-    print(
-        "The real X-ray is not shown: the package pydicom-data, which holds it, is not installed."
-    )
+    display(Markdown("The real X-ray is not shown: `pydicom-data`, which holds it, is missing."))
 else:
     file = Path(found)
     full = read_image(file)
     real = load_images(file.parent, [file.name], vit.image_size, run.cache)
     real_pixels = normalise(torch.from_numpy(real.copy()))
-    columns = {f"{vit.image_size} px": real}
+    columns, lines = {f"{vit.image_size} px": real}, []
     for name, ratio in ratios.items():
         with torch.inference_mode():
             output = models[name](real_pixels, ratio, noise[:1])
@@ -326,10 +344,11 @@ else:
         share = error / error_of_mean(real_pixels, output.mask)[0]
         key = f"MAE trained at {ratio:.0%}", ratio
         phantoms = errors[key] / errors["mean of the kept patches", ratio]
-        print(
-            f"{ratio:.0%} removed: MSE {error:.3f}, {share:.0%} of the baseline's. This share is smaller "
+        lines.append(
+            f"- {ratio:.0%} removed: MSE {error:.3f}, {share:.0%} of the baseline's. This share is smaller "
             f"for {(phantoms < share).mean():.0%} of the validation X-rays."
         )
+    display(Markdown("\n".join(lines)))
     figure = reconstructions(columns)
 
 # %% mystnb={"image": {"alt": "The same real chest radiograph, every fourth row and column: dense parts are white, as on film."}} tags=["hide-input", "public"]
@@ -357,6 +376,8 @@ assert torch.equal(model.unpatchify(model.patchify(pixels)), pixels), (
 
 kept = int(grid * grid * (1 - ratio))
 assert (output.mask.sum(1) == grid * grid - kept).all(), "1 must mean removed"
+lowest = noise.argsort(1).argsort(1) < kept
+assert torch.equal(output.mask == 0, lowest), "the lowest random numbers must be kept"
 
 shown = ~left.isnan()
 assert torch.allclose(painted[shown], pixels[shown], atol=1e-5), "kept pixels must stay as they are"
@@ -365,6 +386,7 @@ changed = pixels.clone()
 changed[left.isnan()] = 0.0  # what was removed cannot reach the encoder
 with torch.inference_mode():
     assert torch.allclose(model(changed, ratio, noise).latent, output.latent, atol=1e-5)
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
@@ -405,8 +427,9 @@ display(Markdown("\n".join(lines)))
 #
 # ```{dropdown} Answer
 # The decoder gets the CLS token with the kept patches, and its tokens can draw on it. So it is trained
-# as far as it helps to paint. Nothing asks it to carry what a probe needs, though. From [chapter 06](06_clinical_transfer) on, probes on
-# the CLS token and on the mean of the patches stand side by side.
+# as far as it helps to paint. Nothing asks it to carry what a probe needs, though. In chapters
+# [06](06_clinical_transfer) and [09](09_components), probes on the CLS token and on the mean of the
+# patches stand side by side.
 # ```
 #
 # 3. Set `norm_pix_loss: true` in a copy of the profile. What does it change in the target?

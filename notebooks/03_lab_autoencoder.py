@@ -15,7 +15,7 @@
 # %% [markdown]
 # # The lab autoencoder
 #
-# Fifty blood tests, of which every patient lacks some, become one embedding that knows both
+# Fifty blood tests, of which nearly every patient lacks some, become one embedding that knows both
 # what was measured and what was not.
 
 # %% tags=["hide-cell"]
@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -67,25 +67,42 @@ banner(run)
 #
 # where $\odot$ multiplies test by test: an unobserved place is 0 in both halves.
 
-# %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input", "public"]
-import matplotlib.pyplot as plt
-import numpy as np
-
-from pacx.constants import LABS
+# %%
 from pacx.data.datasets.symile_mimic import load_pairs
-from pacx.privacy import FEWEST, keep_home
 
 pairs = {
     split: load_pairs(run.data_root, split, run.profile.vit.image_size, run.cache)
     for split in ("train", "test")
 }
-some = slice(0, 40)
-percentiles = np.where(pairs["train"].observed[some] == 1, pairs["train"].percentiles[some], np.nan)
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
-heat = axes[0].imshow(percentiles, cmap="viridis", vmin=0, vmax=1, aspect="auto")
-axes[1].imshow(pairs["train"].observed[some], cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
-axes[0].set(title="percentile (blank: not observed)", xlabel="blood test", ylabel="admission")
-axes[1].set(title="observed (dark: 1)", xlabel="blood test")
+
+# %% [markdown]
+# Some admissions of the training split. The tests are sorted by the panel that they are ordered in, so
+# that one sees what is missing together:
+
+# %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns, sorted by panel, with the panels named below. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input", "public"]
+import matplotlib.pyplot as plt
+import numpy as np
+
+from pacx.constants import LABS
+from pacx.phantom.labs import PANEL_OF, PANELS
+from pacx.privacy import FEWEST, keep_home
+
+train = pairs["train"]
+panels = [list(PANELS).index(PANEL_OF[lab.name]) for lab in LABS]
+order, sizes = np.argsort(panels, kind="stable"), np.bincount(panels)
+edges = np.cumsum(sizes) - 0.5
+percentiles, observed = (a[:40, order] for a in (train.percentiles, train.observed))
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), sharey=True)
+heat = axes[0].imshow(
+    np.where(observed == 1, percentiles, np.nan), cmap="viridis", vmin=0, vmax=1, aspect="auto"
+)
+axes[1].imshow(observed, cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
+for axis in axes:
+    axis.vlines(edges[:-1], -0.5, 39.5, color="0.5", linewidth=0.6)
+    axis.set_xticks(edges - sizes / 2, PANELS, rotation=90, fontsize=8)
+    axis.set_xlabel("blood tests, by panel")
+axes[0].set(title="percentile (blank: not observed)", ylabel="admission")
+axes[1].set(title="observed (dark: 1)")
 figure.colorbar(heat, ax=axes[0], label="percentile")
 keep_home(run, figure, "03_percentiles", "symile-mimic")
 
@@ -94,20 +111,24 @@ keep_home(run, figure, "03_percentiles", "symile-mimic")
 #
 # An encoder of two layers makes the embedding $t^{\text{labs}} \in \mathbb{R}^{256}$, which will
 # be a target in [chapter 05](05_distillation). A decoder predicts all fifty percentiles $\hat p$
-# from it. In training, 15 % of the *observed* tests are hidden: $o'$ is what is left of $o$. The
-# network sees $o'$, and answers for $o$:
+# from it. In training, a random share of the *observed* tests is hidden: $o'$ is what is left of $o$.
+# The network sees $o'$, and answers for $o$:
 #
 # $$ \mathcal{L}_{\text{labs}} = \frac{\sum_k o_k \,\big(\hat p_k(p \odot o', o') - p_k\big)^2}{\sum_k o_k} . $$
 #
 # A hidden test can only be predicted from the others, so the network must learn what goes together
 # (a denoising autoencoder, {cite:t}`vincent2008denoising`).
-# A test that was never ordered has no true value, and costs nothing.
+# A test that was never ordered has no true value, and costs nothing. In the code below, $p$ is
+# `percentiles`, $o$ is `observed`, and `_zero_unobserved` makes $p \odot o$, also where $p$ is not a
+# number. `corrupt` makes $o'$, `embed` makes $t^{\text{labs}}$, and `masked_mse` is the loss, in which
+# $\hat p$ is `prediction`.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.source import show_source
+from pacx.models import lab_autoencoder
 from pacx.models.lab_autoencoder import LabAutoencoder, corrupt, masked_mse
 
-show_source(LabAutoencoder.embed, corrupt, masked_mse)
+show_source(LabAutoencoder.embed, lab_autoencoder._zero_unobserved, corrupt, masked_mse)
 
 # %% [markdown]
 # The paper's settings ({term}`Optimiser` and {term}`Learning rate` say how the weights move; {term}`GELU`
@@ -120,11 +141,17 @@ from pacx.paper import published
 
 paper = published("settings")
 display(paper[paper["stage"] == "Lab autoencoder"].drop(columns="stage").style.hide(axis="index"))
+display(
+    Markdown(
+        f"This run: {run.profile.labs.drop:.0%} of the observed tests hidden, "
+        f"{run.profile.labs.epochs} epochs of batches of {run.profile.labs.batch_size}."
+    )
+)
 
 # %% [markdown]
 # ## Training
 
-# %% mystnb={"image": {"alt": "Training curve of the lab autoencoder: the mean squared error on observed percentiles against the step."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Training curve of the lab autoencoder: the mean squared error on observed percentiles against the step."}}
 import pandas as pd
 
 from pacx.figures.curves import training_curves
@@ -137,26 +164,29 @@ figure = training_curves({"labs": history}, y_labels=["MSE on observed percentil
 # %% [markdown]
 # ## Can it predict a hidden test from the others?
 #
-# On the test pairs, 15 % of the observed tests are hidden with a fixed draw. The autoencoder is
+# On the test pairs, the same share of the observed tests is hidden with a fixed draw. The autoencoder is
 # held against predicting the training mean of each test, by the root mean square error (RMSE) in
 # percentile points: ten points are ten places in a row of a hundred patients. The interval is a
 # {term}`Bootstrap` over patients. One dot is one test: below the dashed line the autoencoder is the
 # better guess, on it nothing was learned about this test.
 
-# %% mystnb={"image": {"alt": "Scatter plot, one dot a blood test. Horizontal is the error of predicting the mean, vertical the error of the autoencoder, both in percentile points. Dots below the dashed diagonal are tests that the autoencoder predicts better; the best ones are named."}} tags=["hide-input"]
+# %%
 import torch
-
-from pacx.evaluation.statistics import bootstrap_weights, interval
 
 percentiles, observed = (
     torch.from_numpy(np.array(a)) for a in (pairs["test"].percentiles, pairs["test"].observed)
 )
 shown = corrupt(observed, run.profile.labs.drop, torch.Generator().manual_seed(run.profile.seed))
-hidden = (observed - shown).numpy()
-train = pairs["train"]
-mean = train.percentiles.sum(0) / np.maximum(train.observed.sum(0), 1)
 with torch.inference_mode():
     guess = model(percentiles, shown)[0].numpy()
+
+# %% mystnb={"image": {"alt": "Scatter plot, one dot a blood test. Horizontal is the error of predicting the mean, vertical the error of the autoencoder, both in percentile points. Dots below the dashed diagonal are tests that the autoencoder predicts better; the best ones are named."}} tags=["hide-input"]
+from pacx.evaluation.statistics import bootstrap_weights, interval, mean_over_cases
+from pacx.figures.style import COLOURS
+from pacx.figures.tables import show
+
+hidden = (observed - shown).numpy()
+mean = train.percentiles.sum(0) / np.maximum(train.observed.sum(0), 1)
 square = {
     "autoencoder": (guess - pairs["test"].percentiles) ** 2 * hidden,
     "training mean": (mean - pairs["test"].percentiles) ** 2 * hidden,
@@ -179,7 +209,7 @@ by_lab = {k: 100 * np.sqrt(s.sum(0)[enough] / count[enough]) for k, s in square.
 names = [lab.name for lab, yes in zip(LABS, enough, strict=True) if yes]
 figure, axis = plt.subplots(figsize=(5.6, 4.8))
 axis.plot([0, 40], [0, 40], "--", color="0.6")
-axis.plot(by_lab["training mean"], by_lab["autoencoder"], "o", color="#007f5f", alpha=0.7)
+axis.plot(by_lab["training mean"], by_lab["autoencoder"], "o", color=COLOURS["green"], alpha=0.7)
 best = np.argsort(by_lab["autoencoder"] - by_lab["training mean"])[:4]
 for place, k in enumerate(sorted(best, key=by_lab["autoencoder"].__getitem__)):
     axis.annotate(names[k], (by_lab["training mean"][k], by_lab["autoencoder"][k]), fontsize=8,
@@ -187,8 +217,14 @@ for place, k in enumerate(sorted(best, key=by_lab["autoencoder"].__getitem__)):
 _ = axis.set(xlabel="RMSE of the training mean (percentile points)",
              ylabel="RMSE of the autoencoder (percentile points)", xlim=(5, 45), ylim=(5, 45))  # fmt: skip
 
+
 # %% tags=["hide-input"]
-display(imputation.style.hide(axis="index").format(precision=1))
+def told(value, low, high, digits=1):
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+errors = [told(row.value, row.low, row.high) for row in imputation.itertuples()]
+show(pd.DataFrame({"predictor": imputation["predictor"], "RMSE, points [95 %]": errors}))
 
 # %% [markdown]
 # ## Trap 1: which way round is `observed`?
@@ -225,21 +261,29 @@ centre = embeddings["right"].mean(0)
 rows = []
 for k, t in embeddings.items():
     error = (guesses[k] - pairs["test"].percentiles) ** 2 * hidden
-    cosine = torch.cosine_similarity(t - centre, embeddings["right"] - centre).mean().item()
+    cosine = torch.cosine_similarity(t - centre, embeddings["right"] - centre).numpy()
+    cosine = mean_over_cases(cosine, weights)._asdict()
     resampled = 100 * np.sqrt((weights @ error.sum(1)) / (weights @ hidden.sum(1)))
     value = interval(100 * np.sqrt(error.sum() / hidden.sum()), resampled)
-    rows.append({"input": k, "metric": "RMSE", **value._asdict(), "cosine": cosine})
+    cosine = {f"cosine_{part}": number for part, number in cosine.items()}
+    rows.append({"input": k, "metric": "RMSE", **value._asdict(), **cosine})
 traps = run.save_results("lab_traps", pd.DataFrame(rows))
-display(
-    traps.style.hide(axis="index").format(
-        dict.fromkeys(("value", "low", "high"), "{:.1f}") | {"cosine": "{:.2f}"}
-    )
+by_input = pd.DataFrame(
+    {
+        "RMSE, points [95 %]": [told(r.value, r.low, r.high) for r in traps.itertuples()],
+        "cosine [95 %]": [
+            told(r.cosine_value, r.cosine_low, r.cosine_high, 2) for r in traps.itertuples()
+        ],
+    },
+    index=traps["input"],
 )
+show(by_input.reset_index())
 
 # %% [markdown]
 # Read both columns. With `observed` inverted the network is handed the mean as if it were the hidden
-# result, and repeats it, so its error stays near that of the training mean. The cosine shows how far off
-# the embedding is, and the embedding is what [chapter 05](05_distillation) uses.
+# result. A network that repeats what it is shown then errs about as much as the training mean does, and
+# its error alone looks harmless. The cosine shows how far off the embedding is, and the embedding is what
+# [chapter 05](05_distillation) uses.
 #
 # `LabAutoencoder.embed` multiplies by `observed` itself, whoever calls it. A caller cannot forget.
 #
@@ -257,9 +301,9 @@ from sklearn.preprocessing import StandardScaler
 from pacx.figures.results import dots
 
 SOURCES = {
-    "embedding": "#007f5f",
-    "percentiles and observed": "#7a5c1e",
-    "observed alone": "#6b6b6b",
+    "embedding": COLOURS["green"],
+    "percentiles and observed": COLOURS["brown"],
+    "observed alone": COLOURS["purple"],
 }
 if run.is_phantom:
     inputs, states = {}, {}
@@ -295,7 +339,7 @@ if run.is_phantom:
     recovered = run.save_results("lab_states", pd.DataFrame(rows))
     figure = dots(recovered, x_label="R² on test pairs", chance=0, colours=SOURCES)
 else:
-    print("No figure: the true state of real patients is not known.")
+    display(Markdown("No figure: the true state of real patients is not known."))
 
 # %% [markdown]
 # Read the figure with care. If the embedding is no better than its own input, that is expected of
@@ -316,6 +360,7 @@ assert set(np.unique(train.observed)) <= {0.0, 1.0}
 # MIMIC's blood count is nearly always ordered: were observed inverted, its share would be small.
 hematocrit = [lab.name for lab in LABS].index("Hematocrit")
 assert train.observed[:, hematocrit].mean() > 0.5, "observed seems to be inverted"
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
@@ -323,24 +368,25 @@ assert train.observed[:, hematocrit].mean() > 0.5, "observed seems to be inverte
 # %% tags=["hide-input"]
 from pacx.evaluation.statistics import verdict
 
-by = traps.set_index("input")
+inverted, filled_in = by_input.loc["observed inverted"], by_input.loc["means not zeroed"]
 lines = [
     f"- A hidden test is predicted with an error of {point['autoencoder']:.1f} percentile points, against "
     f"{point['training mean']:.1f} for the training mean. The difference, {difference.value:+.1f} "
     f"[{difference.low:+.1f}, {difference.high:+.1f}], is {verdict(difference)}.",
-    f"- With `observed` inverted the error is {by.loc['observed inverted', 'value']:.1f}, and the "
-    f"embedding's cosine to the right one is {by.loc['observed inverted', 'cosine']:.2f}.",
-    f"- With means left in, the error is {by.loc['means not zeroed', 'value']:.1f} and the cosine "
-    f"{by.loc['means not zeroed', 'cosine']:.2f}.",
+    f"- With `observed` inverted the error is {inverted.iloc[0]} points, beside the training mean's "
+    f"{point['training mean']:.1f}. The embedding's cosine to the right one is {inverted.iloc[1]}.",
+    f"- With means left in, the error is {filled_in.iloc[0]} points and the cosine {filled_in.iloc[1]}.",
 ]
 if run.is_phantom:
     best = recovered[recovered["model"] == "embedding"].nlargest(3, "value")
-    told = ", ".join(f"{r.task.replace('_', ' ')} ({r.value:.2f})" for r in best.itertuples())
+    states = "; ".join(
+        f"{r.task.replace('_', ' ')}, {told(r.value, r.low, r.high, 2)}" for r in best.itertuples()
+    )
     alone = recovered[recovered["model"] == "observed alone"].nlargest(1, "value").iloc[0]
-    lines.append(f"- The states that the embedding tells best are {told} (R²).")
+    lines.append(f"- The states that the embedding tells best, by R²: {states}.")
     lines.append(
         f"- Which tests were ordered tells most about {alone['task'].replace('_', ' ')}: R² "
-        f"{alone['value']:.2f} [{alone['low']:.2f}, {alone['high']:.2f}] without a single result."
+        f"{told(alone['value'], alone['low'], alone['high'], 2)} without a single result."
     )
 display(Markdown("\n".join(lines)))
 

@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -72,23 +72,29 @@ banner(run)
 # bump (P, the atria are activated), a spike ({term}`QRS`, the ventricles are activated, and then
 # contract) and a broad hump (T, the ventricles recover). Here is the first record of the ECG archive:
 
-# %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
-import numpy as np
-
+# %%
 from pacx.data.ecg import read_ecg
-from pacx.figures.ecg import ecg_paper, traces
+
+headers = sorted((run.data_root / "ecg-archive").rglob("*.hea"))
+record = read_ecg(headers[0])
+
+# %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
+from pacx.figures.ecg import ecg_paper
 from pacx.privacy import keep_home
 
-header = sorted((run.data_root / "ecg-archive").rglob("*.hea"))[0]
-record = read_ecg(header)
-about = f"Record {header.stem}, {record.hz:g} Hz"
+about = f"Record {headers[0].stem}, {record.hz:g} Hz"
 figure = ecg_paper(record.signal, record.leads, record.hz, about)
 keep_home(run, figure, "04_record", "ecg-archive")
 
 # %% [markdown]
-# And Einthoven's law on it: the sum of leads I and III (blue) lies on lead II (orange, dashed).
+# And Einthoven's law on it: the sum of leads I and III lies on lead II, which is dashed.
 
 # %% mystnb={"image": {"alt": "Three traces in millivolts over three seconds: lead I, lead III, and their sum with lead II dashed over it. The two lines of the last row coincide."}} tags=["hide-input"]
+import numpy as np
+from IPython.display import Markdown, display
+
+from pacx.figures.ecg import traces
+
 lead = dict(zip(record.leads, record.signal, strict=True))
 total = lead["I"] + lead["III"]
 rows = {
@@ -98,7 +104,8 @@ rows = {
 }
 figure = traces(rows, record.hz)
 keep_home(run, figure, "04_leads", "ecg-archive")
-print(f"largest deviation of I + III from II: {1000 * np.abs(total - lead['II']).max():.1f} µV")
+deviation = 1000 * np.abs(total - lead["II"]).max()
+display(Markdown(f"The largest deviation of I + III from II is {deviation:.1f} µV."))
 
 # %% [markdown]
 # ## The lead order trap
@@ -108,7 +115,6 @@ print(f"largest deviation of I + III from II: {1000 * np.abs(total - lead['II'])
 
 # %% tags=["hide-input"]
 import pandas as pd
-from IPython.display import display
 
 from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
 
@@ -137,7 +143,7 @@ check_limb_leads(in_mimic_order, LEADS_MIMIC)  # right names: nothing happens
 try:
     check_limb_leads(in_mimic_order, LEADS_ECGFOUNDER)
 except PacxError as error:
-    print(error)
+    display(Markdown(f"> {error}"))
 
 # %% [markdown]
 # ## Filters
@@ -148,24 +154,45 @@ except PacxError as error:
 # is subtracted, and one *z-score* over all leads of a record brings the mean to 0 and the spread
 # to 1. The filters run forwards and backwards, so no wave is delayed. The z-score over *all* leads
 # keeps their sizes relative to each other. The notch stays at 50 Hz although mains hum in the USA
-# is at 60 Hz: published weights were trained with it. At a sampling rate of 100 Hz or less, as in
-# `smoke` and `demo`, there is no notch: 50 Hz is then out of reach.
+# is at 60 Hz: published weights were trained with it. At low sampling rates there is no notch: a wave
+# needs more than two samples a period.
 
-# %% tags=["hide-input"]
-from pacx.data.ecg import filter_ecg, preprocess
+# %% tags=["remove-input"]
+from pacx.data.ecg import filter_ecg
 from pacx.figures.source import show_source
 
 show_source(filter_ecg)
 
-# %% mystnb={"image": {"alt": "Lead II of the archive's record over six seconds, first as recorded in millivolts with a wandering baseline, then after filtering in millivolts, then as the network sees it in standard deviations."}} tags=["hide-input"]
-at = record.leads.index("II")
+# %% [markdown]
+# Below is, of the archive's first records, the one whose lead II drifts most.
+
+# %%
+from pacx.data.ecg import preprocess
+
+
+def drift(ecg):
+    """Spread of the medians of whole seconds of lead II, in mV."""
+    second = int(ecg.hz)
+    signal = ecg.signal[ecg.leads.index("II")]
+    return np.median(signal[: len(signal) // second * second].reshape(-1, second), axis=1).std()
+
+
+drifting = max((read_ecg(header) for header in headers[:50]), key=drift)
+filtered = filter_ecg(drifting.signal, drifting.hz)
+seen = preprocess(drifting.signal, drifting.hz)
+
+# %% mystnb={"image": {"alt": "Lead II of one record over six seconds. Above in millivolts: as recorded, on a baseline that wanders, and over it, dashed, after filtering, on a level baseline. Below the filtered trace as the network sees it, in standard deviations."}} tags=["hide-input"]
+at = drifting.leads.index("II")
 rows = {
-    "lead II as recorded (mV)": lead["II"],
-    "filtered (mV)": filter_ecg(record.signal, record.hz)[at],
-    "as the network sees it (standard deviations)": preprocess(record.signal, record.hz)[at],
+    "lead II as recorded, and dashed after the filters (mV)": np.stack(
+        [drifting.signal[at], filtered[at]]
+    ),
+    "as the network sees it (standard deviations)": seen[at],
 }
-figure = traces(rows, record.hz, seconds=6, y_label="")
+figure = traces(rows, drifting.hz, seconds=6, y_label="")
 keep_home(run, figure, "04_filtered", "ecg-archive")
+notch = "a notch" if drifting.hz > 100 else "no notch"
+display(Markdown(f"These ECGs have {drifting.hz:g} samples a second, so there is {notch}."))
 
 # %% [markdown]
 # Because of the z-score the unit does not matter. Symile-MIMIC stores ECGs stretched to [−1, 1];
@@ -183,20 +210,26 @@ keep_home(run, figure, "04_filtered", "ecg-archive")
 # trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its patients are in no
 # other data set, and **none of its diagnoses is a phantom task** of later chapters. (MedMod comes near:
 # its dysrhythmias and conduction disorders have the same causes as the teacher's diagnoses of rhythm and
-# conduction.) SNOMED CT is the dictionary whose codes the archive's files use. The phantom's cut-offs
-# are laxer than a cardiologist's, so that each diagnosis has enough cases: first degree AV block from a
-# PR time of 0.188 s on (usual: 0.20 s), tachycardia above 95 beats a minute (100), left axis deviation
-# below 0° (−30°).
+# conduction.)
 
-# %% tags=["hide-input"]
-from pacx.constants import ECG_DIAGNOSES
+# %%
 from pacx.data.datasets.ecg_archive import load_ecg_archive
-from pacx.models.encoder import trainable_parameters
-from pacx.training.ecg import load_ecg, new_teacher, train_ecg
+from pacx.training.ecg import load_ecg, train_ecg
 
 archive = load_ecg_archive(run.data_root, run.cache)
 folder = train_ecg(run)
 teacher = load_ecg(run)
+
+# %% [markdown]
+# SNOMED CT is the dictionary whose codes the archive's files use. A phantom ECG is coded by its own traits
+# ([chapter 01](01_cohort)): `rate` in beats a minute, `pr` and `qrs` in seconds, `axis` in degrees, the
+# others on scales of the phantom. Some of the phantom's cut-offs are laxer than a cardiologist's, so that
+# each diagnosis has enough cases.
+
+# %% tags=["hide-input"]
+from pacx.constants import ECG_DIAGNOSES
+from pacx.phantom.ecg import CRITERIA
+
 shares = pd.DataFrame(
     {
         "SNOMED CT": ECG_DIAGNOSES.keys(),
@@ -204,6 +237,11 @@ shares = pd.DataFrame(
         "share of ECGs": archive.diagnoses.mean(0),
     }
 )
+if run.is_phantom:
+    shares["coded where"] = [
+        f"{rule.trait} {rule.side} {rule.limit:g}" + ", no fibrillation" * rule.sinus
+        for rule in (CRITERIA[code] for code in ECG_DIAGNOSES)
+    ]
 display(shares.style.hide(axis="index").format({"share of ECGs": "{:.0%}"}))
 
 # %% mystnb={"image": {"alt": "Training curve of the ECG teacher: binary cross-entropy against the step."}} tags=["hide-input"]
@@ -216,15 +254,14 @@ figure = training_curves({"ecg": history}, y_labels=["binary cross-entropy, mean
 # ## Does the teacher know ECGs?
 #
 # Every tenth record was held out. For each diagnosis, {term}`AUROC` with a 95 % interval over
-# patients; 0.5 is guessing. The grey dots are the same network, fed with aVL and aVF mixed up: the
-# price of the trap above.
+# patients; 0.5 is guessing. *aVL and aVF swapped* is the same network, fed with these two leads mixed up:
+# the price of the trap above.
 
-# %% mystnb={"image": {"alt": "Dot plot of the teacher's AUROC on held-out ECGs for each diagnosis with 95 percent intervals, once with leads in the right order and once with aVL and aVF swapped. A dashed line marks guessing at 0.5."}} tags=["hide-input"]
+# %%
 import torch
 from safetensors.torch import load_model
 
-from pacx.evaluation.statistics import bootstrap_weights, fast_auroc, interval
-from pacx.figures.results import dots
+from pacx.training.ecg import new_teacher
 
 held_out = np.load(folder / "held_out.npz")
 own = new_teacher(run)  # this run's teacher, also where the profile names ECGFounder's weights
@@ -235,6 +272,12 @@ with torch.inference_mode():
         "leads by name": held_out["logits"],
         "aVL and aVF swapped": own.eval()(torch.from_numpy(np.ascontiguousarray(swapped))).numpy(),
     }
+
+# %% mystnb={"image": {"alt": "Dot plot of the teacher's AUROC on held-out ECGs for each diagnosis with 95 percent intervals, once with leads in the right order and once with aVL and aVF swapped. A dashed line marks guessing at 0.5."}} tags=["hide-input"]
+from pacx.evaluation.statistics import bootstrap_weights, fast_auroc, interval, macro_auroc
+from pacx.figures.results import dots
+from pacx.figures.style import COLOURS
+
 weights = bootstrap_weights(np.arange(len(swapped)), run.profile.bootstrap, run.profile.seed)
 once = np.ones((1, len(swapped)))
 rows, left_out = [], []
@@ -251,10 +294,11 @@ for k, diagnosis in enumerate(ECG_DIAGNOSES.values()):
 teacher_scores = run.save_results("ecg_teacher", pd.DataFrame(rows))
 figure = dots(
     teacher_scores, chance=0.5, x_label="AUROC on held-out ECGs",
-    colours={"leads by name": "#007f5f", "aVL and aVF swapped": "#6b6b6b"},
+    colours={"leads by name": COLOURS["green"], "aVL and aVF swapped": COLOURS["purple"]},
 )  # fmt: skip
 if left_out:
-    print(f"Left out, because no held-out ECG has it (or every one): {', '.join(left_out)}.")
+    why = "Left out, because no held-out ECG has it (or every one)"
+    display(Markdown(f"{why}: {', '.join(left_out)}."))
 
 # %% [markdown]
 # ## A real ECG
@@ -279,8 +323,12 @@ ready = torch.from_numpy(preprocess(slower, archive.hz).astype(np.float32))[None
 with torch.inference_mode():
     embedding = teacher.features(ready)[0]
     probability = own(ready)[0].sigmoid().numpy()
-print(f"{real.signal.shape[1]} samples at {real.hz:g} Hz → {slower.shape[1]} at {archive.hz:g} Hz "
-      f"→ embedding of {len(embedding)} numbers")  # fmt: skip
+display(
+    Markdown(
+        f"{real.signal.shape[1]:,} samples at {real.hz:g} Hz → {slower.shape[1]:,} at {archive.hz:g} Hz → "
+        f"embedding of {len(embedding):,} numbers."
+    )
+)
 verdicts = pd.DataFrame({"diagnosis": ECG_DIAGNOSES.values(), "probability": probability})
 display(verdicts.style.hide(axis="index").format({"probability": "{:.2f}"}))
 
@@ -306,17 +354,23 @@ assert np.allclose(preprocess(1000 * record.signal, record.hz), z, atol=1e-6), (
 with torch.inference_mode():
     again = own(torch.from_numpy(archive.ecg[::10].copy())).numpy()
 assert np.allclose(again, held_out["logits"], atol=1e-3), "the saved teacher is not the trained one"
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
 
 # %% tags=["hide-input"]
-from IPython.display import Markdown
+from pacx.evaluation.statistics import verdict
+from pacx.models.encoder import trainable_parameters
 
 by_feed = teacher_scores.groupby("model")["value"]
 right = teacher_scores[teacher_scores["model"] == "leads by name"].sort_values("value")
 worst, best = right.iloc[0], right.iloc[-1]
 above = int((right["low"] > 0.5).sum())
+named, mixed = (macro_auroc(held_out["diagnoses"], scores, weights) for scores in logits.values())
+price = interval(
+    by_feed.mean()["aVL and aVF swapped"] - by_feed.mean()["leads by name"], mixed - named
+)
 display(
     Markdown(
         f"- The teacher of this run has {sum(p.numel() for p in own.parameters()):,} weights "
@@ -326,7 +380,8 @@ display(
         f"- Best is {best['task']}, {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]; worst is "
         f"{worst['task']}, {worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}].\n"
         f"- With aVL and aVF swapped the mean AUROC is {by_feed.mean()['aVL and aVF swapped']:.3f}. The "
-        "network does not notice; `check_limb_leads` does."
+        f"paired difference, {price}, is {verdict(price)}. The network does not notice; "
+        "`check_limb_leads` does."
     )
 )
 
@@ -336,9 +391,9 @@ display(
 # 1. The swap changes some diagnoses more than others. Which one should suffer most, and why?
 #
 # ```{dropdown} Answer
-# The one that is read from the heart's {term}`axis`. aVL looks from the left, aVF from below; with left
-# axis deviation the QRS points up in I and aVL, and down in aVF. Rate and rhythm can be told from any
-# lead.
+# Look whether it is the one that is read from the heart's {term}`axis`. aVL looks from the left, aVF from
+# below; with left axis deviation the QRS points up in I and aVL, and down in aVF. Rate and rhythm can be
+# told from any lead.
 # ```
 #
 # 2. Why can an ECG that was stretched to [−1, 1] not be checked with `check_limb_leads`?

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # Distillation
 #
-# The two teachers are frozen, and the X-ray encoder learns to agree with them by changing very
-# little of itself.
+# The two teachers are frozen, and the X-ray encoder learns to agree with them by training a small part
+# of its weights.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -32,7 +32,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -41,7 +41,7 @@ banner(run)
 # %% [markdown]
 # ## What you will learn
 #
-# - How LoRA adapts an encoder through a small share of its weights.
+# - How LoRA adapts an encoder through a small part of its weights.
 # - The two losses: tell pairs apart, and predict the teacher.
 # - Why raw teacher embeddings are poor targets, with a measurement.
 # - How to check that merging the adapters changes nothing, and that distillation changed something.
@@ -58,7 +58,7 @@ banner(run)
 #
 # If this run lacks the artefacts of stage 1, they are made first.
 
-# %% tags=["hide-input"]
+# %%
 from pacx.training.ecg import train_ecg
 from pacx.training.labs import train_labs
 from pacx.training.mae import pretrain_mae
@@ -67,7 +67,7 @@ for stage_one in (pretrain_mae, train_labs, train_ecg):
     stage_one(run)
 
 # %% [markdown]
-# ## The student changes little
+# ## A small part of the student is trained
 #
 # Training the whole encoder on a few pairs could destroy what many more X-rays taught it. Low-rank
 # adaptation {cite:p}`hu2022lora` freezes each weight matrix $W$ and adds a product of two thin ones:
@@ -80,7 +80,7 @@ for stage_one in (pretrain_mae, train_labs, train_ecg):
 # {term}`attention`, and on the two layers of each block's MLP (`fc1`, `fc2`); the attention's output
 # layer (`proj`) gets none. Besides, **LayerNorms** are trained ({term}`LayerNorm`).
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 from pacx.figures.source import show_source
 from pacx.models.encoder import add_lora
 
@@ -151,13 +151,22 @@ display(
 # $$ \mathcal{L}_R^m = \frac{1}{N} \sum_{i=1}^{N} \left( 1 - \cos\!\big(\hat t_i^m,\, t_i^m\big) \right) . $$
 #
 # Both are averaged over the teachers, and
-# $\mathcal{L} = \lambda_C \mathcal{L}_C + \lambda_R \mathcal{L}_R$. In the library's code below, $u$ is
-# `projections.cxr` and $v^m$ is `projections.shared[m]`, both after `_contrast` has scaled them to length
-# 1; $\hat t^m$ is `projections.predicted[m]`, and `scale` is $1 / \tau$.
+# $\mathcal{L} = \lambda_C \mathcal{L}_C + \lambda_R \mathcal{L}_R$.
+#
+# In the library each head is a `ProjectionHead`: $g$ is `cxr_to_shared`, $g_m$ is `ecg_to_shared` or
+# `labs_to_shared`, and the heads that give $\hat t^m$ are `cxr_to_ecg` and `cxr_to_labs`.
 
-# %% tags=["hide-input"]
-from pacx.models.distillation import DistillationLoss
+# %% tags=["remove-input"]
+from pacx.models.distillation import DistillationHeads, DistillationLoss, ProjectionHead
 
+show_source(ProjectionHead, DistillationHeads.forward)
+
+# %% [markdown]
+# In the loss, $u$ is `projections.cxr` and $v^m$ is `projections.shared[m]`, both after `_contrast` has
+# scaled them to length 1; $\hat t^m$ is `projections.predicted[m]`, $t^m$ is `teachers[m]`, and `scale` is
+# $1 / \tau$.
+
+# %% tags=["remove-input"]
 show_source(DistillationLoss.forward, DistillationLoss._contrast)
 
 # %% [markdown]
@@ -190,11 +199,8 @@ losses(
 # direction, predicting the mean for everybody satisfies $\mathcal{L}_R$, and nothing is learned
 # about a patient.
 
-# %% mystnb={"image": {"alt": "Two histograms of the cosine similarity between each admission's teacher embedding and the mean embedding, one for the ECG teacher and one for the labs, each with raw and with standardised embeddings. Standardised ones spread around zero."}} tags=["hide-input"]
-import matplotlib.pyplot as plt
-
+# %%
 from pacx.data.datasets.symile_mimic import load_pairs
-from pacx.privacy import keep_home
 from pacx.training.distill import distill, teacher_embeddings
 
 pairs = {
@@ -210,6 +216,13 @@ standard = {
     for split, teachers in raw.items()
 }
 
+# %% mystnb={"image": {"alt": "Two histograms of the cosine similarity between each admission's teacher embedding and the mean embedding, one for the ECG teacher and one for the labs, each with raw and with standardised embeddings. Standardised ones spread around zero."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+
+from pacx.figures.style import COLOURS
+from pacx.figures.tables import show
+from pacx.privacy import keep_home
+
 
 def cosine_to_mean(t):
     return t @ t.mean(0) / (np.linalg.norm(t, axis=1) * max(np.linalg.norm(t.mean(0)), 1e-6))
@@ -220,9 +233,9 @@ rows = []
 for axis, (m, title) in zip(
     axes, {"ecg": "ECG teacher", "labs": "lab encoder"}.items(), strict=True
 ):
-    for kind, source, colour in (("raw", raw, "#6b6b6b"), ("standardised", standard, "#c44601")):
+    for kind, source, colour in (("raw", raw, "brown"), ("standardised", standard, "green")):
         cosine = cosine_to_mean(source["val"][m])
-        axis.hist(cosine, bins=np.linspace(-1, 1, 41), color=colour, alpha=0.7, label=kind)
+        axis.hist(cosine, np.linspace(-1, 1, 41), color=COLOURS[colour], alpha=0.7, label=kind)
         rows.append(
             {
                 "teacher": m,
@@ -238,8 +251,9 @@ keep_home(run, figure, "05_cosines", "symile-mimic")
 targets = run.save_results("target_cosines", pd.DataFrame(rows))
 
 # %% tags=["hide-input"]
-wide = targets.pivot(index="teacher", columns="embedding", values="value").reset_index()
-display(wide.style.hide(axis="index").format(precision=3))
+named = targets.assign(teacher=targets["teacher"].replace({"ecg": "ECG"}))
+wide = named.pivot(index="teacher", columns="embedding", values="value").reset_index()
+show(wide.rename(columns=lambda name: name if name == "teacher" else f"mean cosine, {name}"))
 
 # %% [markdown]
 # So this book centres and scales ({term}`standardises <Standardise>`) each dimension over the training
@@ -248,10 +262,12 @@ display(wide.style.hide(axis="index").format(precision=3))
 #
 # ## Training
 
+# %%
+history = pd.read_csv(distill(run, "pacx") / "history.csv")
+
 # %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive loss and the regression loss, each with one line for the ECG teacher and one for the lab encoder."}} tags=["hide-input"]
 from pacx.figures.curves import training_curves
 
-history = pd.read_csv(distill(run, "pacx") / "history.csv")
 each = {
     name: history.assign(
         contrastive=history[f"contrastive_{m}"], regression=history[f"regression_{m}"]
@@ -263,9 +279,11 @@ figure = training_curves(each, ("contrastive", "regression"), ("InfoNCE (nats)",
 # %% tags=["hide-input"]
 batch = settings.batch_size
 last = history.tail(max(1, len(history) // 10)).mean()
-print(
-    f"All pairs alike score log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps averages "
-    f"{last['contrastive_ecg']:.2f} (ECG) and {last['contrastive_labs']:.2f} (labs)."
+display(
+    Markdown(
+        f"All pairs alike score log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps "
+        f"averages {last['contrastive_ecg']:.2f} (ECG) and {last['contrastive_labs']:.2f} (labs)."
+    )
 )
 
 # %% [markdown]
@@ -275,10 +293,12 @@ print(
 # training is run once more with one change, as a {term}`control`: every X-ray gets the ECG and labs of
 # *somebody else*. The distribution of the teachers' embeddings is the same; only the pairing is gone.
 
+# %%
+_ = distill(run, "pacx-shuffled")
+
 # %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive and the regression loss, each with one line for true pairs and one for shuffled pairs."}} tags=["hide-input"]
 from pacx.figures.style import colour_of
 
-distill(run, "pacx-shuffled")
 both = {
     label: pd.read_csv(run.artefact(name) / "history.csv")
     for label, name in {"true pairs": "pacx", "shuffled pairs": "pacx-shuffled"}.items()
@@ -297,11 +317,10 @@ figure = training_curves(
 # shows the share whose own partner is among the nearest tenth; one in ten is chance. [Chapter
 # 08](08_alignment) does this properly, on the test pairs.
 
-# %% mystnb={"image": {"alt": "Dot plot of the share of validation X-rays whose own ECG or labs are among the nearest tenth, with 95 percent intervals, for the MAE, PaCX-MAE and the shuffled control. A dashed line marks chance at one in ten."}} tags=["hide-input"]
+# %% tags=["hide-input"]
 from pacx.evaluation.alignment import ridge_alignment
 from pacx.evaluation.features import extract_features
-from pacx.evaluation.statistics import bootstrap_weights, interval
-from pacx.figures.results import dots
+from pacx.evaluation.statistics import bootstrap_weights, mean_over_cases, verdict
 
 patients = pairs["val"].table["patient"].to_numpy()
 weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
@@ -313,8 +332,8 @@ for model in ("mae", "pacx", "pacx-shuffled"):
         found = ridge_alignment(
             features["train"], standard["train"][m], features["val"], standard["val"][m]
         )
-        hits[model, task] = hit = found.ranks <= nearest
-        estimate = interval(hit.mean(), weights @ hit / weights.sum(1))
+        hits[model, task] = (found.ranks <= nearest).astype(float)
+        estimate = mean_over_cases(hits[model, task], weights)
         rows.append(
             {
                 "task": task,
@@ -324,6 +343,23 @@ for model in ("mae", "pacx", "pacx-shuffled"):
             }
         )
 retrieval = run.save_results("distillation_retrieval", pd.DataFrame(rows))
+gaps = {
+    (task, model): mean_over_cases(hits["pacx", task] - hits[model, task], weights)
+    for task in ("ECG", "labs")
+    for model in ("mae", "pacx-shuffled")
+}
+alike = sum(gap.low <= 0 <= gap.high for gap in gaps.values())
+few = f" In {alike} of {len(gaps)} comparisons they are too few to tell PaCX-MAE from the other model."
+display(
+    Markdown(
+        f"There are {len(patients)} validation pairs: one hit is {1 / len(patients):.1%} of them."
+        + few * bool(alike)
+    )
+)
+
+# %% mystnb={"image": {"alt": "Dot plot of the share of validation X-rays whose own ECG or labs are among the nearest tenth, with 95 percent intervals, for the MAE, PaCX-MAE and the shuffled control. A dashed line marks chance at one in ten."}} tags=["hide-input"]
+from pacx.figures.results import dots
+
 figure = dots(
     retrieval, chance=nearest / len(patients), x_label="own partner among the nearest tenth"
 )
@@ -332,8 +368,16 @@ figure = dots(
 # ## What changed in the encoder?
 #
 # After training, $\frac{\alpha}{r} B A$ is added to $W$ once and for all, and a plain encoder of
-# the same size remains. The map shows how far each matrix moved, relative to its own size: $\lVert
-# W' - W \rVert_F / \lVert W \rVert_F$.
+# the same size remains:
+
+# %% tags=["remove-input"]
+from pacx.models.encoder import merge_lora
+
+show_source(merge_lora)
+
+# %% [markdown]
+# The map shows how far each matrix moved, relative to its own size: $\lVert W' - W \rVert_F / \lVert W
+# \rVert_F$.
 
 # %% mystnb={"image": {"alt": "Heat map of the relative change of weights between the MAE and PaCX-MAE, blocks of the encoder as columns and kinds of weights as rows: qkv, fc1, fc2 and the two LayerNorms changed, the attention's output projection did not."}} tags=["hide-input", "public"]
 import seaborn as sns
@@ -373,7 +417,7 @@ _ = axis.set(xlabel="block of the encoder", ylabel="")
 import torch
 
 from pacx.data.images import normalise
-from pacx.models.encoder import encode, merge_lora
+from pacx.models.encoder import encode
 
 torch.manual_seed(0)
 images = normalise(torch.from_numpy(pairs["val"].cxr[:8].copy()))
@@ -394,13 +438,12 @@ assert not torch.allclose(merged, plain, atol=1e-2), "adapters must change the a
 assert change["blocks.0.attn.qkv.weight"] > 0, "distillation left the encoder as it was"
 assert change["blocks.0.attn.proj.weight"] == 0, "a frozen matrix was changed"
 assert change["pos_embed"] == 0
+print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
 
 # %% tags=["hide-input"]
-from pacx.evaluation.statistics import verdict
-
 row = counts[(counts["encoder"] == "this run") & (counts["LayerNorms"] == settings.norms)].iloc[0]
 cosine = targets.set_index(["teacher", "embedding"])["value"]
 lines = [
@@ -410,13 +453,11 @@ lines = [
     f"{cosine['ecg', 'raw']:.3f} (ECG); standardised ones of {cosine['labs', 'standardised']:.3f} and "
     f"{cosine['ecg', 'standardised']:.3f}.",
 ]
-for task in ("ECG", "labs"):
-    for model, words in {"mae": "the MAE", "pacx-shuffled": "the shuffled control"}.items():
-        gap = hits["pacx", task].astype(float) - hits[model, task]
-        estimate = interval(gap.mean(), weights @ gap / weights.sum(1))
-        lines.append(
-            f"- {task} among the nearest tenth, PaCX-MAE minus {words}: {estimate}, {verdict(estimate)}."
-        )
+words = {"mae": "the MAE", "pacx-shuffled": "the shuffled control"}
+for (task, model), gap in gaps.items():
+    lines.append(
+        f"- {task} among the nearest tenth, PaCX-MAE minus {words[model]}: {gap}, {verdict(gap)}."
+    )
 display(Markdown("\n".join(lines)))
 
 # %% [markdown]
