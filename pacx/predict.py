@@ -108,7 +108,7 @@ def predict(
 
     Args:
         images: PNG, JPEG, DICOM, TIFF or BMP files, and folders of them. In a folder, DICOM files
-            need no suffix.
+            need no suffix. An image that is named twice counts once.
         encoder: Folder that `pacx export` made.
         out: New folder: `predictions.csv`; `embeddings.parquet` (`image`, then D columns), or with
             `npy` an array (N, D) whose rows are the readable images in the same order; and
@@ -182,7 +182,9 @@ class _Judge:
 
     def attention(self, picture: np.ndarray) -> np.ndarray:
         """Attention rollout (H, W) on the pixels of an image (H, W) uint8."""
-        rollout = attention_rollout(attention_maps(self.encoder, self._input(picture)))
+        rollout = attention_rollout(
+            attention_maps(self.encoder, self._input(picture), mean_of_heads=True)
+        )
         return upsample(rollout, picture.shape)[0].numpy()
 
     def _input(self, picture: np.ndarray) -> torch.Tensor:
@@ -204,7 +206,7 @@ def _find_images(given: Sequence[Path]) -> list[Path]:
             f"There is no image in {', '.join(map(str, given))}. Expected DICOM files, or files "
             f"ending in {', '.join(SUFFIXES)}."
         )
-    return found
+    return list({os.path.abspath(path): path for path in found}.values())
 
 
 def _is_image(file: Path) -> bool:

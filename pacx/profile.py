@@ -16,8 +16,8 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -27,7 +27,22 @@ Share = Field(ge=0.0, le=1.0)
 #: Of a training's forward and backward pass, in Lightning's words; weights stay 32 bit.
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 #: What every random number generator accepts.
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+#: Strict, or `epochs: true` would be one epoch.
+Count = Annotated[int, Field(gt=0, strict=True)]
+#: Data sets with labels, which `pacx.data.datasets` reads.
+Benchmark = Literal[
+    "tb", "chexchonet", "chestx6", "vindr-cxr", "nih-14", "medmod", "covid-qu-ex", "qata-cov19",
+    "cxl-seg", "actualmed", "phantom-truth",
+]  # fmt: skip
+#: What the phantom hospital writes.
+PhantomData = Literal["chexpert", "symile-mimic", "ecg-archive", Benchmark]
+#: What `pacx.training.distill` makes besides `pacx`.
+Variant = Literal[
+    "pacx-ecg", "pacx-labs", "pacx-contrastive", "pacx-regression", "pacx-raw", "pacx-compared",
+    "pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "pacx-finalnorm", "pacx-rank2",
+    "pacx-lowrate", "pacx-maeterm", "pacx-replay",
+]  # fmt: skip
 
 
 class Settings(BaseModel):
@@ -40,27 +55,33 @@ class PhantomSettings(Settings):
     """The phantom hospital: whose patients, how many in each data set and split."""
 
     seed: Seed
-    image_size: PositiveInt = Field(description="pixels a side of the stored X-rays")
-    ecg_hz: PositiveInt = Field(description="sampling rate of the stored ECGs, Hz")
+    image_size: Count = Field(description="pixels a side of the stored X-rays")
+    ecg_hz: Count = Field(description="sampling rate of the stored ECGs, Hz")
     coupling: float = Field(ge=0, description="how strongly X-rays show the states; 0 = not at all")
-    patients: dict[str, dict[str, PositiveInt]]
+    patients: dict[PhantomData, dict[Literal["train", "val", "test"], Count]]
 
 
 class VitSettings(Settings):
     """The CXR encoder's shape; the paper's is ViT-B/16 at 224 px."""
 
-    image_size: PositiveInt
-    patch_size: PositiveInt
-    width: PositiveInt
-    depth: PositiveInt
-    heads: PositiveInt
+    image_size: Count
+    patch_size: Count
+    width: Count
+    depth: Count
+    heads: Count
+
+    @model_validator(mode="after")
+    def _divide(self):
+        for part, whole in (("patch_size", "image_size"), ("heads", "width")):
+            _check_divides(self, part, whole)
+        return self
 
 
 class OptimiserSettings(Settings):
     """AdamW with linear warm-up and a cosine to zero, as in every stage of the paper."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
+    epochs: Count
+    batch_size: Count
     learning_rate: PositiveFloat
     weight_decay: float = Field(ge=0)
     warmup_share: float = Field(ge=0, lt=1, description="share of all steps spent warming up")
@@ -69,18 +90,23 @@ class OptimiserSettings(Settings):
 class MaeSettings(OptimiserSettings):
     """Stage 1, X-rays."""
 
-    decoder_width: PositiveInt
-    decoder_depth: PositiveInt
-    decoder_heads: PositiveInt
+    decoder_width: Count
+    decoder_depth: Count
+    decoder_heads: Count
     mask_ratio: float = Field(gt=0, lt=1)
     compared_mask_ratio: float = Field(gt=0, lt=1, description="trained beside it in chapter 02")
     norm_pix_loss: bool
     weights: Path | None = Field(
         None, description="an encoder to go on from, as `pacx export` reads it; None: from nothing"
     )
-    accumulate: PositiveInt = Field(
+    accumulate: Count = Field(
         1, description="parts that a batch is cut into, to save memory; the steps stay the same"
     )
+
+    @model_validator(mode="after")
+    def _divide(self):
+        _check_divides(self, "decoder_heads", "decoder_width")
+        return self
 
 
 class LabSettings(OptimiserSettings):
@@ -93,17 +119,17 @@ class EcgSettings(OptimiserSettings):
     """The ECG teacher: a Net1D that learns diagnoses, or the published ECGFounder."""
 
     weights: Path | None = Field(description="12_lead_ECGFounder.pth; None trains a teacher")
-    base_filters: PositiveInt
-    filter_list: list[PositiveInt]
-    blocks: list[PositiveInt]
-    groups_width: PositiveInt
+    base_filters: Count
+    filter_list: list[Count]
+    blocks: list[Count]
+    groups_width: Count
 
 
 class DistillSettings(OptimiserSettings):
     """Stage 2."""
 
-    lora_rank: PositiveInt
-    lora_alpha: PositiveInt
+    lora_rank: Count
+    lora_alpha: Count
     lora_dropout: float = Share
     norms: Literal["all", "final"] = Field(description="which LayerNorms are trained")
     standardise_targets: bool = Field(description="False: raw teacher embeddings, as in the paper")
@@ -111,7 +137,7 @@ class DistillSettings(OptimiserSettings):
     regression_weight: float = Field(ge=0)
     temperature: PositiveFloat
     label_smoothing: float = Share
-    shared_dim: PositiveInt
+    shared_dim: Count
     gradient_clip: PositiveFloat
 
     @model_validator(mode="before")
@@ -128,8 +154,8 @@ class DistillSettings(OptimiserSettings):
 class ProbeSettings(Settings):
     """Stage 3: linear probes on frozen features."""
 
-    epochs: PositiveInt
-    batch_size: PositiveInt
+    epochs: Count
+    batch_size: Count
     learning_rate: PositiveFloat
     weight_decay: float = Field(ge=0)
     flip: bool = Field(False, description="train on mirrored images, too, as the paper does")
@@ -143,7 +169,7 @@ class LabelEfficiencySettings(Settings):
     """Stage 3: the same probes with fewer labels."""
 
     fractions: list[Annotated[float, Field(gt=0, le=1)]] = Field(min_length=1)
-    draws: PositiveInt = Field(description="independent draws of every fraction below 1")
+    draws: Count = Field(description="independent draws of every fraction below 1")
 
 
 class EvidenceSettings(Settings):
@@ -153,7 +179,7 @@ class EvidenceSettings(Settings):
         min_length=1, description="seeds of the phantom hospitals, fresh patients each"
     )
     seeds: list[Seed] = Field(min_length=1, description="seeds of the trainings on each of them")
-    variants_once: list[str] = Field(description="of `variants`; with the first seed only")
+    variants_once: list[Variant] = Field(description="of `variants`; with the first seed only")
     chapters: list[str] = Field(description="their numbers, in order")
     couplings: list[NonNegativeFloat] = Field(description="beside the profile's own coupling")
     teacher_shares: list[PositiveFloat] = Field(
@@ -168,14 +194,16 @@ class Profile(Settings):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", description="also of its folder in runs/"
     )
     description: str
-    seed: Seed = Field(description="of weights, batches, masks and probes; patients have their own")
+    seed: Seed = Field(
+        description="of weights, augmentation, masks and probes; patients have their own"
+    )
     precision: Precision = Field("32-true", description="of the trainings of stages 1 and 2")
     data_root: Path | None = Field(description="folder of the real data; None: phantom hospital")
     phantom: PhantomSettings
-    benchmarks: list[str] = Field(
+    benchmarks: list[Benchmark] = Field(
         min_length=1, description="data sets of chapter 06, in this order"
     )
-    variants: list[str] = Field(
+    variants: list[Variant] = Field(
         description="distilled beside `pacx` in chapter 09; pacx.training.distill has them"
     )
     benchmark_split: Literal["patient", "paper"] = Field(
@@ -192,8 +220,15 @@ class Profile(Settings):
     probe: ProbeSettings
     segmentation: SegmentationSettings
     label_efficiency: LabelEfficiencySettings
-    bootstrap: PositiveInt = Field(description="resamples of every interval")
+    bootstrap: Count = Field(description="resamples of every interval")
     evidence: EvidenceSettings | None = Field(None, description="None: one cohort, one seed")
+
+    @field_validator("evidence")
+    @classmethod
+    def _need_phantoms(cls, evidence, info):
+        if evidence is not None and info.data.get("data_root") is not None:
+            raise ValueError("real patients have no fresh cohorts, remove it or data_root")
+        return evidence
 
 
 def available_profiles() -> list[str]:
@@ -210,7 +245,8 @@ def load_profile(
     """Read a profile by its name, or from a YAML file of the reader's own.
 
     Args:
-        name: One of `available_profiles()`, or a path ending in `.yaml`.
+        name: One of `available_profiles()`, or a path ending in `.yaml`. A path in a file's
+            `extends` is relative to that file's folder.
         data_root: Replaces the profile's `data_root` when given.
         precision: Replaces the profile's `precision` when given.
 
@@ -221,7 +257,7 @@ def load_profile(
     source = _find(name)
     values, sources = _read(source), [source]
     while "extends" in values:
-        base = _find(values.pop("extends"))
+        base = _find(values.pop("extends"), sources[-1].parent)
         if base in sources:
             raise PacxError(f"Profile {source} extends itself, see its `extends`.")
         sources.append(base)
@@ -237,9 +273,29 @@ def load_profile(
         raise PacxError(f"Profile {source.name}: {problems}") from error
 
 
-def _find(name: str | Path) -> Path:
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands there twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{twice[0]} is there twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _check_divides(settings: Settings, part: str, whole: str) -> None:
+    if getattr(settings, whole) % getattr(settings, part):
+        raise ValueError(
+            f"{part} {getattr(settings, part)} does not divide {whole} {getattr(settings, whole)}"
+        )
+
+
+def _find(name: str | Path, folder: Path = Path()) -> Path:
+    """The profile of that name, or the YAML file, which may lie relative to `folder`."""
     if str(name).endswith((".yaml", ".yml")):
-        source = Path(name)
+        source = folder / name
     else:
         source = Path(str(resources.files("pacx"))) / "profiles" / f"{name}.yaml"
     if not source.is_file():
@@ -247,12 +303,12 @@ def _find(name: str | Path) -> Path:
             f"There is no profile '{name}'. Choose one of {', '.join(available_profiles())}, "
             "or give the path of a .yaml file."
         )
-    return source
+    return source.resolve()
 
 
 def _read(source: Path) -> dict:
     try:
-        values = yaml.safe_load(source.read_text(encoding="utf-8"))
+        values = _Loader(source.read_text(encoding="utf-8")).get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date of 99.99.
         raise PacxError(f"Profile {source} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
@@ -263,4 +319,6 @@ def _read(source: Path) -> dict:
 def _in_words(error: dict) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key, remove it or correct its spelling"
+    if error["type"] == "value_error":  # of several keys, and says what it found
+        return error["msg"].removeprefix("Value error, ")
     return f"{error['msg']} (found {error['input']!r})" if error["type"] != "missing" else "missing"

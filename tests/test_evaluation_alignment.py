@@ -20,6 +20,15 @@ def test_permutation_test_finds_true_pairs_and_only_those():
     assert np.mean(np.array(ps) <= 0.05) < 0.2  # about one in twenty by chance
 
 
+def test_ties_count_against_us():
+    (train_x, train_t), (test_x, test_t) = _pairs(300, 0.1), _pairs(40, 0.1, seed=2)
+    assert (
+        ridge_alignment(train_x, train_t, test_x, np.tile(test_t[:1], (40, 1))).ranks == 40
+    ).all()
+    twins = ridge_alignment(train_x, train_t, test_x, np.repeat(test_t[::2], 2, axis=0))
+    assert (twins.ranks >= 2).all()
+
+
 def test_cosines_are_those_of_the_pairs():
     (train_x, train_t), (test_x, test_t) = _pairs(300, 0.5), _pairs(50, 0.5, seed=2)
     aligned = ridge_alignment(train_x, train_t, test_x, test_t)

@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from timm.layers import PatchEmbed
 from torch import nn
 
+from pacx.evaluation import attribution
 from pacx.evaluation.attention import cases_by_rule, shares_by_region
 from pacx.evaluation.attribution import (
     ProbedEncoder,
@@ -83,6 +84,18 @@ def test_occlusion_is_what_removing_one_patch_does(probe, images):
     changed[:, :, 8:16, 24:32] = baseline[:, :, 8:16, 24:32]
     with torch.no_grad():
         assert torch.allclose(maps[:, 1, 3], probe(x) - probe(changed), atol=1e-5)
+
+
+def test_occlusion_takes_no_more_images_at_once_than_stated(linear, images, monkeypatch):
+    x, baseline = images
+    x = torch.cat([x, -x])
+    whole, seen, forward = occlusion(linear, x, baseline), [], linear.encoder.forward_features
+    monkeypatch.setattr(attribution, "BATCH", 4)
+    monkeypatch.setattr(
+        linear.encoder, "forward_features", lambda part: seen.append(len(part)) or forward(part)
+    )
+    assert torch.allclose(occlusion(linear, x, baseline), whole, atol=1e-5)
+    assert max(seen) == 4
 
 
 def test_maps_speak_for_the_evidence_whatever_its_sign(probe, images):

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from safetensors.torch import save_model
 
+from pacx.errors import PacxError
 from pacx.evaluation.segment import scores_per_image, segment
+from pacx.models.segmenter import Segmenter
 from pacx.profile import load_profile
 from pacx.run import open_run
 
@@ -39,6 +42,10 @@ def test_every_target_has_its_own_decoder(tmp_path):
     assert full.mean() > empty.mean()
     again = segment(run, "full", "random", (images, everything), images[:4])
     np.testing.assert_array_equal(again, full)
+    other = run.artefact("segmenter-full-random") / "model.safetensors"
+    save_model(Segmenter(8, 8), str(other))
+    with pytest.raises(PacxError, match="do not fit Segmenter"):
+        segment(run, "full", "random", (images, everything), images[:4])
     assert {"segmenter-full-random", "segmenter-empty-random"} <= {
         folder.name for folder in run.artefacts.iterdir()
     }

@@ -55,6 +55,11 @@ def test_average_precision_equals_sklearn_with_weights(decimals):
         sklearn = [average_precision_score(truth, scores, sample_weight=row) for row in weights]
         assert ours == pytest.approx(sklearn, abs=1e-6)
     assert np.isnan(fast_average_precision(0 * truth, scores, whole)).all()
+    nobody = fast_average_precision(truth[:0], scores[:0], whole[:, :0])
+    assert np.isnan(nobody).all()
+    unknown = np.column_stack([truth, np.full(len(truth), np.nan)])
+    macro = macro_average_precision(unknown, np.column_stack([scores, scores]), whole)
+    assert macro == pytest.approx(fast_average_precision(truth, scores, whole))
 
 
 def test_one_class_has_no_auroc_and_leaves_the_mean():
@@ -154,6 +159,14 @@ def test_delong_of_few_cases_by_hand():
     assert delong(truth, a, a) == (Estimate(0.0, 0.0, 0.0), 1.0)
 
 
+def test_delong_without_a_spread_says_so():
+    difference, p = delong(np.array([1, 0, 0.0]), np.array([3, 2, 1]), np.array([2, 3, 1]))
+    assert difference.value == pytest.approx(0.5)
+    assert np.isnan([difference.low, difference.high, p]).all()  # a single case of the ill
+    truth, right = np.array([1, 1, 0, 0.0]), np.array([4, 3, 2, 1.0])
+    assert delong(truth, right, -right) == (Estimate(1.0, 1.0, 1.0), 0.0)
+
+
 def test_delong_agrees_with_the_paired_bootstrap():
     rng = np.random.default_rng(11)
     truth = (rng.random(800) < 0.3).astype(float)
@@ -177,6 +190,7 @@ def test_bootstrap_p_fits_the_interval():
     assert bootstrap_p(spread - np.quantile(spread, 0.02)) < 0.05
     assert bootstrap_p(np.array([1.0, 2.0, np.nan, 3.0])) == 2 / 4
     assert bootstrap_p(np.zeros(9)) == 1.0  # the two encoders are the same
+    assert np.isnan(bootstrap_p(np.full(9, np.nan)))
 
 
 def test_holm_by_hand():

@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pacx.constants import CHESTX6_CLASSES, MEDMOD_PHENOTYPES
+from pacx.data import cache
 from pacx.data.datasets import read_folder
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD, load_images
 from pacx.data.splits import refuse_leaks
@@ -27,7 +28,12 @@ from pacx.evaluation import features as features_module
 from pacx.evaluation.features import encoder_of, extract_features, extract_rollouts, images_of
 from pacx.evaluation.probe import fit_probes, labels_of
 from pacx.evaluation.statistics import bootstrap_weights, f1_thresholds, macro_auroc
-from pacx.evaluation.transfer import compare_probes, open_benchmark, probe_scores
+from pacx.evaluation.transfer import (
+    compare_probes,
+    labels_left_out,
+    open_benchmark,
+    probe_scores,
+)
 from pacx.profile import VitSettings, load_profile
 from pacx.run import open_run
 from pacx.training.fit import fit
@@ -144,6 +150,39 @@ def test_features_of_a_slice_are_its_own(run):
     maps = extract_rollouts(run, "random", images[10:20])
     assert maps.shape == (10, 8, 8)
     assert (maps.sum(axis=(1, 2)) <= 1).all()
+
+
+def test_labels_with_one_value_among_the_known_test_cases_are_named(run):
+    dataset = _dataset(run)
+    table = dataset.table.assign(all_ill=1.0, all_well=0.0, unknown=np.nan, half=np.nan)
+    table.loc[table["bright"] == 1, "half"] = 1.0
+    labels = ["bright", "all_ill", "all_well", "unknown", "half"]
+    many = make_dataset("own", "multilabel", labels, table, dataset.root)
+    assert labels_left_out(many) == labels[1:]
+    assert labels_left_out(dataset) == []
+
+
+def test_changed_code_makes_an_array_anew(tmp_path, monkeypatch):
+    files = {part: tmp_path / part / "code.py" for part in ("data", "models")}
+    for part in files.values():
+        part.parent.mkdir()
+        part.write_text("old")
+    (tmp_path / "constants.py").touch()
+    digest = cache.digest_of_code.__wrapped__  # not once for the whole process
+    monkeypatch.setattr(cache, "digest_of_code", digest)
+    monkeypatch.setattr(cache.resources, "files", lambda _: tmp_path)
+
+    def made(*code):
+        array = cache.cached_array(tmp_path, "a", (1,), np.float32, lambda out: None, *code)
+        return array.filename
+
+    data, models = made(), made("models")
+    assert (data, models) == (made(), made("models"))
+    files["models"].write_text("new")
+    assert made() == data
+    assert made("models") != models
+    files["data"].write_text("new")
+    assert made() != data
 
 
 def test_a_missing_encoder_names_its_chapter(run):

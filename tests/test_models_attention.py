@@ -51,6 +51,16 @@ def test_rollout_is_the_product_over_layers(maps):
     assert torch.allclose(attention_rollout(maps).flatten(1), joint[:, 0, 1:], atol=1e-6)
 
 
+def test_the_mean_of_heads_is_all_that_a_rollout_needs(encoder):
+    images = torch.randn(2, 3, 32, 32)
+    maps, mean = (
+        attention_maps(encoder, images),
+        attention_maps(encoder, images, mean_of_heads=True),
+    )
+    assert mean.shape == (2, 3, 1, 17, 17)
+    assert torch.allclose(attention_rollout(mean), attention_rollout(maps), atol=1e-7)
+
+
 def test_uniform_attention_gives_a_flat_map():
     flat = torch.full((1, 2, 1, 17, 17), 1 / 17)
     rollout = attention_rollout(flat)

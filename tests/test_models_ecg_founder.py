@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pacx.errors import PacxError
-from pacx.models.ecg_founder import ECG_FOUNDER, Net1D, SameConv1d, load_ecg_founder
+from pacx.models.ecg_founder import ECG_FOUNDER, Block, Net1D, SameConv1d, load_ecg_founder
 
 SMALL = {
     "in_channels": 12, "base_filters": 16, "ratio": 1, "filter_list": (16, 32),
@@ -71,18 +71,30 @@ def test_missing_and_damaged_files_are_one_clear_error(tmp_path):
 
 @pytest.mark.parametrize("kernel", [1, 15, 16])
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("length", [100, 101])
-def test_same_convolution_pads_as_stated(kernel, stride, length):
+def test_same_convolution_pads_as_stated(kernel, stride, groups, length):
     torch.manual_seed(0)
     layer, x = (
-        SameConv1d(4, 6, kernel, stride if kernel > 1 else 1, groups=2 if kernel > 1 else 1),
-        (torch.randn(2, 4, length)),
+        SameConv1d(4, 6, kernel, stride, groups),
+        torch.randn(2, 4, length),
     )
-    stride = layer.conv.stride[0]
     out = -(-length // stride)
     pad = max(0, (out - 1) * stride + kernel - length)
     expected = layer.conv(F.pad(x, (pad // 2, pad - pad // 2)))
     assert torch.allclose(layer(x.transpose(1, 2)).transpose(1, 2), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("length", [1, 2, 17, 99, 100])
+def test_shortcuts_pool_as_ecg_founders(stride, length):
+    torch.manual_seed(0)
+    block = Block(4, 4, 1, 3, stride, groups_width=2, use_bn=False, is_first=True)
+    x, pad = torch.randn(2, 4, length) - 1, stride - 1
+    padded = F.pad(x, (pad // 2, pad - pad // 2))  # its MyMaxPool1dPadSame
+    found = block._shortcut(x.transpose(1, 2), 4).transpose(1, 2)
+    assert torch.equal(found, F.max_pool1d(padded, stride))
+    assert block(x.transpose(1, 2)).shape == (2, found.shape[2], 4)
 
 
 @pytest.mark.parametrize("use_bn", [False, True])

@@ -16,6 +16,7 @@ from pacx.models.encoder import (
     save_encoder,
     trainable_parameters,
 )
+from pacx.models.imports import import_encoder
 
 
 @pytest.fixture
@@ -63,6 +64,15 @@ def test_saved_and_loaded_encoder_is_the_same(encoder, images, tmp_path):
     for a, b in zip(encode(encoder, images), encode(loaded, images), strict=True):
         assert torch.equal(a, b)
     assert {f.name for f in (tmp_path / "cxr").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_every_hidden_width_survives_saving(tmp_path):
+    encoder = build_encoder(16, 8, 44, 1, 2, mlp_ratio=120 / 44)  # 44 * (120 / 44) < 120
+    assert encoder.blocks[0].mlp.fc1.out_features == 120
+    save_encoder(encoder, tmp_path)
+    imported, _ = import_encoder(tmp_path / "model.safetensors", heads=2)
+    for again in (load_encoder(tmp_path), imported):
+        assert again.blocks[0].mlp.fc1.out_features == 120
 
 
 @pytest.mark.parametrize("damage", ["missing", "unexpected", "shape", "prefix"])

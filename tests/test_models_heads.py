@@ -40,6 +40,20 @@ def test_corrupt_hides_the_stated_share_of_observed_labs():
     assert torch.equal(corrupt(observed, 0.0), observed)
 
 
+def test_corrupt_draws_where_the_generator_is_whatever_holds_the_labs(monkeypatch):
+    rand, asked = torch.rand, []
+
+    def spy(*shape, generator=None, device=None):
+        asked.append(torch.device(device).type)
+        return rand(*shape, generator=generator, device=device)
+
+    monkeypatch.setattr(torch, "rand", spy)
+    elsewhere = torch.ones(2, 50, device="meta")
+    assert corrupt(elsewhere, 0.15, torch.Generator()).device.type == "meta"
+    assert corrupt(elsewhere, 0.15).device.type == "meta"
+    assert asked == ["cpu", "meta"]
+
+
 def test_masked_mse_is_over_observed_labs():
     prediction, target = torch.zeros(1, 50), torch.ones(1, 50)
     observed = torch.zeros(1, 50)
@@ -101,6 +115,23 @@ def test_dice_and_iou_of_known_overlap():
     assert segmentation_loss(logits, logits > 0).total < 0.01 < segmentation_loss(logits, masks).bce
 
 
+def test_perfect_and_empty_masks_score_one_at_most():
+    for size in (1, 3, 64):
+        for inside in (0.0, 1.0):
+            masks = torch.full((1, 1, size, size), inside)
+            for score in dice_and_iou(masks - 0.5, masks):
+                assert score.dtype == torch.float64
+                assert score == 1
+
+
+def test_a_segmentation_loss_of_16_bit_logits_is_summed_in_32():
+    logits = torch.randn(4, 1, 224, 224, generator=torch.Generator().manual_seed(0))
+    masks = logits > 1
+    for dtype in (torch.float16, torch.bfloat16):
+        rounded = logits.to(dtype)
+        assert segmentation_loss(rounded, masks) == segmentation_loss(rounded.float(), masks)
+
+
 WIDTHS = {"ecg": 20, "labs": 10}
 
 
@@ -125,6 +156,21 @@ def test_absent_modalities_leave_no_trace(batch, modalities):
     terms["total"].backward()
     idle = [n for n, p in [*heads.named_parameters(), *loss.named_parameters()] if p.grad is None]
     assert not idle
+
+
+def test_what_does_not_fit_names_the_modality(batch):
+    cxr, teachers = batch
+    heads, loss = DistillationHeads(12, WIDTHS, shared_width=16), DistillationLoss()
+    projections = heads(cxr, teachers)
+    without, wide = {"ecg": teachers["ecg"]}, teachers | {"labs": torch.zeros(8, 11)}
+    for given, found in ((without, "none"), (wide, r"the shape \(8, 11\)")):
+        said = rf"modality labs: found {found}, expected \(8, 10\)"
+        with pytest.raises(PacxError, match=said):
+            heads(cxr, given)
+        with pytest.raises(PacxError, match=said):
+            loss(projections, given)
+    with pytest.raises(PacxError, match="heads have no modality eeg"):
+        DistillationLoss(modalities=("ecg", "eeg"))(projections, teachers)
 
 
 def test_regression_matches_direction_only(batch):

@@ -108,6 +108,19 @@ def test_the_command_warns_and_says_how_well_a_probe_is_calibrated(exported, fol
     assert not list((tmp_path / "out").glob("overlays/*"))
 
 
+def test_an_image_named_twice_counts_once(exported, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    twice = [folder / "b.jpg", folder, "a.png", "more/../b.jpg"]
+    table = predict(twice, exported, tmp_path / "out", overlay=False, npy=True)
+    assert sorted(Path(image).name for image in table["image"][1:]) == [
+        f"{'0' * 23}1.dcm", "a.png", "noise.png",
+    ]  # fmt: skip
+    assert Path(table["image"][0]).name == "b.jpg"
+    pictures = np.stack([read_image(image) for image in table["image"]])
+    expected = tokens_of(load_exported(exported), pictures)[:, :48]
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "embeddings.npy"), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -1,19 +1,40 @@
 """Profiles fail on what they do not know; a run never shows anything half-made."""
 
 import json
+import subprocess
+from importlib import metadata
+from typing import get_args
 
 import pandas as pd
 import pytest
 import yaml
 
+import pacx.run
+from pacx.data.datasets import DATASETS
 from pacx.errors import PacxError
-from pacx.profile import Profile, available_profiles, load_profile
-from pacx.run import open_run
+from pacx.execution import key_of
+from pacx.phantom.hospital import WRITERS
+from pacx.profile import (
+    Benchmark,
+    PhantomData,
+    Profile,
+    Variant,
+    available_profiles,
+    load_profile,
+)
+from pacx.run import find_run, open_run
+from pacx.training.distill import VARIANTS
 
 
 @pytest.mark.parametrize("name", available_profiles())
 def test_shipped_profiles_are_valid(name):
     assert load_profile(name).name == name
+
+
+def test_the_paper_trains_in_16_bit_and_its_rehearsal_runs_on_a_cpu():
+    assert load_profile("paper").precision == "16-mixed"
+    assert load_profile("paper", precision="bf16-mixed").precision == "bf16-mixed"
+    assert load_profile("rehearsal").precision == "32-true"
 
 
 def edited(tmp_path, change):
@@ -125,3 +146,135 @@ def test_the_evidence_is_the_demo_on_other_patients():
     changed = {key for key, value in demo if getattr(evidence, key) != value}
     assert changed == {"name", "description", "benchmarks", "variants", "evidence"}
     assert demo.phantom.seed not in evidence.evidence.cohorts
+
+
+def other_settings(run):
+    return run.profile.model_copy(update={"seed": 99})
+
+
+def made_with(run, value):
+    run.save_results("numbers", pd.DataFrame({"value": [value]}))
+    run.notebooks.mkdir(exist_ok=True)
+    (run.notebooks / "01_cohort.ipynb").write_text(str(value))
+    return run
+
+
+def test_what_other_settings_made_is_set_aside_and_said(tmp_path, capsys):
+    first = made_with(open_run("smoke", tmp_path), 1)
+    open_run("smoke", tmp_path)
+    assert not capsys.readouterr().out
+    second = open_run(other_settings(first), tmp_path)
+    said = capsys.readouterr().out
+    assert f"notebooks go to {first.folder / 'notebooks.before'}." in said
+    assert f"results go to {first.folder / 'results.before'}." in said
+    kept = pd.read_parquet(first.folder / "results.before" / "numbers.parquet")
+    assert kept["value"].tolist() == [1]
+    assert (first.folder / "notebooks.before" / "01_cohort.ipynb").read_text() == "1"
+    open_run("smoke", tmp_path)  # the second has made nothing, so nothing takes that place
+    assert (first.folder / "notebooks.before" / "01_cohort.ipynb").read_text() == "1"
+    open_run(second.profile, tmp_path)
+    made_with(second, 2)
+    open_run("smoke", tmp_path)
+    assert "in place of older ones" in capsys.readouterr().out
+    assert (first.folder / "notebooks.before" / "01_cohort.ipynb").read_text() == "2"
+
+
+def test_a_run_is_found_unchanged_or_not_at_all(tmp_path):
+    with pytest.raises(PacxError, match=r"holds no run.*pacx run --profile smoke"):
+        find_run("smoke", tmp_path)
+    assert not list(tmp_path.iterdir())
+    run = made_with(open_run("smoke", tmp_path), 1)
+    with pytest.raises(PacxError, match=r"other settings.*--profile .*profile\.yaml"):
+        find_run(other_settings(run), tmp_path)
+    assert find_run(run.folder / "profile.yaml", tmp_path).load_results("numbers").size == 1
+
+
+def test_changed_tables_of_real_data_make_anew(tmp_path):
+    data, source = tmp_path / "data", tmp_path / "01_chapter.py"
+    (data / "chexpert").mkdir(parents=True)
+    (data / "tb" / "meta").mkdir(parents=True)
+    source.touch()
+    (tmp_path / "constraints.txt").touch()
+    run, seen = open_run(load_profile("smoke", data), tmp_path / "runs"), []
+    for file in ("chexpert/train.csv", "chexpert/train.csv", "tb/meta/clinical.csv"):
+        with (data / file).open("a") as table:
+            table.write("1\n")
+        run.build("thing", lambda folder: seen.append(1))
+        run.build("thing", lambda folder: seen.append(1))
+        seen.append(key_of(source, run, tmp_path))
+    assert seen[::2] == [1, 1, 1]
+    assert len(set(seen[1::2])) == 3
+
+
+def test_new_times_of_phantoms_make_nothing_anew(tmp_path):
+    run, seen = open_run("smoke", tmp_path), []
+    for _ in range(2):
+        (run.data_root / "tb").mkdir(parents=True, exist_ok=True)
+        (run.data_root / "tb" / "labels.csv").write_text("x" * (len(seen) + 1))
+        run.build("thing", lambda folder: seen.append(1))
+    assert seen == [1]
+
+
+def test_provenance_names_no_commit_of_a_foreign_repository(tmp_path, monkeypatch):
+    package = tmp_path / ".venv" / "pacx"
+    package.mkdir(parents=True)
+    (package / "run.py").touch()
+    (tmp_path / "theirs").touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    for command in (["init"], ["add", "theirs"], ["commit", "-m", "x"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    monkeypatch.setattr(pacx.run.resources, "files", lambda name: package)
+    assert pacx.run._commit() == f"pacx {metadata.version('pacx')}"
+    subprocess.run([*git, "add", "-f", ".venv"], check=True)
+    assert not pacx.run._commit().startswith("pacx")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda v: v.update(benchmarks=["tb", "nih14"]),
+            r"benchmarks\.1: .*'nih-14'.*found 'nih14'",
+        ),
+        (lambda v: v.update(variants=["pacx-nope"]), r"variants\.0: .*'pacx-ecg'"),
+        (lambda v: v["vit"].update(image_size=60), "vit: patch_size 8 does not divide image_size"),
+        (lambda v: v["vit"].update(heads=5), "vit: heads 5 does not divide width 48"),
+        (lambda v: v["mae"].update(decoder_heads=5), "mae: decoder_heads 5 does not divide"),
+        (lambda v: v["probe"].update(epochs=True), r"probe\.epochs: .*integer"),
+        (lambda v: v["phantom"]["patients"].update(nope={"train": 3}), r"phantom\.patients\.nope"),
+        (lambda v: v["phantom"]["patients"]["tb"].update(trian=3), r"phantom\.patients\.tb\.trian"),
+        (
+            lambda v: v.update(
+                data_root="data", evidence=load_profile("evidence").evidence.model_dump()
+            ),
+            "evidence: real patients have no fresh cohorts",
+        ),
+    ],
+)
+def test_a_typing_mistake_cannot_run(tmp_path, change, message):
+    with pytest.raises(PacxError, match=message):
+        load_profile(edited(tmp_path, change))
+
+
+def test_a_key_that_stands_there_twice_is_refused(tmp_path):
+    (tmp_path / "own.yaml").write_text("extends: smoke\nseed: 1\nbootstrap: 5\nseed: 2\n")
+    with pytest.raises(PacxError, match=r"own\.yaml is not valid YAML: seed is there twice"):
+        load_profile(tmp_path / "own.yaml")
+
+
+def test_extends_is_relative_to_the_file_that_says_it(tmp_path):
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    (folder / "base.yaml").write_text("extends: smoke\nname: base\nseed: 4\n")
+    (folder / "child.yaml").write_text("extends: base.yaml\nname: child\n")
+    assert load_profile(folder / "child.yaml").seed == 4
+    (folder / "base.yaml").write_text("extends: ../sub/child.yaml\n")
+    with pytest.raises(PacxError, match="extends itself"):
+        load_profile(folder / "child.yaml")
+
+
+def test_profiles_know_every_data_set_and_variant():
+    benchmarks, phantoms, variants = map(get_args, (Benchmark, PhantomData, Variant))
+    assert set(benchmarks) == set(DATASETS) - {"chexpert", "symile-mimic"}
+    assert set(phantoms) == set(WRITERS)
+    assert {"pacx", *variants} == set(VARIANTS)

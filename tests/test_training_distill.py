@@ -5,16 +5,29 @@ import pandas as pd
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_model
 from tiny_hospital import hospital
 
+from pacx import processes
+from pacx.data.datasets.symile_mimic import Pairs
 from pacx.errors import PacxError
 from pacx.figures.style import name_of
 from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, build_encoder
+from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.models.mae import MaskedAutoencoder
 from pacx.profile import load_profile
 from pacx.run import open_run
-from pacx.training.distill import VARIANTS, Distillation, MaeTerm, Variant, settings_of
+from pacx.training.distill import (
+    VARIANTS,
+    Distillation,
+    MaeTerm,
+    Variant,
+    settings_of,
+    teacher_embeddings,
+)
+from pacx.training.ecg import load_ecg
+from pacx.training.labs import load_labs
 from pacx.training.pipeline import chosen_variants, train_encoders
 
 CHAIN = ["pacx", "pacx-raw", "pacx-compared", "pacx-rank2", "pacx-maeterm", "pacx-replay"]
@@ -80,6 +93,44 @@ def test_the_mae_term_takes_the_batch_or_what_is_replayed(images):
     assert loss_on(paired) == loss_on(paired) != loss_on(others)
     assert loss_on(paired, replay=others) == loss_on(others, replay=others)
     assert loss_on(paired, replay=others) != loss_on(paired, replay=paired)
+
+
+def test_no_two_processes_replay_the_same_x_rays(monkeypatch):
+    seeds = []
+    for rank in (0, 1):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        seeds.append(MaeTerm(tiny_student()[0], 0.75, None, seed=7).draws.initial_seed())
+    assert seeds == [7, 8]
+
+
+def test_teachers_embed_the_data_they_are_given_whatever_its_names(tmp_path):
+    run, rng = open_with(tmp_path), np.random.default_rng(0)
+    names = pd.DataFrame({"patient": list("abc"), "study": list("xyz")})
+
+    def pairs(ecg, observed):
+        labs = np.full((3, 50), 0.5, np.float32)
+        return Pairs(names, np.zeros((3, 8, 8), np.uint8), ecg, labs, observed)
+
+    ecg, other = rng.normal(size=(2, 3, 12, 64)).astype(np.float32)
+    all_labs = np.ones((3, 50), np.float32)
+    first = teacher_embeddings(run, pairs(ecg, all_labs), trained=False)
+    second = teacher_embeddings(run, pairs(other, all_labs), trained=False)
+    third = teacher_embeddings(run, pairs(ecg, 0 * all_labs), trained=False)
+    assert not np.array_equal(first.ecg, second.ecg)
+    assert np.array_equal(first.labs, second.labs)
+    assert np.array_equal(first.ecg, third.ecg)
+    assert not np.array_equal(first.labs, third.labs)
+
+
+@pytest.mark.parametrize(("name", "load"), [("labs", load_labs), ("ecg", load_ecg)])
+def test_a_teacher_of_another_shape_is_refused(tmp_path, name, load):
+    run = open_with(tmp_path)
+    folder = run.artefacts / name
+    folder.mkdir(parents=True)
+    (folder / "made.json").touch()
+    save_model(LabAutoencoder(hidden=8), str(folder / "model.safetensors"))
+    with pytest.raises(PacxError, match="do not fit"):
+        load(run)
 
 
 def test_the_mae_term_trains_the_student_and_leaves_the_decoder(images):

@@ -1,8 +1,11 @@
 """Arrays that are expensive to make and cheap to keep."""
 
+import functools
 import hashlib
+import mmap
 import os
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ def cached_array(
     shape: tuple[int, ...],
     dtype: DTypeLike,
     fill: Callable[[np.ndarray], None],
+    *code: str,
 ) -> np.ndarray:
     """Return an array that is computed once for each key and memory-mapped afterwards.
 
@@ -26,10 +30,12 @@ def cached_array(
 
     Args:
         cache: Folder of the arrays.
-        key: Everything that the content depends on, as text.
+        key: Everything that the content depends on besides the code, as text.
         shape: Of the array.
         dtype: Of the array.
         fill: Writes the content into a memory map of that shape; called when it is not there yet.
+        *code: Folders of `pacx` that decide the content besides `data`, such as `models`: a change
+            in one of them makes another key.
 
     Returns:
         Read-only memory map.
@@ -37,7 +43,8 @@ def cached_array(
     Raises:
         PacxError: The disk has no room.
     """
-    target = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+    facts = f"{key} {digest_of_code('data', *code)}"
+    target = cache / f"{hashlib.sha256(facts.encode()).hexdigest()[:24]}.npy"
     if processes.rank() == 0 and not target.is_file():
         cache.mkdir(parents=True, exist_ok=True)
         for left in left_behind(target):
@@ -54,6 +61,13 @@ def cached_array(
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 
+def identity_of(array: np.ndarray) -> str:
+    """Text for cache keys: the file of a whole memory map; of anything else, slices too, a hash."""
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
+        return str(array.filename)
+    return f"{array.shape} {hashlib.sha256(np.ascontiguousarray(array)).hexdigest()}"
+
+
 def left_behind(target: Path) -> list[Path]:
     """Unfinished files of `target` that nobody works on: `<stem>.<...>.<process>.partial`.
 
@@ -65,3 +79,12 @@ def left_behind(target: Path) -> list[Path]:
         return process == os.getpid() or not psutil.pid_exists(process)
 
     return [path for path in target.parent.glob(f"{target.stem}.*.partial") if is_free(path)]
+
+
+@functools.cache
+def digest_of_code(*folders: str) -> str:
+    """Text that changes with the source in these folders of `pacx`, or with its constants."""
+    package = Path(str(resources.files("pacx")))
+    files = [f for folder in folders for f in sorted((package / folder).rglob("*.py"))]
+    code = "".join(f.read_text(encoding="utf-8") for f in [package / "constants.py", *files])
+    return hashlib.sha256(code.encode()).hexdigest()

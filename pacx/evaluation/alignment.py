@@ -31,7 +31,7 @@ class Alignment(NamedTuple):
         random_centred: The same after subtracting the mean; about 0.
         recall: {k: share of test rows whose own target is among the k nearest}, by raw cosine.
         cosines: (N,) centred cosine of each pair; `cosine_centred` is their mean.
-        ranks: (N,) place of the own target, 1 = nearest.
+        ranks: (N,) place of the own target, 1 = nearest; behind those that are equally near.
         prediction: (N, D_target) predicted targets.
     """
 
@@ -99,7 +99,7 @@ def ridge_alignment(
     shuffled = test_targets[np.random.default_rng(0).permutation(len(test_targets))]
     cosines = (_unit(prediction - mean) * _unit(test_targets - mean)).sum(axis=1)
     similarity = _unit(prediction) @ _unit(test_targets).T
-    ranks = (similarity > np.diag(similarity)[:, None]).sum(axis=1) + 1
+    ranks = (similarity >= np.diag(similarity)[:, None]).sum(axis=1)
     return Alignment(
         r2=float(r2_score(test_targets, prediction)),
         cosine_raw=_mean_cosine(prediction, test_targets),

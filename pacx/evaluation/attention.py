@@ -18,7 +18,9 @@ from pacx.run import Run
 
 
 @torch.no_grad()
-def attention_maps(encoder: VisionTransformer, images: Tensor) -> Tensor:
+def attention_maps(
+    encoder: VisionTransformer, images: Tensor, *, mean_of_heads: bool = False
+) -> Tensor:
     """Attention probabilities of every block, before dropout.
 
     timm's fused attention never forms them, so it is off during this call; afterwards the encoder
@@ -27,6 +29,7 @@ def attention_maps(encoder: VisionTransformer, images: Tensor) -> Tensor:
     Args:
         encoder: From `pacx.models.encoder`.
         images: (N, 3, H, W), normalised as in training.
+        mean_of_heads: Keep the mean of each block's heads as its only one, to save memory.
 
     Returns:
         (N, depth, heads, 1 + L, 1 + L); each row sums to 1.
@@ -34,10 +37,11 @@ def attention_maps(encoder: VisionTransformer, images: Tensor) -> Tensor:
     attentions = [block.attn for block in encoder.blocks]
     fused = [attention.fused_attn for attention in attentions]
     seen: list[Tensor] = []
-    taps = [
-        attention.attn_drop.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-        for attention in attentions
-    ]
+
+    def keep(_, args: tuple[Tensor]) -> None:
+        seen.append(args[0].mean(dim=1, keepdim=True) if mean_of_heads else args[0])
+
+    taps = [attention.attn_drop.register_forward_pre_hook(keep) for attention in attentions]
     try:
         for attention in attentions:
             attention.fused_attn = False

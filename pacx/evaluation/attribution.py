@@ -56,7 +56,8 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
     """
     turned = evidence(probe, images, baseline).sign()[:, None, None]
     rollout = [
-        attention_rollout(attention_maps(probe.encoder, part)) for part in images.split(BATCH)
+        attention_rollout(attention_maps(probe.encoder, part, mean_of_heads=True))
+        for part in images.split(BATCH)
     ]
     maps = {
         "rollout": torch.cat(rollout),
@@ -111,14 +112,15 @@ def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
     rows, columns = _grid(probe)
     number = torch.arange(rows * columns).reshape(1, 1, rows, columns)
     size = images.shape[-1] // columns
+    method, mask = FeatureAblation(probe), _to_pixels(number, size)
     with torch.inference_mode():
-        attribution = FeatureAblation(probe).attribute(
-            images,
-            baseline,
-            feature_mask=_to_pixels(number, size),
-            perturbations_per_eval=max(1, BATCH // len(images)),
-        )
-    return attribution[:, 0, ::size, ::size]  # equal within a patch
+        parts = [
+            method.attribute(
+                part, baseline, feature_mask=mask, perturbations_per_eval=BATCH // len(part)
+            )
+            for part in images.split(BATCH)
+        ]
+    return torch.cat(parts)[:, 0, ::size, ::size]  # equal within a patch
 
 
 def randomised(probe: ProbedEncoder, seed: int) -> Iterator[tuple[str, ProbedEncoder]]:

@@ -1,7 +1,5 @@
 """Frozen features: computed once for each encoder and data set."""
 
-import hashlib
-import mmap
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +9,7 @@ import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from pacx.data.cache import cached_array
+from pacx.data.cache import cached_array, identity_of
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD, load_images, normalise
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
@@ -81,7 +79,7 @@ def extract_features(run: Run, model: str, images: np.ndarray, batch_size: int =
 
     shape = (len(images), 2, run.profile.vit.width)
     key = f"features {stamp_of(run, model)} {identity_of(images)}"
-    out = cached_array(run.cache, key, shape, np.float32, fill)
+    out = cached_array(run.cache, key, shape, np.float32, fill, "models", "evaluation")
     return Features(out[:, 0], out[:, 1])
 
 
@@ -92,7 +90,7 @@ def extract_rollouts(run: Run, model: str, images: np.ndarray, batch_size: int =
         run: The run.
         model: See `encoder_of`.
         images: (N, H, W) uint8.
-        batch_size: Images at once; all layers' attention of a batch is in memory.
+        batch_size: Images at once.
 
     Returns:
         (N, H', W') rollout on the patch grid, see `pacx.evaluation.attention`.
@@ -103,11 +101,12 @@ def extract_rollouts(run: Run, model: str, images: np.ndarray, batch_size: int =
         encoder = encoder_of(run, model).to(device())
         for start in range(0, len(out), batch_size):
             part = torch.from_numpy(np.array(images[start : start + batch_size]))
-            maps = attention_rollout(attention_maps(encoder, normalise(part.to(device()))))
-            out[start : start + batch_size] = maps.cpu().numpy()
+            part = normalise(part.to(device()))
+            rollout = attention_rollout(attention_maps(encoder, part, mean_of_heads=True))
+            out[start : start + batch_size] = rollout.cpu().numpy()
 
-    key = f"rollout {stamp_of(run, model)} {identity_of(images)}"
-    return cached_array(run.cache, key, (len(images), side, side), np.float32, fill)
+    key, shape = f"rollout {stamp_of(run, model)} {identity_of(images)}", (len(images), side, side)
+    return cached_array(run.cache, key, shape, np.float32, fill, "models", "evaluation")
 
 
 def stamp_of(run: Run, model: str) -> str:
@@ -121,13 +120,6 @@ def stamp_of(run: Run, model: str) -> str:
     if model == "imagenet":
         return f"imagenet {IMAGENET} {_imagenet_weights(run).resolve().name}"
     return f"{model} {(run.artefact(model) / 'made.json').read_text()}"
-
-
-def identity_of(images: np.ndarray) -> str:
-    """Text for cache keys: the file of a whole memory map; of anything else, slices too, a hash."""
-    if isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap):
-        return str(images.filename)
-    return f"{images.shape} {hashlib.sha256(np.ascontiguousarray(images)).hexdigest()}"
 
 
 @lru_cache(maxsize=128)

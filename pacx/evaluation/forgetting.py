@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pacx.data.cache import cached_array
+from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets import load_dataset
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of, identity_of, stamp_of
+from pacx.evaluation.features import encoder_of, stamp_of
 from pacx.evaluation.statistics import bootstrap_weights, paired_table
 from pacx.models.mae import MaskedAutoencoder
 from pacx.run import Run
@@ -76,7 +76,8 @@ def reconstruction_errors(
 
     who = f"{stamp_of(run, 'mae')} {stamp_of(run, model)}"
     key = f"reconstruction {who} {identity_of(images)} {seed}"
-    return np.asarray(cached_array(run.cache, key, (len(images),), np.float32, fill))
+    code = "models", "evaluation"
+    return np.asarray(cached_array(run.cache, key, (len(images),), np.float32, fill, *code))
 
 
 def image_errors(

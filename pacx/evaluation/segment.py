@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_model
 
 from pacx.data.augment import SEGMENTATION, augment
+from pacx.data.cache import identity_of
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of, identity_of, stamp_of
+from pacx.evaluation.features import encoder_of, stamp_of
+from pacx.models.checkpoints import load_matching
 from pacx.models.encoder import encode
 from pacx.models.segmenter import Segmenter, segmentation_loss
 from pacx.processes import device
@@ -44,6 +46,8 @@ def segment(
 ) -> np.ndarray:
     """Train a decoder on one frozen encoder, or load it, and segment the test images.
 
+    The decoder is that of the last epoch; the paper keeps the one with the best validation Dice.
+
     Args:
         run: The run.
         target: What is segmented, such as a data set's name; part of the artefact's name.
@@ -53,6 +57,9 @@ def segment(
 
     Returns:
         (M, H, W) bool.
+
+    Raises:
+        PacxError: The decoder on disk is of another shape.
     """
     settings, seed, vit = run.profile.segmentation, run.profile.seed, run.profile.vit
     encoder = encoder_of(run, model)
@@ -67,7 +74,7 @@ def segment(
 
     depends = settings, vit, seed, stamp_of(run, model), *map(identity_of, train)
     folder = run.build(f"segmenter-{target}-{model}", make, *depends)
-    load_model(decoder, str(folder / "model.safetensors"))
+    load_matching(decoder, load_file(folder / "model.safetensors"), folder)
     encoder.to(device())
     decoder.to(device())
     masks = []

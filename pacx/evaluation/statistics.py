@@ -62,7 +62,7 @@ def fast_average_precision(
         weights: (R, N) non-negative.
 
     Returns:
-        (R,) average precision; NaN where a resample holds no positive.
+        (R,) average precision; NaN where a resample holds no positive, or no case.
     """
     order = np.argsort(-scores, kind="stable")
     drawn, positive = weights.T[order], truth[order, None] == 1
@@ -71,7 +71,7 @@ def fast_average_precision(
     alarmed = np.cumsum(drawn, axis=0)[ends]
     found = np.cumsum(drawn * positive, axis=0)[ends]
     gained = np.diff(found, axis=0, prepend=0)
-    total = found[-1]
+    total = gained.sum(axis=0)
     precision = found / np.where(alarmed > 0, alarmed, 1)
     return (gained * precision).sum(axis=0) / np.where(total > 0, total, np.nan)
 
@@ -177,6 +177,7 @@ def delong(truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[Es
 
     Returns:
         AUROC of `first` minus AUROC of `second` with its 95 % interval, and the two-sided p.
+        Interval and p are NaN where a class has a single case, which has no spread.
     """
     ill, well = (np.stack([first, second])[:, truth == value] for value in (1, 0))
     n_ill, n_well = ill.shape[1], well.shape[1]
@@ -185,10 +186,13 @@ def delong(truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[Es
     won = (ranks[:, :n_ill] - rankdata(ill, axis=1)) / n_well
     kept = 1 - (ranks[:, n_ill:] - rankdata(well, axis=1)) / n_ill
     value = won[0].mean() - won[1].mean()
-    variance = np.var(won[0] - won[1], ddof=1) / n_ill
-    variance += np.var(kept[0] - kept[1], ddof=1) / n_well
+    variance = np.nan
+    if min(n_ill, n_well) > 1:
+        variance = np.var(won[0] - won[1], ddof=1) / n_ill
+        variance += np.var(kept[0] - kept[1], ddof=1) / n_well
     error = np.sqrt(variance)
-    p = 2 * norm.sf(abs(value) / error) if error > 0 else 1.0
+    # Without any spread the difference is certain.
+    p = 2 * norm.sf(abs(value) / error) if error != 0 else float(value == 0)
     low, high = value + error * norm.ppf([0.025, 0.975])
     return Estimate(float(value), float(low), float(high)), float(p)
 
@@ -197,12 +201,14 @@ def bootstrap_p(differences: np.ndarray) -> float:
     """Two-sided p of a difference from its bootstrap: how far zero is in the tail.
 
     With many resamples it is below 0.05 where the 95 % percentile interval leaves out zero; it is
-    never below 2 / (R + 1).
+    never below 2 / (R + 1). Without any difference there is no p: NaN.
 
     Args:
         differences: (R,) of the resamples; NaN = none.
     """
     known = differences[~np.isnan(differences)]
+    if not len(known):
+        return np.nan
     tail = min((known <= 0).sum(), (known >= 0).sum())
     return float(min(1.0, 2 * (tail + 1) / (len(known) + 1)))
 

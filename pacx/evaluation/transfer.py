@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pacx.data.cache import cached_array
+from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leaks
 from pacx.data.table import Dataset
-from pacx.evaluation.features import extract_features, identity_of, images_of, stamp_of
+from pacx.evaluation.features import extract_features, images_of, stamp_of
 from pacx.evaluation.probe import Probes, draw_subsets, fit_probes, labels_of
 from pacx.evaluation.segment import scores_per_image, segment
 from pacx.evaluation.statistics import (
@@ -100,7 +100,8 @@ def train_probes(
     data = " ".join([dataset.task, *map(identity_of, [*images, *labels])])
     key = f"probes {data} {stamp_of(run, model)} {settings} {seed} {fraction} {draws} {pooling}"
     shape = (draws, run.profile.vit.width + 1, len(dataset.labels))
-    layers = torch.from_numpy(np.array(cached_array(run.cache, key, shape, np.float32, fill)))
+    kept = cached_array(run.cache, key, shape, np.float32, fill, "models", "evaluation")
+    layers = torch.from_numpy(np.array(kept))
     return Probes(layers[:, :-1], layers[:, -1:], dataset.task == "multiclass")
 
 
@@ -197,6 +198,8 @@ def compare_segmentation(
 ) -> pd.DataFrame:
     """Mean IoU and Dice over test images, with intervals over patients and paired differences.
 
+    Each decoder is that of the last epoch; the paper keeps the one with the best validation Dice.
+
     Args:
         run: The run.
         dataset: A benchmark with masks.
@@ -226,6 +229,16 @@ def compare_segmentation(
         )
 
     return pd.concat([table("IoU"), table("Dice")], ignore_index=True)
+
+
+def labels_left_out(dataset: Dataset) -> list[str]:
+    """Labels whose known test cases all have one value: there is nothing to tell apart.
+
+    Averages of AUROC leave them out, and those of AUPRC the ones without a positive, whose F1
+    counts as 0 in its average.
+    """
+    truth = dict(zip(dataset.labels, labels_of(dataset, "test").T, strict=True))
+    return [label for label, t in truth.items() if len(np.unique(t[~np.isnan(t)])) < 2]
 
 
 def _mirrored(run: Run, images: np.ndarray) -> np.ndarray:

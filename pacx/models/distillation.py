@@ -59,18 +59,25 @@ class DistillationHeads(nn.Module):
         dropout: float = 0.2,
     ):
         super().__init__()
-        self.modalities = tuple(teacher_widths)
+        self.teacher_widths = dict(teacher_widths)
         self.cxr_to_shared = ProjectionHead(cxr_width, shared_width, dropout)
         for name, width in teacher_widths.items():
             self.add_module(f"{name}_to_shared", ProjectionHead(width, shared_width, dropout))
             self.add_module(f"cxr_to_{name}", ProjectionHead(cxr_width, width, dropout))
 
     def forward(self, cxr: Tensor, teachers: Mapping[str, Tensor]) -> Projections:
-        """Project CLS tokens (N, D) and teacher embeddings {modality: (N, D_teacher)}."""
+        """Project CLS tokens (N, D) and teacher embeddings {modality: (N, D_teacher)}.
+
+        Raises:
+            PacxError: A modality is missing, or its embeddings have another shape.
+        """
+        _check_teachers(
+            teachers, {m: (len(cxr), width) for m, width in self.teacher_widths.items()}
+        )
         return Projections(
             self.cxr_to_shared(cxr),
-            {m: self.get_submodule(f"{m}_to_shared")(teachers[m]) for m in self.modalities},
-            {m: self.get_submodule(f"cxr_to_{m}")(cxr) for m in self.modalities},
+            {m: self.get_submodule(f"{m}_to_shared")(teachers[m]) for m in self.teacher_widths},
+            {m: self.get_submodule(f"cxr_to_{m}")(cxr) for m in self.teacher_widths},
         )
 
 
@@ -120,8 +127,14 @@ class DistillationLoss(nn.Module):
 
         Returns:
             Scalars: `contrastive_<modality>`, `regression_<modality>`, their means `contrastive`
-            and `regression`, `total` and `logit_scale` (after clamping to [1, 100]).
+            and `regression`, `total` and `logit_scale` (after clamping to [1, 100]; the public
+            code reports it before).
+
+        Raises:
+            PacxError: The heads have no such modality, or a teacher is missing or of another
+                shape than its prediction.
         """
+        self._check(projections, teachers)
         scale = self.logit_scale.exp().clamp(1, 100)
         terms: dict[str, Tensor] = {}
         for m in self.modalities:
@@ -137,6 +150,15 @@ class DistillationLoss(nn.Module):
         )
         terms["logit_scale"] = scale.detach()
         return terms
+
+    def _check(self, projections: Projections, teachers: Mapping[str, Tensor]) -> None:
+        unknown = [m for m in self.modalities if m not in projections.predicted]
+        if unknown:
+            raise PacxError(
+                f"The heads have no modality {', '.join(unknown)}, which the loss wants. Make both "
+                "with the same modalities."
+            )
+        _check_teachers(teachers, {m: projections.predicted[m].shape for m in self.modalities})
 
     def _contrast(self, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
         """Symmetric InfoNCE of paired rows (N, S): rows of this process against all rows."""
@@ -155,3 +177,12 @@ class DistillationLoss(nn.Module):
             )
             / 2
         )
+
+
+def _check_teachers(teachers: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for m, shape in shapes.items():
+        if m not in teachers or teachers[m].shape != shape:
+            found = f"the shape {tuple(teachers[m].shape)}" if m in teachers else "none"
+            raise PacxError(
+                f"Teacher embeddings of the modality {m}: found {found}, expected {tuple(shape)}."
+            )

@@ -206,10 +206,13 @@ class Block(nn.Module):
     def _shortcut(self, x: Tensor, channels: int) -> Tensor:
         """Max-pool in time and add zero channels on both sides.
 
-        Time is zero-padded like a convolution's, so an odd last window is max(x[-1], 0).
+        Zeros stand before and after, as in ECGFounder's code: stride - 1 whatever the length, the
+        lesser half before. For a stride of 2, an odd last window is max(x[-1], 0).
         """
         if self.stride > 1:
-            x = F.pad(x, (0, 0, *_same_padding(x.shape[1], self.stride, self.stride)))
+            windows, left = -(-x.shape[1] // self.stride), (self.stride - 1) // 2
+            # What no window would reach is cut off: then the last number is negative.
+            x = F.pad(x, (0, 0, left, windows * self.stride - x.shape[1] - left))
             x = x.unflatten(1, (-1, self.stride)).amax(dim=2)
         grow = channels - x.shape[2]
         return F.pad(x, (grow // 2, grow - grow // 2)) if grow else x
@@ -232,7 +235,7 @@ class SameConv1d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, C) to (N, ceil(T / stride), C')."""
         conv = self.conv
-        if conv.kernel_size[0] == 1:
+        if conv.kernel_size == conv.stride == (1,) and conv.groups == 1:
             return F.linear(x, conv.weight[:, :, 0], conv.bias)
         left, right = _same_padding(x.shape[1], conv.kernel_size[0], conv.stride[0])
         if left != right:

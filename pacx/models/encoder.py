@@ -31,7 +31,7 @@ def build_encoder(
         width: Channels of a token; a multiple of `heads` and of 4.
         depth: Number of blocks.
         heads: Attention heads.
-        mlp_ratio: Hidden width of a block's MLP over `width`.
+        mlp_ratio: Hidden width of a block's MLP over `width`; rounded to whole channels.
 
     Raises:
         PacxError: A size is not positive, or the sizes do not divide.
@@ -51,7 +51,8 @@ def build_encoder(
         embed_dim=width,
         depth=depth,
         num_heads=heads,
-        mlp_ratio=mlp_ratio,
+        # timm cuts the product down: without the half, rounding may cost a channel.
+        mlp_ratio=(round(width * mlp_ratio) + 0.5) / width,
         num_classes=0,
         norm_layer=partial(nn.LayerNorm, eps=LAYER_NORM_EPS),
         weight_init="skip",

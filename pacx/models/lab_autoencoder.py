@@ -77,12 +77,13 @@ def corrupt(
     Args:
         observed: (N, n_labs), 1 = measured.
         drop: Probability of hiding each measured lab.
-        generator: For repeatable draws.
+        generator: For repeatable draws, of whatever device.
 
     Returns:
         (N, n_labs), 1 = measured and still shown.
     """
-    draw = torch.rand(observed.shape, generator=generator, device=observed.device)
+    source = observed.device if generator is None else generator.device
+    draw = torch.rand(observed.shape, generator=generator, device=source).to(observed.device)
     return observed * (draw >= drop).to(observed.dtype)
 
 

@@ -97,18 +97,11 @@ class MaskedAutoencoder(nn.Module):
             )
         if noise is None:
             noise = torch.rand(target.shape[:2], device=images.device)
-        ids_shuffle = noise.argsort(dim=1)
-        ids_restore = ids_shuffle.argsort(dim=1)
+        ids_keep, ids_restore = _keep_lowest(noise, keep)
         mask = (ids_restore >= keep).to(target.dtype)
-
-        latent = self._encode(target, ids_shuffle[:, :keep])
+        latent = self._encode(target, ids_keep)
         prediction = self._decode(latent, ids_restore)
-
-        if self.norm_pix_loss:
-            mean, std = _patch_statistics(target)
-            target = (target - mean) / std
-        error = (prediction - target).square().mean(dim=2)
-        loss = (error * mask).sum() / mask.sum()
+        loss = self._loss(prediction, target, mask)
         return MaeOutput(loss, prediction, mask, latent, ids_restore)
 
     def patchify(self, images: Tensor) -> Tensor:
@@ -169,6 +162,20 @@ class MaskedAutoencoder(nn.Module):
         patches = _gather(torch.cat([tokens[:, 1:], blanks], dim=1), ids_restore)
         tokens = torch.cat([tokens[:, :1], patches], dim=1) + self.decoder_pos_embed
         return self.decoder_pred(self.decoder_norm(self.decoder_blocks(tokens)))[:, 1:]
+
+    def _loss(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Squared error of a pixel, averaged over the removed patches."""
+        if self.norm_pix_loss:
+            mean, std = _patch_statistics(target)
+            target = (target - mean) / std
+        error = (prediction - target).square().mean(dim=2)
+        return (error * mask).sum() / mask.sum()
+
+
+def _keep_lowest(noise: Tensor, keep: int) -> tuple[Tensor, Tensor]:
+    """Indices (N, K) of the patches with the lowest noise, and each patch's rank by it (N, L)."""
+    ids_shuffle = noise.argsort(dim=1)
+    return ids_shuffle[:, :keep], ids_shuffle.argsort(dim=1)
 
 
 def _gather(tokens: Tensor, ids: Tensor) -> Tensor:

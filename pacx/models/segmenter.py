@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -64,6 +65,8 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> SegmentationLoss:
         logits: (N, 1, H, W).
         masks: (N, 1, H, W), 1 = inside.
     """
+    # 16 bit cannot hold the sums, nor EPS beside them.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     masks = masks.to(logits.dtype)
     bce = F.binary_cross_entropy_with_logits(logits, masks)
     inside = logits.sigmoid()
@@ -75,6 +78,8 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> SegmentationLoss:
 def dice_and_iou(logits: Tensor, masks: Tensor, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
     """Dice and intersection over union of the whole batch at once, two scalars.
 
+    So the public code scores; the chapters score each image, see `pacx.evaluation.segment`.
+
     Args:
         logits: (N, 1, H, W).
         masks: (N, 1, H, W), 1 = inside.
@@ -83,5 +88,5 @@ def dice_and_iou(logits: Tensor, masks: Tensor, threshold: float = 0.5) -> tuple
     predicted = logits.sigmoid() > threshold
     masks = masks > 0.5
     overlap = (predicted & masks).sum().double()
-    total = predicted.sum() + masks.sum()
+    total = (predicted.sum() + masks.sum()).double()
     return (2 * overlap + EPS) / (total + EPS), (overlap + EPS) / (total - overlap + EPS)

@@ -12,14 +12,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from pacx.data.augment import DISTILLATION, PRETRAINING, augment
-from pacx.data.cache import cached_array
+from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets.symile_mimic import Pairs, load_pairs
 from pacx.data.images import normalise
 from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, encode, load_encoder, merge_lora, save_encoder
 from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.models.mae import MaskedAutoencoder
-from pacx.processes import device
+from pacx.processes import device, own_seed
 from pacx.profile import DistillSettings
 from pacx.run import Run
 from pacx.training.ecg import load_ecg, new_teacher
@@ -98,7 +98,7 @@ class MaeTerm(nn.Module):
     ):
         super().__init__()
         self.mae, self.mask_ratio, self.replay = mae, mask_ratio, replay
-        self.draws = torch.Generator().manual_seed(seed)
+        self.draws = torch.Generator().manual_seed(own_seed(seed))
 
     def forward(self, images: Tensor) -> Tensor:
         """The loss, a scalar, for a batch of paired X-rays (B, H, W)."""
@@ -133,7 +133,7 @@ class Distillation(Stage):
         """One step on X-rays (B, H, W) and each modality's embeddings (B, D_teacher)."""
         images, _ = augment(batch[0], DISTILLATION, self.draws)
         cls, _ = encode(self.student, normalise(images))
-        teachers = dict(zip(self.heads.modalities, batch[1:], strict=True))
+        teachers = dict(zip(self.heads.teacher_widths, batch[1:], strict=True))
         # Logits reach 100, which half precision would round by up to a quarter.
         with torch.autocast(cls.device.type, enabled=False):
             terms = self.loss(self.heads(cls.float(), teachers), teachers)
@@ -229,7 +229,6 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
     labs = load_labs(run) if trained else LabAutoencoder().eval()
     weights = [p for model in (ecg, labs) for p in model.state_dict().values()]
     digest = hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights)).hexdigest()
-    who = hashlib.sha256("".join(pairs.table["study"]).encode()).hexdigest()
 
     def embed(model, call, *arrays: np.ndarray) -> np.ndarray:
         model.to(device())
@@ -244,9 +243,8 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
                 out[start : start + 256] = batch(start)
 
         shape = (len(pairs.table), batch(0).shape[1])
-        return cached_array(
-            run.cache, f"{type(model).__name__} {digest} {who}", shape, np.float32, fill
-        )
+        key = " ".join([type(model).__name__, digest, *map(identity_of, arrays)])
+        return cached_array(run.cache, key, shape, np.float32, fill, "models", "training")
 
     return TeacherEmbeddings(
         embed(ecg, ecg.features, pairs.ecg),

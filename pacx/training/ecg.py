@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_model
 
 from pacx.constants import ECG_DIAGNOSES
 from pacx.data.datasets.ecg_archive import load_ecg_archive
+from pacx.models.checkpoints import load_matching
 from pacx.models.ecg_founder import ECG_FOUNDER, Net1D, load_ecg_founder
 from pacx.run import Run
 from pacx.training.fit import Stage, fit
@@ -70,11 +71,11 @@ def load_ecg(run: Run) -> Net1D:
     """The ECG teacher of this run, in evaluation mode.
 
     Raises:
-        PacxError: The artefact is missing.
+        PacxError: The artefact is missing, or of another shape.
     """
     model = new_teacher(run)
-    load_model(model, str(run.artefact("ecg") / "model.safetensors"))
-    return model.eval()
+    weights = run.artefact("ecg") / "model.safetensors"
+    return load_matching(model, load_file(weights), weights).eval()
 
 
 def new_teacher(run: Run) -> Net1D:

@@ -38,7 +38,8 @@ class Stage(L.LightningModule):
     def __init__(self, settings: OptimiserSettings, seed: int):
         super().__init__()
         self.settings = settings
-        # Augmentation and masks draw from here, so they do not depend on the device.
+        # Augmentation and hidden labs draw from here, the same on every device. The MAE's masks and
+        # dropout draw from torch's own generator.
         self.draws = torch.Generator().manual_seed(processes.own_seed(seed))
         self.history: list[dict[str, float]] = []
 
@@ -54,12 +55,14 @@ class Stage(L.LightningModule):
         trained = [p for p in self.parameters() if p.requires_grad]
         free = [p for p in trained if p.ndim < 2] if self.decay_matrices_only else []
         decayed = [p for p in trained if not (self.decay_matrices_only and p.ndim < 2)]
+        # A fused optimiser unscales 16-bit gradients in its step, too late to clip them.
+        clips_half = self.trainer.gradient_clip_val and self.trainer.precision != "32-true"
         optimiser = torch.optim.AdamW(
             [{"params": decayed}, {"params": free, "weight_decay": 0.0}],
             lr=self.settings.learning_rate,
             betas=self.betas,
             weight_decay=self.settings.weight_decay,
-            fused=True,
+            fused=None if clips_half else True,
         )
         total = self.trainer.estimated_stepping_batches
         warmup = max(1, round(self.settings.warmup_share * total))
@@ -104,7 +107,7 @@ def fit(
         precision: Of the forward and backward pass, in Lightning's words.
 
     Returns:
-        One row a part of a batch: the terms that the stage noted.
+        One row a step: the terms that the stage noted, the mean over the parts of the batch.
 
     Raises:
         PacxError: There are fewer rows than a batch, a batch cannot be divided, the processor
@@ -149,14 +152,16 @@ def fit(
         # `_Checkpoints` winds the order of batches on, which Lightning cannot see.
         warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
         trainer.fit(stage, loader, ckpt_path=start, weights_only=True)
-    history = pd.DataFrame(stage.history)
-    if not np.isfinite(history.to_numpy()).all():
-        raise PacxError(f"{label}: the loss became NaN or infinite. Lower the learning rate.")
+    parts = pd.DataFrame(stage.history)
+    history = parts.groupby(np.arange(len(parts)) // accumulate).mean()
     return history.assign(step=np.arange(1, len(history) + 1))
 
 
 class _Order(Sampler):
     """Row numbers of this process's batches for a whole training, each epoch shuffled anew.
+
+    The order is seeded by the number of rows: encoders that are compared see the same batches
+    whatever their seed, and processes that train together agree.
 
     Attributes:
         done: How many batches to pass over.
@@ -247,6 +252,8 @@ class _Arrays(Dataset):
 
 
 class _Progress(L.Callback):
+    """Shows how far a training is, and ends one whose loss is no longer a number."""
+
     def __init__(self, label: str, total: int):
         self.label, self.total = label, total
 
@@ -262,6 +269,11 @@ class _Progress(L.Callback):
 
     def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
         self.bar.update(trainer.global_step - self.bar.n)
+        if not all(map(math.isfinite, stage.history[-1].values())):
+            self.bar.close()
+            raise PacxError(
+                f"{self.label}: the loss became NaN or infinite. Lower the learning rate."
+            )
 
     def on_train_end(self, trainer, stage):
         self.bar.close()

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_model
 
 from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.models.checkpoints import load_matching
 from pacx.models.lab_autoencoder import LabAutoencoder, corrupt, masked_mse
 from pacx.run import Run
 from pacx.training.fit import Stage, fit
@@ -54,8 +55,8 @@ def load_labs(run: Run) -> LabAutoencoder:
     """The lab autoencoder of this run, in evaluation mode.
 
     Raises:
-        PacxError: The artefact is missing.
+        PacxError: The artefact is missing, or of another shape.
     """
     model = LabAutoencoder()
-    load_model(model, str(run.artefact("labs") / "model.safetensors"))
-    return model.eval()
+    weights = run.artefact("labs") / "model.safetensors"
+    return load_matching(model, load_file(weights), weights).eval()

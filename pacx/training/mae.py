@@ -88,14 +88,14 @@ def load_mae(run: Run, name: str = "mae") -> MaskedAutoencoder:
     """Encoder and decoder of an MAE artefact, in evaluation mode.
 
     Raises:
-        PacxError: The artefact is missing.
+        PacxError: The artefact is missing, or of another shape.
     """
     folder = run.artefact(name)
     mae = new_mae(run)
     decoder = load_file(folder / "decoder.safetensors")
     encoder = load_encoder(folder).state_dict()
-    mae.load_state_dict({f"encoder.{k}": v for k, v in encoder.items()} | decoder)
-    return mae.eval()
+    state = {f"encoder.{k}": v for k, v in encoder.items()} | decoder
+    return load_matching(mae, state, folder).eval()
 
 
 def pretraining_images(run: Run, split: str) -> np.ndarray:
