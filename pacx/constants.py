@@ -8,6 +8,13 @@ LEADS_MIMIC = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V
 #: Lead order that ECGFounder was trained on: aVL comes before aVF.
 LEADS_ECGFOUNDER = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
+#: ImageNet's channel statistics, of grey values in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+#: Of a query in Symile-MIMIC's retrieval test: the true pair and nine others.
+CANDIDATES = 10
+
 CHEXPERT_FINDINGS = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",
     "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion",

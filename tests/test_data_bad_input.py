@@ -200,6 +200,82 @@ def test_unknown_label(name, path, column, value, tmp_path):
     refused(name, tmp_path, name, where or ("label" if name == "vindr-cxr" else column))
 
 
+def test_vindr_row_without_an_image(tmp_path):
+    edit(copy("vindr-cxr", tmp_path) / VINDR, "image_id", None, row=4)
+    refused("vindr-cxr", tmp_path, "image_labels_train.csv", "row 4", "image_id is empty")
+
+
+def test_ecg_headers_in_upper_case_are_not_passed_over(tmp_path):
+    header = next(copy("ecg-archive", tmp_path).rglob("*.hea"))
+    header.rename(header.with_suffix(".HEA"))
+    with pytest.raises(PacxError, match=rf"{header.stem}\.HEA.*lower case"):
+        load_ecg_archive(tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", "A 12 100 1000\n", "A 0 100\n", "A 12 100\n"])
+def test_first_ecg_header_that_is_broken(text, tmp_path):
+    header = copy("ecg-archive", tmp_path) / "g0" / "A.hea"
+    header.parent.mkdir()
+    header.write_text(f"{text}# Dx: 1\n")
+    with pytest.raises(PacxError, match=r"A\.hea"):
+        load_ecg_archive(tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["chestx6", "covid-qu-ex", "qata-cov19"])
+def test_files_of_operating_systems_are_passed_over(name, tmp_path):
+    root = copy(name, tmp_path)
+    before = load_dataset(name, tmp_path).table
+    for folder in {(root / image).parent for image in before["image"]}:
+        (folder / ".DS_Store").touch()
+        (folder / "Thumbs.db").touch()
+    if name == "chestx6":
+        (root / "train" / ".ipynb_checkpoints").mkdir()
+    assert load_dataset(name, tmp_path).table.equals(before)
+
+
+def test_upper_case_suffixes_and_numbers_as_names(tmp_path):
+    root = copy("vindr-cxr", tmp_path)
+    before = load_dataset("vindr-cxr", tmp_path).table["image"]
+    first = root / before[0]
+    first.rename(first.with_suffix(".DICOM"))
+    image = load_dataset("vindr-cxr", tmp_path).table["image"]
+    assert image[0] == before[0].replace(".dicom", ".DICOM")
+    path = copy("actualmed", tmp_path) / "metadata.csv"
+    table = pd.read_csv(path)
+    table.assign(image=range(len(table))).to_csv(path, index=False)
+    assert load_dataset("actualmed", tmp_path).table["image"][3] == "images/3"
+
+
+def test_symile_ids_as_a_merge_writes_them(tmp_path):
+    path = copy("symile-mimic", tmp_path) / "val.csv"
+    before = load_pairs(tmp_path, "val", 32, tmp_path / "cache").table
+    table = pd.read_csv(path)
+    table.astype({"subject_id": float, "hadm_id": float}).to_csv(path, index=False)
+    after = load_pairs(tmp_path, "val", 32, tmp_path / "cache").table
+    assert after[["patient", "study"]].equals(before[["patient", "study"]])
+
+
+def test_pairs_follow_the_rows_that_are_chosen(tmp_path):
+    path = copy("symile-mimic", tmp_path) / "test.csv"
+    first = load_pairs(tmp_path, "test", 32, tmp_path / "cache")
+    table = pd.read_csv(path)
+    table["label"] = np.roll(table["label"], 1)
+    table.to_csv(path, index=False)
+    second = load_pairs(tmp_path, "test", 32, tmp_path / "cache")
+    assert np.array_equal(second.cxr[:-1], first.cxr[1:])
+    assert np.array_equal(second.ecg[:-1], first.ecg[1:])
+
+
+def test_ecgs_follow_their_signal_files(tmp_path):
+    signal = sorted(copy("ecg-archive", tmp_path).rglob("*.mat"))[0]
+    first = np.array(load_ecg_archive(tmp_path, tmp_path / "cache").ecg)
+    content = np.frombuffer(signal.read_bytes()[24:], "<i2")
+    signal.write_bytes(signal.read_bytes()[:24] + (content // 2 + 100).tobytes()[::-1])
+    second = load_ecg_archive(tmp_path, tmp_path / "cache").ecg
+    assert not np.array_equal(first[0], second[0])
+    assert np.array_equal(first[1:], second[1:])
+
+
 def test_unknown_class_folder(tmp_path):
     (copy("chestx6", tmp_path) / "train" / "Ghost").mkdir()
     refused("chestx6", tmp_path, "Ghost", "unknown class")

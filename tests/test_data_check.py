@@ -85,6 +85,30 @@ def test_patients_and_images_in_two_splits(tmp_path):
     assert "1 images are in more than one split" in problems("chestx6", tmp_path)
 
 
+def test_masks_that_are_all_empty_or_faint(tmp_path):
+    masks = sorted(copy("cxl-seg", tmp_path).rglob("*-mask.jpg"))
+    for mask in masks:
+        Image.new("L", (SIZE, SIZE)).save(mask)
+    assert problems("cxl-seg", tmp_path) == "All masks are empty."
+    Image.new("L", (SIZE, SIZE), 1).save(masks[0])
+    assert "1 images or masks cannot be read (a mask needs 0" in problems("cxl-seg", tmp_path)
+
+
+def test_one_image_in_several_rows(tmp_path):
+    path = copy("chexchonet", tmp_path) / "metadata.csv"
+    table = pd.read_csv(path)
+    label = table["composite_slvh_dlv"]
+    again = table[:1].assign(composite_slvh_dlv=1 - label[0])
+    pd.concat([table, again]).to_csv(path, index=False)
+    assert problems("chexchonet", tmp_path) == (
+        "1 images are listed twice with opposite labels, such as that of row 0 of the table."
+    )
+    table.assign(cxr_filename=table["cxr_filename"][0]).to_csv(path, index=False)
+    said = problems("chexchonet", tmp_path)
+    assert "1 images are listed under more than one patient" in said
+    assert "1 images are listed in more than one split" in said
+
+
 def test_empty_splits_and_labels_of_one_class(tmp_path):
     folder = copy("chexchonet", tmp_path)
     table = pd.read_csv(folder / "metadata.csv").assign(composite_slvh_dlv=0)

@@ -55,6 +55,30 @@ def test_real_dicom():
         check_limb_leads(ecg.signal, LEADS_MIMIC)  # the right rows under the wrong names
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")
+def test_a_lead_of_nan_does_not_hide_swapped_leads():
+    first, second = np.random.default_rng(0).normal(size=(2, 3, 500))
+    good = np.stack(
+        [first, second, second - first, -(first + second) / 2, first - second / 2,
+         second - first / 2, *[first] * 6], axis=1,
+    )  # fmt: skip
+    check_limb_leads(good, LEADS_ECGFOUNDER)
+    good[0, 4, :100] = np.nan  # a part may be missing
+    good[1, 8] = np.nan
+    check_limb_leads(good, LEADS_ECGFOUNDER)
+    for row, lead in ((0, "I"), (4, "aVL")):
+        swapped = good.copy()
+        swapped[1, [4, 5]] = swapped[1, [5, 4]]
+        swapped[2, row] = np.nan
+        with pytest.raises(PacxError, match=f"Lead {lead} holds only NaN"):
+            check_limb_leads(swapped, LEADS_ECGFOUNDER)
+    good[0, 0, :250], good[0, 4, :250], good[0, 4, 250:] = np.nan, 1, np.nan
+    with pytest.raises(PacxError, match="deviates by nan"):
+        check_limb_leads(good, LEADS_ECGFOUNDER)
+    with pytest.raises(PacxError, match="aVF is missing"):
+        check_limb_leads(good[:, :5], LEADS_ECGFOUNDER[:5])
+
+
 @pytest.mark.real
 def test_real_wfdb_records():
     records = sorted((REAL / "ecg").glob("*.hea"))

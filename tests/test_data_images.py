@@ -13,7 +13,7 @@ from PIL import Image
 
 from pacx.data import images
 from pacx.data.augment import Augmentation, augment
-from pacx.data.images import load_images, normalise, read_image
+from pacx.data.images import load_images, normalise, read_image, read_mask
 from pacx.errors import PacxError
 
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
@@ -68,6 +68,22 @@ def test_values_that_are_not_finite_are_refused(tmp_path):
     floats[3, 3] = np.inf
     with pytest.raises(PacxError, match=r"b\.tiff holds values that are not finite"):
         read_image(saved(tmp_path, "b.tiff", Image.fromarray(floats)))
+
+
+def test_masks_that_would_be_read_as_empty_are_refused(tmp_path):
+    inside = RAMP > 100
+    path = saved(tmp_path, "a.png", Image.fromarray(inside))
+    assert np.array_equal(read_mask(path), inside)
+    with pytest.raises(PacxError, match=r"b\.png.*brightest value is 1 .*0 outside and 255"):
+        read_mask(saved(tmp_path, "b.png", Image.fromarray(inside.astype(np.uint8))))
+    palette = Image.fromarray(inside.astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    with pytest.raises(PacxError, match=r"c\.png.*brightest value is 38"):
+        read_mask(saved(tmp_path, "c.png", palette))
+    assert not read_mask(saved(tmp_path, "d.png", Image.new("L", (8, 8)))).any()
+    everything = np.full((8, 8), 65535, np.uint16)
+    assert read_mask(saved(tmp_path, "e.png", Image.fromarray(everything))).all()
+    assert not read_mask(saved(tmp_path, "f.png", Image.fromarray(0 * everything))).any()
 
 
 def test_dicom_without_an_image_is_refused():

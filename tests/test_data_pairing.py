@@ -237,6 +237,11 @@ def _short_signal(raw):
     path.write_bytes(path.read_bytes()[:-10])
 
 
+def _climbing_header(raw):
+    path = next(iter((raw / "ecg").rglob("40011012.hea")))
+    path.write_text(path.read_text().replace("40011012.dat", "../x.dat"))
+
+
 def _constant_ecg(raw):
     write_ecg(next(iter((raw / "ecg").rglob("40011012.hea"))).with_suffix(""), 40, value=7)
 
@@ -259,7 +264,18 @@ BAD = {
     "empty table": (lambda raw: edit(raw / _gz("admissions"), lambda t: t[:0]), "No admission"),
     "not a number": (_set_one("labevents", "valuenum", "high"), r"labevents.*Line: 7.*high"),
     "not a time": (_set_one("admissions", "admittime", "yesterday"), r"admissions.*yesterday"),
-    "impossible StudyTime": (_set_one("metadata", "StudyTime", "996000.0"), "996000"),
+    "impossible StudyTime": (
+        _set_one("metadata", "StudyTime", "246000.0"),
+        r"metadata.csv.gz, the row of.*246000",
+    ),
+    "impossible StudyDate": (
+        _set_one("metadata", "StudyDate", "20201301"),
+        r"metadata.csv.gz, the row of.*20201301",
+    ),
+    "ECG header climbs": (
+        _climbing_header,
+        r"40011012 of record_list.csv: '\.\./x.dat' is not inside",
+    ),
     "not UTF-8": (_latin1, r"admissions.*(?i:utf-8)"),
     "UTF-16": (_utf16, r"record_list.*UTF-8"),
     "truncated table": (_truncated, "labevents"),
@@ -299,6 +315,14 @@ def test_folder_in_use_is_kept(raw, tmp_path):
     with pytest.raises(PacxError, match="not an empty folder"):
         run(raw, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_places_that_cannot_be_written(raw, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(PacxError, match="out cannot be written"):
+        run(raw, tmp_path / "file" / "out")
+    with pytest.raises(PacxError, match="nowhere"):
+        pair_admissions(raw, raw / "cxr", raw / "ecg", scratch=tmp_path / "nowhere")
 
 
 def test_memory_must_be_an_amount(tmp_path):

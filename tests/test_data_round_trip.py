@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pacx.data.datasets.vindr_cxr import LABELS
 from pacx.data.images import read_image, read_mask
 from pacx.data.splits import audit_overlaps, refuse_leaks
 from pacx.errors import PacxError
+from pacx.phantom.cohort import seed_of
 from pacx.phantom.findings import NIH_FINDINGS, VINDR_FINDINGS
 from pacx.phantom.state import echo_labels, phenotype_labels
 
@@ -72,7 +74,8 @@ def test_symile_mimic(tmp_path):
         assert np.array_equal(pairs.observed == 1, labs)
         percentiles = table[[f"{lab.itemid}_percentile" for lab in LABS]].fillna(0)
         assert np.allclose(pairs.percentiles, percentiles, atol=1e-6)
-        (_, images, _), *_ = source.films(patients[patients["split"] == split], SIZE * 10 // 7)
+        own = replace(source, seed=seed_of(source.seed, split))
+        (_, images, _), *_ = own.films(patients[patients["split"] == split], SIZE * 10 // 7)
         assert np.array_equal(pairs.cxr, images)
         assert pairs.ecg.shape == (count, 12, 1000)
 

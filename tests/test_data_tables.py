@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pacx.data.splits import refuse_leaks, split_by_patient
-from pacx.data.table import make_dataset, read_csv
+from pacx.data.splits import audit_overlaps, drop_patients, refuse_leaks, split_by_patient
+from pacx.data.table import as_ids, files_in, make_dataset, read_csv, read_list
 from pacx.errors import PacxError
 
 
@@ -80,3 +80,55 @@ def test_leaks_are_refused(tmp_path):
         refuse_leaks(distilled, dataset(tmp_path))
     # Equal numbers in another hospital are other people.
     refuse_leaks(distilled, dataset(tmp_path, name="chexchonet"))
+
+
+@pytest.mark.parametrize("there", [10000032.0, "10000032.0", " 10000032", 10000032])
+def test_leaks_are_found_however_a_patient_is_written(tmp_path, there):
+    evaluated = dataset(tmp_path, patient=["a", "a", there, "c"])
+    for here in (10000032, 10000032.0, "10000032.0", "10000032 "):
+        distilled = pd.DataFrame({"patient": [here, None], "hadm_id": [7, None], "split": "train"})
+        with pytest.raises(PacxError, match="1 patients were in the distillation"):
+            refuse_leaks(distilled, evaluated)
+        assert set(drop_patients(evaluated, distilled["patient"]).table["patient"]) == {"a", "c"}
+        stays = evaluated.table.assign(hadm_id=[None, None, "7.0", "8"])
+        audit = audit_overlaps({"one": distilled, "two": stays})
+        counts = audit[["in_first", "in_second", "shared"]].to_numpy()
+        assert counts.tolist() == [[1, 3, 1], [1, 2, 1]]  # patients, admissions
+
+
+def test_ids_are_text_and_stay_what_they_are():
+    given = pd.Series([7, 7.0, "0042", "E1.0", " 12.00 ", None, "  ", "1.5"])
+    assert as_ids(given).fillna("none").tolist() == [
+        "7", "7", "0042", "E1.0", "12", "none", "none", "1.5"
+    ]  # fmt: skip
+    split = split_by_patient(pd.Series([1.0, None, "1"]), {"train": 0.5, "test": 0.5})
+    assert split[0] == split[2]
+    assert pd.isna(split[1])
+
+
+def test_padded_ids_stay_equal_in_a_large_file(tmp_path):
+    """In chunks pandas takes 0042 for a number in one part of a column and for text in another."""
+    lines = [f"{i % 100:04d},a{i}" for i in range(300_000)]
+    (tmp_path / "t.csv").write_text("\n".join(["patient,image", *lines, "E7,a"]))
+    table = read_csv(tmp_path / "t.csv", ["patient", "image"], ["patient"])
+    assert table["patient"].nunique() == 101
+    assert table["patient"][42] == "0042"
+
+
+def test_a_comma_at_the_end_of_each_row_shifts_nothing(tmp_path):
+    (tmp_path / "t.csv").write_text("patient,image,sick\nE1,a.png,1,\nE2,b.png,0,\n")
+    table = read_csv(tmp_path / "t.csv", ["patient"])
+    assert table["image"].tolist() == ["a.png", "b.png"]
+    assert table["sick"].tolist() == [1, 0]
+
+
+def test_lists_have_names_with_blanks_and_no_byte_order_mark(tmp_path):
+    (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbfa.png\r\n my film.png \r\n\r\n")
+    assert read_list(tmp_path / "l.txt") == ["a.png", "my film.png"]
+
+
+def test_what_operating_systems_leave_is_no_image(tmp_path):
+    for name in ("b.png", "a.png", ".DS_Store", "._a.png", "Thumbs.db", "desktop.ini"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert [f.name for f in files_in(tmp_path)] == ["a.png", "b.png"]

@@ -1,11 +1,14 @@
-"""Figures can be read by those who do not see every colour."""
+"""Figures and tables: colours that every eye tells apart, and rows beside the paper's."""
 
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from pacx.evaluation.statistics import Estimate
 from pacx.figures.style import COLOURS, MODELS
+from pacx.figures.tables import beside_the_paper
 
 # Machado, Oliveira and Fernandes 2009, severity 1: on linear RGB.
 SEEN = {
@@ -48,3 +51,20 @@ def test_no_two_models_look_alike():
     main = ("random", "mae", "pacx", "pacx-shuffled", "pacx-untrained", "mae-continued")
     assert len({MODELS[model][1] for model in main}) == len(main)
     assert len(set(map(tuple, looks))) == len(looks)
+
+
+def test_each_published_row_stands_above_this_runs():
+    row = {"dataset": "tb", "metric": "AUROC", "low": 0.5, "high": 0.7, "reference": "mae"}
+    ours = pd.DataFrame(
+        [row | {"model": "mae", "value": 0.6}, row | {"model": "pacx", "value": 0.65}]
+    )
+    change = {"difference_value": 0.05, "difference_low": -0.01, "difference_high": 0.11}
+    table = beside_the_paper(ours.assign(**change), "transfer")
+    first, second, *others = table.to_dict("records")
+    assert first["dataset"] == second["dataset"] == "TB (Shenzhen)"
+    assert (first["source"], second["source"]) == ("paper", "this run")
+    assert (first["MAE"], first["PaCX-MAE"]) == ("0.899", "0.910")
+    assert first["PaCX-MAE minus MAE"] == "+0.011"
+    assert second["MAE"].startswith("0.600 [0.500,")
+    assert second["PaCX-MAE minus MAE"] == str(Estimate(0.05, -0.01, 0.11))
+    assert {row["MAE"] for row in others if row["source"] == "this run"} == {"–"}

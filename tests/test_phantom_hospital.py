@@ -14,12 +14,14 @@ from pacx.constants import (
     CHESTX6_CLASSES,
     CHEXPERT_FINDINGS,
     ECG_DIAGNOSES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     LABS,
     MEDMOD_PHENOTYPES,
     PHYSIOLOGY_TASKS,
 )  # fmt: skip
 from pacx.errors import PacxError
-from pacx.phantom import cohort, pairs
+from pacx.phantom import cohort, hospital
 from pacx.phantom.findings import VINDR_FINDINGS
 from pacx.phantom.hospital import DATASETS, write_hospital
 
@@ -102,7 +104,7 @@ def test_symile_mimic(root):
         assert ecg.dtype == np.float32
         assert np.allclose(ecg.min(axis=(1, 2, 3)), -1)
         assert np.allclose(ecg.max(axis=(1, 2, 3)), 1)
-        grey = cxr * pairs.IMAGENET_STD[:, None, None] + pairs.IMAGENET_MEAN[:, None, None]
+        grey = cxr * np.reshape(IMAGENET_STD, (3, 1, 1)) + np.reshape(IMAGENET_MEAN, (3, 1, 1))
         assert grey.min() > -1e-5
         assert grey.max() < 1 + 1e-5
         observed, percentiles = load("labs_missingness"), load("labs_percentiles")
@@ -265,11 +267,55 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "sizes", [{"mimic": {"train": 5}}, {"medmod": {"holdout": 5}}, {"symile-mimic": {"train": 20}}]
-)
+    "sizes",
+    [{"mimic": {"train": 5}}, {"medmod": {"holdout": 5}}, {"symile-mimic": {"train": 20}},
+     {"chexpert": {"train": 4, "test": 2}}, {"tb": 5}, {"tb": {}}, {"tb": {"train": {"a": 1}}}],
+)  # fmt: skip
 def test_impossible_settings(tmp_path, sizes):
     with pytest.raises(PacxError):
         write(tmp_path, sizes)
+
+
+def test_no_two_splits_share_their_noise(tmp_path):
+    """Row i of each split is drawn from a seed of its own; val_retrieval shows val's patients."""
+    write(tmp_path, {"symile-mimic": {"train": 40, "val": 40, "test": 40}})
+    base = tmp_path / "symile-mimic" / "data_npy"
+
+    def load(name, split):
+        return np.load(base / split / f"{name}_{split}.npy")[:40].astype(np.float64)
+
+    for name, axes in (("cxr", (2, 3)), ("ecg", (2,))):
+        noise = {}
+        for split in ("train", "val", "test"):
+            rough = load(name, split)
+            for axis in axes:
+                rough = np.diff(rough, n=2, axis=axis)
+            noise[split] = rough.reshape(40, -1)
+        for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+            alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(noise[one], noise[other], strict=True)]
+            assert abs(np.mean(alike)) < 0.05, (name, one, other)
+        assert np.array_equal(load(name, "val"), load(name, "val_retrieval"))
+
+
+def test_two_processes_may_write_the_same_folder(tmp_path, monkeypatch):
+    draw = hospital.WRITERS["medmod"]
+    dead = tmp_path / ".medmod.4194999.partial"
+    dead.mkdir()
+
+    def while_another_is_quicker(root, cohort):
+        assert not dead.exists()
+        draw(root, cohort)
+        with monkeypatch.context() as other:
+            other.setitem(hospital.WRITERS, "medmod", draw)
+            other.setattr(hospital.os, "getpid", lambda: 4194998)
+            write(tmp_path, {"medmod": {"train": 4}})
+
+    monkeypatch.setitem(hospital.WRITERS, "medmod", while_another_is_quicker)
+    write(tmp_path, {"medmod": {"train": 4}})
+    assert [f.name for f in tmp_path.iterdir()] == ["medmod"]
+    monkeypatch.undo()
+    write(tmp_path / "alone", {"medmod": {"train": 4}})
+    assert contents(tmp_path / "medmod") == contents(tmp_path / "alone" / "medmod")
 
 
 def test_folder_of_something_else(tmp_path):

@@ -14,7 +14,7 @@ from pacx.constants import (
     PHYSIOLOGY_TASKS,
 )  # fmt: skip
 from pacx.phantom import state
-from pacx.phantom.ecg import diagnoses, ecg_traits, render_ecgs
+from pacx.phantom.ecg import CRITERIA, diagnoses, ecg_traits, render_ecgs
 from pacx.phantom.labs import PANEL_OF, draw_labs
 
 
@@ -126,6 +126,10 @@ def test_rate_of_the_ecg_is_the_trait(patients):
 def test_diagnoses_come_from_the_ecg_not_from_the_tasks(patients):
     found = diagnoses(patients, 5)
     assert list(found) == list(ECG_DIAGNOSES)
+    assert set(CRITERIA) == set(ECG_DIAGNOSES)
+    traits = ecg_traits(patients, 5)
+    block = (traits["pr"] > CRITERIA["270492004"].limit) & ~traits["af"]
+    assert found["270492004"].equals(block)
     assert found.mean().between(0.03, 0.2).all()
     assert not set(ECG_DIAGNOSES.values()) & {*PHYSIOLOGY_TASKS, *ANATOMY_TASKS}
     assert set(state.TASK_STATES.values()).isdisjoint({"conduction", "atrial_load", "potassium"})

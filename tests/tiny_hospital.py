@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from pacx.phantom.cohort import Cohort
-from pacx.phantom.hospital import dataset_seed, write_hospital
+from pacx.phantom.cohort import Cohort, seed_of
+from pacx.phantom.hospital import write_hospital
 
 SIZE, HZ, SEED = 32, 100, 11
 SIZES = {
@@ -43,8 +43,7 @@ def hospital() -> Path:
 
 def cohort(name: str) -> Cohort:
     """The very patients that `hospital` wrote."""
-    seed = dataset_seed(SEED, name)
-    return Cohort(SIZES[name], SIZE, HZ, seed, 1.0, tqdm(disable=True))
+    return Cohort(SIZES[name], SIZE, HZ, seed_of(SEED, name), 1.0, tqdm(disable=True))
 
 
 def truth(name: str) -> pd.DataFrame:

@@ -29,13 +29,13 @@ class Augmentation:
     erase: float = 0.0
 
 
-#: Paper, stage 1: crop of half to all of the area, mirror.
+#: Stage 1 as far as the paper states it: crop of half to all of the area, mirror.
 PRETRAINING = Augmentation(crop=(0.5, 1.0), flip=0.5)
-#: Paper, stage 2. No mirror: the heart's side carries meaning for the ECG.
+#: Stage 2 as far as the paper states it. No mirror: the heart's side carries meaning for the ECG.
 DISTILLATION = Augmentation(
     crop=(0.75, 1.0), degrees=10, rotate=0.6, jitter=0.2, jitter_p=0.3, blur=0.15, erase=0.25
 )
-#: Paper, stage 3, segmentation.
+#: Stage 3, segmentation, as far as the paper states it.
 SEGMENTATION = Augmentation(flip=0.5, degrees=10, rotate=1.0)
 
 

@@ -112,6 +112,7 @@ def _check_images(dataset: Dataset, most: int | None) -> Check:
                 f"{(~there).sum()} of {len(there)} {column}s are missing, such as {example}."
             )
         table = table[there]
+    _check_listed_twice(check, dataset)
     _check_duplicates(check, dataset.root, table)
     _decode(check, dataset.root, table, most)
     return check
@@ -143,14 +144,17 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
     with ThreadPoolExecutor() as pool:
         images = tqdm(pool.map(look, rows.tolist()), "decode", len(rows), leave=False)
         check.tiles = [image for image in images if image is not None]
+    masks = " (a mask needs 0 outside and 255 inside)" if "mask" in table else ""
     for found, what in (
-        (broken, "cannot be read"), (blank, "are of one grey value"),
+        (broken, f"cannot be read{masks}"), (blank, "are of one grey value"),
         (shapes, "are of another shape than their image"),
     ):  # fmt: skip
         if found:
             example = _example(check, table["image"].loc[[min(found)]])
             check.problems.append(f"{len(found)} images or masks {what}, such as {example}.")
-    if empty:
+    if empty and len(empty) == len(rows):
+        check.problems.append("All masks are empty.")
+    elif empty:
         check.notes.append(f"{len(empty)} masks are empty.")
     check.notes.append(f"{len(rows)} of {len(table)} images were decoded.")
 
@@ -248,6 +252,21 @@ def _check_labels(check: Check, dataset: Dataset) -> None:
             )
         if (one_sided.groupby("split").size() == len(dataset.labels)).any():
             check.problems.append("A split has no label with both classes.")
+
+
+def _check_listed_twice(check: Check, dataset: Dataset) -> None:
+    """One image in several rows: of different people or splits, or with opposite labels."""
+    several = dataset.table.groupby("image")[["patient", "split", *dataset.labels]].nunique() > 1
+    for columns, what in (
+        (["patient"], "listed under more than one patient"),
+        (["split"], "listed in more than one split"),
+        (list(dataset.labels), "listed twice with opposite labels"),
+    ):
+        found = several.index[several[columns].any(axis=1)]
+        if len(found):
+            rows = dataset.table["image"][dataset.table["image"] == found[0]]
+            example = _example(check, rows.iloc[:1])
+            check.problems.append(f"{len(found)} images are {what}, such as {example}.")
 
 
 def _check_duplicates(check: Check, root: Path, table: pd.DataFrame) -> None:

@@ -16,6 +16,7 @@ from scipy import ndimage
 from scipy import signal as dsp
 
 from pacx.constants import LEADS_ECGFOUNDER
+from pacx.data.images import is_dicom
 from pacx.errors import PacxError
 
 MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}
@@ -49,7 +50,7 @@ def read_ecg(path: str | Path, leads: Sequence[str] = LEADS_ECGFOUNDER) -> Ecg:
             by name, in a unit of voltage; the rate is impossible; or there is no signal in it.
     """
     path = Path(path)
-    read = _read_dicom if _is_dicom(path) else _read_wfdb
+    read = _read_dicom if path.is_file() and is_dicom(path) else _read_wfdb
     signal, names, units, hz = read(path)
     names = [_lead_name(name, path) for name in names]
     signal = np.stack(
@@ -103,9 +104,14 @@ def check_limb_leads(signal: NDArray, leads: Sequence[str], tolerance: float = 0
         tolerance: Largest accepted mean absolute deviation of a record, mV.
 
     Raises:
-        PacxError: A lead deviates more.
+        PacxError: A lead deviates more, or a limb lead is missing or holds only NaN.
     """
-    row = {lead: signal[..., i, :] for i, lead in enumerate(leads)}
+    limb = ("I", "II", "III", "aVR", "aVL", "aVF")
+    ordered = reorder(signal, leads, limb)
+    row = {lead: ordered[..., i, :] for i, lead in enumerate(limb)}
+    for lead, value in row.items():
+        if np.isnan(value).all(axis=-1).any():
+            raise PacxError(f"Lead {lead} holds only NaN; leave this ECG out.")
     expected = {
         "III": row["II"] - row["I"],
         "aVR": -(row["I"] + row["II"]) / 2,
@@ -114,7 +120,7 @@ def check_limb_leads(signal: NDArray, leads: Sequence[str], tolerance: float = 0
     }
     for lead, value in expected.items():
         deviation = float(np.nanmean(np.abs(row[lead] - value), axis=-1).max())
-        if deviation > tolerance:
+        if not deviation <= tolerance:  # also true for NaN
             raise PacxError(
                 f"Lead {lead} deviates by {deviation:.3f} mV from what leads I and II imply "
                 f"(accepted: {tolerance} mV): rows are swapped or misnamed. Check the lead names."
@@ -149,8 +155,8 @@ def preprocess(signal: NDArray, hz: float) -> NDArray:
     all leads and samples of a record. The notch stays at 50 Hz although mains hum in the USA is at
     60 Hz, because the published weights were trained so. (ECGFounder, `util.py` and `dataset.py`.)
 
-    Below 100 Hz a filter edge would lie above half the sampling rate: the notch is then left out
-    and the band ends at the lower of 40 Hz and 0.45 * hz.
+    No filter edge may lie at half the sampling rate or above: at 100 Hz or less the notch is left
+    out, and below 89 Hz the band ends at 0.45 * hz instead of 40 Hz.
 
     Args:
         signal: (..., 12, T); any number of records, any unit and lead order.
@@ -216,19 +222,13 @@ def _running_median(x: NDArray, window: int) -> NDArray:
     return median[:, half : half + x.shape[-1]].reshape(x.shape)
 
 
-def _is_dicom(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
-    stem = path.with_suffix("") if path.suffix in (".hea", ".mat", ".dat") else path
+    stem = path.with_suffix("") if path.suffix.lower() in (".hea", ".mat", ".dat") else path
     header = stem.parent / f"{stem.name}.hea"
     if not header.is_file():
         raise PacxError(
-            f"There is no ECG at {path}: neither the WFDB header {header.name} nor a DICOM file."
+            f"There is no ECG at {path}: neither the WFDB header {header.name}, in this spelling, "
+            "nor a DICOM file."
         )
     try:
         record = wfdb.rdrecord(str(stem))

@@ -15,11 +15,10 @@ from tqdm import tqdm
 
 from pacx import processes
 from pacx.arrays import create_array
-from pacx.data.cache import left_behind
+from pacx.constants import IMAGENET_MEAN, IMAGENET_STD
+from pacx.data.cache import digest_of_code, left_behind
 from pacx.errors import PacxError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 #: What Pillow may try, whatever a file calls itself: some other formats start programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
 BLOCK = 1024  # images after which a decode has come so far for good
@@ -63,8 +62,18 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Read a segmentation mask: (H, W) bool, anything brighter than half grey is inside."""
-    return read_image(path) > 127
+    """Read a segmentation mask: (H, W) bool, anything brighter than half grey is inside.
+
+    Raises:
+        PacxError: As of `read_image`, or nothing is brighter, yet something is there.
+    """
+    grey = read_image(path)
+    if 0 < grey.max() <= 127:
+        raise PacxError(
+            f"Mask {path} would be read as empty: its brightest value is {grey.max()} of 255. "
+            "Store 0 outside and 255 inside."
+        )
+    return grey > 127
 
 
 def load_images(
@@ -83,7 +92,7 @@ def load_images(
         names: Relative paths.
         size: Pixels a side.
         cache: Folder of the cached arrays.
-        masks: Read masks instead, resized with nearest neighbours.
+        masks: Read masks instead (1 = inside), resized with nearest neighbours.
 
     Returns:
         (N, size, size) uint8 (masks: 0 or 1), read-only memory map.
@@ -183,7 +192,9 @@ def _to_uint8(pixels: np.ndarray, path: Path) -> np.ndarray:
     if not np.isfinite(pixels).all():
         raise PacxError(f"{path} holds values that are not finite.")
     low, high = float(pixels.min()), float(pixels.max())
-    return np.round((pixels - low) * (255.0 / max(high - low, 1e-6))).astype(np.uint8)
+    if low == high:  # a mask that covers everything, or nothing
+        return np.full(pixels.shape, 255 if high > 0 else 0, np.uint8)
+    return np.round((pixels - low) * (255.0 / (high - low))).astype(np.uint8)
 
 
 def _squash(path: Path, size: int, mask: bool) -> np.ndarray:
@@ -207,4 +218,4 @@ def _content_key(root: Path, names: list[str], size: int, masks: bool) -> str:
     with ThreadPoolExecutor() as pool:
         hashes = list(tqdm(pool.map(digest_of, names), "hash images", len(names), leave=False))
     facts = "\n".join(f"{n} {h}" for n, h in zip(names, hashes, strict=True))
-    return hashlib.sha256(f"{size} {masks}\n{facts}".encode()).hexdigest()
+    return hashlib.sha256(f"{size} {masks} {digest_of_code('data')}\n{facts}".encode()).hexdigest()

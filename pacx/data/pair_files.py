@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
 from pacx.arrays import create_array
-from pacx.constants import LEADS_MIMIC
+from pacx.constants import CANDIDATES, LEADS_MIMIC
 from pacx.data.ecg import read_ecg
 from pacx.data.images import normalise, read_image
 from pacx.data.pairing import FINDINGS, ITEMS, inside, pair_admissions
@@ -21,7 +21,6 @@ from pacx.errors import PacxError
 
 #: Admissions of Symile-MIMIC's splits; other numbers of pairs are divided in this proportion.
 SIZES = {"train": 10_000, "val": 750, "test": 464}
-CANDIDATES = 10
 PIXELS = 320
 PERCENTILES = tuple(f"{item}_percentile" for item in ITEMS)
 
@@ -50,8 +49,8 @@ def pair(
         raise PacxError(f"{out} exists and is not an empty folder; name a new one with --out.")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         pairs = pair_admissions(mimic_iv, mimic_cxr, mimic_ecg, memory, scratch=partial)
         pairs.to_csv(partial / "symile_mimic_data.csv", index=False)
         write_symile_mimic(pairs, mimic_cxr, mimic_ecg, partial, seed)

@@ -31,6 +31,7 @@ FINDINGS = (
 )  # fmt: skip
 ITEMS = tuple(str(lab.itemid) for lab in LABS)
 _FINDINGS = ",\n       ".join(f'"{finding}"' for finding in FINDINGS)
+_TAKEN = "StudyDate || lpad(trunc(StudyTime)::BIGINT::VARCHAR, 6, '0')"
 _ITEMS = textwrap.fill(", ".join(ITEMS), 76, subsequent_indent=" " * 8)
 
 
@@ -74,11 +75,11 @@ STEPS = {
 CREATE TABLE admissions AS
 SELECT subject_id, hadm_id, admittime FROM raw.admissions;
 """,
-    "frontal_xrays": """
+    "frontal_xrays": f"""
 -- StudyTime is a number such as 2153.875: 00:21:53, the fraction is cut.
 CREATE TABLE frontal_xrays AS
 SELECT subject_id, study_id, dicom_id,
-       strptime(StudyDate || lpad(trunc(StudyTime)::BIGINT::VARCHAR, 6, '0'), '%Y%m%d%H%M%S')
+       strptime({_TAKEN}, '%Y%m%d%H%M%S')
            AS taken,
        concat('files/p', left(subject_id::VARCHAR, 2), '/p', subject_id, '/s', study_id,
               '/', dicom_id, '.jpg') AS cxr_path
@@ -199,6 +200,7 @@ def pair_admissions(
     }
     with _database(memory, scratch) as database:
         database.execute("CREATE SCHEMA raw;" + "".join(views))
+        _check_times(database, mimic_cxr)
         for name, sql in STEPS.items():
             _execute(database, name, sql)
             if name in checks:
@@ -231,6 +233,8 @@ def holds_signal(record: Path) -> bool:
             return bool(counts.any()) and not (counts == np.iinfo(np.int16).min).any()
         signal = wfdb.rdrecord(str(record)).p_signal
         return bool(signal.any()) and not np.isnan(signal).any()
+    except PacxError as error:
+        raise PacxError(f"ECG {record} of record_list.csv: {error}") from error
     except Exception as error:  # wfdb raises whatever its parser stumbles over
         raise PacxError(
             f"ECG {record} of record_list.csv is missing or broken: {error}. Download it again."
@@ -245,7 +249,9 @@ def inside(root: Path, name: str) -> Path:
     """
     relative = PurePosixPath(name.replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts or re.match("[A-Za-z]:", name):
-        raise PacxError(f"A table names '{name}', which is not inside {root}. Correct that row.")
+        raise PacxError(
+            f"'{name}' is not inside {root}, as a path in a table or header must be; correct it."
+        )
     return root / relative
 
 
@@ -271,7 +277,10 @@ def _plain_counts(record: Path) -> np.ndarray | None:
 
 @contextmanager
 def _database(memory: str, scratch: Path | None):
-    folder = Path(tempfile.mkdtemp(prefix="pairing-", dir=scratch))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="pairing-", dir=scratch))
+    except OSError as error:
+        raise PacxError(f"The database's files cannot be written: {error}.") from error
     try:
         with duckdb.connect(
             folder / "pairing.duckdb",
@@ -323,6 +332,22 @@ def _view(name: str, source: Source, folder: Path) -> str:
         f"columns={{{', '.join(f'{_quoted(c)}: {_quoted(t)}' for c, t in types.items())}}}, "
         "header=true, delim=',', quote='\"', escape='\"', auto_detect=false);"
     )
+
+
+def _check_times(database: duckdb.DuckDBPyConnection, mimic_cxr: Path) -> None:
+    """Name the first frontal film taken at an impossible time: DuckDB's own error does not."""
+    film = database.execute(f"""
+        SELECT dicom_id, StudyDate, StudyTime FROM raw.metadata
+        WHERE ViewPosition IN ('AP', 'PA') AND {_TAKEN} IS NOT NULL
+          AND try_strptime({_TAKEN}, '%Y%m%d%H%M%S') IS NULL
+        LIMIT 1
+    """).fetchone()
+    if film:
+        raise PacxError(
+            f"{mimic_cxr / SOURCES['metadata'].file}, the row of dicom_id {film[0]}: StudyDate "
+            f"{film[1]} and StudyTime {film[2]} are no time (YYYYMMDD and HHMMSS). Correct that "
+            "row, or delete it."
+        )
 
 
 def _quoted(text: object) -> str:

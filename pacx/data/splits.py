@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
-from pacx.data.table import SPLITS, Dataset
+from pacx.data.table import SPLITS, Dataset, as_ids
 from pacx.errors import PacxError
 
 #: How rows are dealt out where a data set ships without a split: `patient` keeps a patient's
@@ -57,15 +57,16 @@ def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 
         seed: Of the shuffle.
 
     Returns:
-        (N,) split of each row.
+        (N,) split of each row; NaN where nobody is named.
     """
-    unique = np.sort(patients.astype(str).unique())
+    ids = as_ids(patients)
+    unique = np.sort(ids.dropna().unique())
     order = np.random.default_rng(seed).permutation(len(unique))
     edges = np.round(np.cumsum(list(shares.values())) * len(unique)).astype(int)[:-1]
     split_of = np.empty(len(unique), dtype=object)
     for name, members in zip(shares, np.split(order, edges), strict=True):
         split_of[members] = name
-    return patients.astype(str).map(dict(zip(unique, split_of, strict=True)))
+    return ids.map(dict(zip(unique, split_of, strict=True)))
 
 
 def split_by_image(
@@ -122,9 +123,10 @@ def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = F
     if twice := evaluated.patients_in_two_splits:
         found.append(
             f"{name}: {len(twice)} patients are in more than one split. "
-            "Split by patient, see pacx.data.splits.split_by_patient."
+            "Set `benchmark_split: patient` in the profile; a split that is shipped so must be "
+            "corrected in the data set's table."
         )
-    shared = set(distilled["patient"]) & set(evaluated.table["patient"])
+    shared = set(as_ids(distilled["patient"])) & set(evaluated.table["patient"])
     if shared and name in SAME_PATIENTS_AS_SYMILE:
         found.append(
             f"{name}: {len(shared)} patients were in the distillation of this run: their "
@@ -142,11 +144,12 @@ def drop_patients(dataset: Dataset, patients: pd.Series) -> Dataset:
     Raises:
         PacxError: Nobody is left.
     """
-    table = dataset.table[~dataset.table["patient"].isin(set(patients))].reset_index(drop=True)
+    gone = set(as_ids(patients))
+    table = dataset.table[~dataset.table["patient"].isin(gone)].reset_index(drop=True)
     if table.empty:
-        raise PacxError(f"{dataset.name}: nobody is left without {patients.nunique()} patients.")
-    gone = dataset.table["patient"].nunique() - table["patient"].nunique()
-    print(f"{dataset.name}: {gone} patients who were distilled are left out.")
+        raise PacxError(f"{dataset.name}: nobody is left without {len(gone)} patients.")
+    left_out = dataset.table["patient"].nunique() - table["patient"].nunique()
+    print(f"{dataset.name}: {left_out} patients who were distilled are left out.")
     return replace(dataset, table=table)
 
 
@@ -167,9 +170,9 @@ def audit_overlaps(populations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for by, column in (("subject", "patient"), ("admission", "hadm_id")):
             if column not in left or column not in right:
                 continue
-            there = set(right[column].astype(str))
+            there = set(as_ids(right[column]).dropna())
             for split in [s for s in SPLITS if s in set(left["split"])]:
-                here = set(left.loc[left["split"] == split, column].astype(str))
+                here = set(as_ids(left.loc[left["split"] == split, column]).dropna())
                 rows.append((first, split, second, by, len(here), len(there), len(here & there)))
     columns = ["first", "split", "second", "by", "in_first", "in_second", "shared"]
     return pd.DataFrame(rows, columns=columns)

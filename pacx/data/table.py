@@ -1,5 +1,7 @@
 """The one table that every data set's reader returns."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -80,11 +82,11 @@ def make_dataset(
     if table.empty:
         raise PacxError(f"{name}: {root} lists no image.")
     table = table.reset_index(drop=True)
+    table = table.assign(patient=as_ids(table["patient"]), study=as_ids(table["study"]))
     for column in [c for c in columns if c not in labels]:
         if table[column].isna().any():
             row = int(np.flatnonzero(table[column].isna())[0])
             raise PacxError(f"{name}: row {row} of the table in {root} names no {column}.")
-    table = table.assign(patient=table["patient"].astype(str), study=table["study"].astype(str))
     for column in {"image", "mask"} & set(table):
         _check_paths(name, table[column], root)
     unknown = set(table["split"]) - set(SPLITS)
@@ -103,8 +105,31 @@ def make_dataset(
     return Dataset(name, task, tuple(labels), table, root)
 
 
-def read_csv(path: Path, columns: list[str], **options) -> pd.DataFrame:
+def as_ids(values: pd.Series) -> pd.Series:
+    """Ids as text that is equal where the ids are.
+
+    A merge in pandas makes 10000032 a float, "10000032.0" on disk: it is the same patient.
+
+    Args:
+        values: (N,) numbers or text.
+
+    Returns:
+        (N,) text; NaN where there is none.
+    """
+
+    def text(value: object) -> str | float:
+        return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip()) or np.nan
+
+    return values.astype(object).map(text, na_action="ignore")
+
+
+def read_csv(path: Path, columns: list[str], ids: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV file that must have certain columns.
+
+    Args:
+        path: Of the file.
+        columns: Needed columns.
+        ids: Those that hold ids or file names: kept as text, so that 0042 stays 0042.
 
     Raises:
         PacxError: The file is missing, empty, not UTF-8, or lacks a column.
@@ -112,7 +137,8 @@ def read_csv(path: Path, columns: list[str], **options) -> pd.DataFrame:
     if not path.is_file():
         raise PacxError(f"{path} is missing. Check data_root, or the data set's own download.")
     try:
-        table = pd.read_csv(path, **options)
+        # Without index_col a comma at the end of each row would shift all columns.
+        table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False, low_memory=False)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise PacxError(f"{path} cannot be read as a UTF-8 CSV table: {error}") from error
     require_columns(table, columns, path)
@@ -120,7 +146,7 @@ def read_csv(path: Path, columns: list[str], **options) -> pd.DataFrame:
 
 
 def read_list(path: Path) -> list[str]:
-    """Lines of a text file, without blanks.
+    """Lines of a text file, without blanks around them; empty ones are left out.
 
     Raises:
         PacxError: The file is missing, or not UTF-8.
@@ -128,9 +154,16 @@ def read_list(path: Path) -> list[str]:
     if not path.is_file():
         raise PacxError(f"{path} is missing. Check data_root, or the data set's own download.")
     try:
-        return path.read_text(encoding="utf-8").split()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise PacxError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Files of a folder, sorted, without those that macOS and Windows leave there."""
+    files = (f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
+    return sorted(f for f in files if f.name not in ("Thumbs.db", "desktop.ini"))
 
 
 def require_columns(table: pd.DataFrame, columns: list[str], where: Path) -> None:

@@ -45,6 +45,11 @@ class Cohort:
             yield rows, images, drawn
 
 
+def seed_of(seed: int, name: str) -> int:
+    """The seed of one data set, or of one split's noise: no two draw the same numbers."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
+
+
 def truth_table(patients: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
     """What only phantoms know: `key`, sex, age, BMI and the latent `state_*` columns."""
     states = patients[list(state.STATES)].add_prefix("state_").round(4)
@@ -55,7 +60,11 @@ def truth_table(patients: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
 
 
 def another_day(patients: pd.DataFrame, rng: np.random.Generator, visit: int = 2) -> pd.DataFrame:
-    """The same patients at a later visit (`study`): positioned anew, the same body."""
+    """The same patients at a later visit (`study`): positioned anew, the same states and devices.
+
+    What a film draws for itself (build, shape of the heart, ribs, the pacemaker's side) is drawn
+    anew too.
+    """
     rotation = rng.standard_normal(len(patients)).astype(np.float32)
     return patients.assign(study=visit, rotation=rotation, ap_view=rng.random(len(patients)) < 0.5)
 

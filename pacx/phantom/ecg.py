@@ -1,5 +1,7 @@
 """Twelve-lead ECGs of phantom patients: a beating dipole, nine electrodes, twelve leads."""
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 import pandas as pd
 
@@ -25,6 +27,29 @@ TRAITS: dict[str, tuple[float, float, dict[str, float], float]] = {
     "rotation": (0.0, 0.28, {"hypertrophy": 0.3, "copd": 0.4}, 0.8),  # rad, transition V1-V6
 }  # fmt: skip
 
+
+class Criterion(NamedTuple):
+    """Coded where `trait` is above or below `limit`; with `sinus` not in fibrillation."""
+
+    trait: str
+    side: Literal["above", "below"]
+    limit: float
+    sinus: bool = False
+
+
+#: SNOMED CT code of `ECG_DIAGNOSES` -> when it is coded; traits and units as in `TRAITS`.
+CRITERIA: dict[str, Criterion] = {
+    "164889003": Criterion("fibrillation", "above", 1.1),
+    "426177001": Criterion("rate", "below", 60, sinus=True),
+    "427084000": Criterion("rate", "above", 95, sinus=True),
+    "270492004": Criterion("pr", "above", 0.188, sinus=True),
+    "698252002": Criterion("qrs", "above", 0.108),
+    "39732003": Criterion("axis", "below", 0),
+    "164934002": Criterion("t", "below", 0.55),
+    "251146004": Criterion("voltage", "below", -0.35),
+}
+FIBRILLATION = "164889003"
+
 #: Directions of the nine electrodes seen from the heart: x left, y down, z to the back.
 ELECTRODES = np.array(
     [
@@ -40,12 +65,13 @@ def ecg_traits(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
     """What an ECG's generator needs to know of a patient: each trait = states + own noise.
 
     Args:
-        patients: Rows of `pacx.phantom.sample_patients`.
+        patients: Rows of `pacx.phantom.state.sample_patients`.
         seed: Seed of the traits' own noise.
 
     Returns:
         The columns of `TRAITS` (rate in beats/min, durations in s, axis in degrees, st in mV),
-        within physiological limits, and `af` (bool), True in atrial fibrillation.
+        within physiological limits; instead of `fibrillation`, `af` (bool), True in atrial
+        fibrillation.
     """
     rng = np.random.default_rng([seed, 21])
     traits = {}
@@ -55,7 +81,7 @@ def ecg_traits(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
             z = z + weight * patients[state].to_numpy()
         traits[name] = mean + sd * z
     table = pd.DataFrame(traits, index=patients.index)
-    table["af"] = table.pop("fibrillation") > 1.1
+    table["af"] = table.pop("fibrillation") > CRITERIA[FIBRILLATION].limit
     table["rate"] = (table["rate"] + 16 * table["af"]).clip(38, 150)
     table["p_height"] = table["p_height"].clip(0.03, 0.3)
     table["pr"] = table["pr"].clip(0.11, 0.30)
@@ -67,28 +93,22 @@ def ecg_traits(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
 def diagnoses(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
     """What a cardiologist would code from the same seed's ECG.
 
-    Read off the generator's quantities (rate, PR, QRS width, axis, T, voltage, fibrillation),
-    never off a task's threshold.
+    Read off the generator's quantities by `CRITERIA`, never off a task's threshold.
 
     Args:
-        patients: Rows of `pacx.phantom.sample_patients`.
+        patients: Rows of `pacx.phantom.state.sample_patients`.
         seed: The seed given to `render_ecgs`.
 
     Returns:
         Bool columns, the SNOMED CT codes of `ECG_DIAGNOSES`.
     """
-    t = ecg_traits(patients, seed)
-    found = {
-        "164889003": t["af"],
-        "426177001": ~t["af"] & (t["rate"] < 60),
-        "427084000": ~t["af"] & (t["rate"] > 95),
-        "270492004": ~t["af"] & (t["pr"] > 0.188),
-        "698252002": t["qrs"] > 0.108,
-        "39732003": t["axis"] < 0,
-        "164934002": t["t"] < 0.55,
-        "251146004": t["voltage"] < -0.35,
-    }
-    return pd.DataFrame({code: found[code] for code in ECG_DIAGNOSES}, index=patients.index)
+    traits = ecg_traits(patients, seed)
+    found = {FIBRILLATION: traits["af"]}
+    for code in [code for code in ECG_DIAGNOSES if code != FIBRILLATION]:
+        trait, side, limit, sinus = CRITERIA[code]
+        beyond = traits[trait] > limit if side == "above" else traits[trait] < limit
+        found[code] = beyond & ~(sinus & traits["af"])
+    return pd.DataFrame(found, index=patients.index)[list(ECG_DIAGNOSES)]
 
 
 def render_ecgs(patients: pd.DataFrame, hz: int, seed: int, seconds: float = 10.0) -> np.ndarray:
@@ -98,7 +118,7 @@ def render_ecgs(patients: pd.DataFrame, hz: int, seed: int, seconds: float = 10.
     and aVR + aVL + aVF = 0 hold up to rounding.
 
     Args:
-        patients: Rows of `pacx.phantom.sample_patients`.
+        patients: Rows of `pacx.phantom.state.sample_patients`.
         hz: Samples a second.
         seed: Seed of traits, rhythm and noise; the same arguments give the same bytes.
         seconds: Length of the record.

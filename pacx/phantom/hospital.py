@@ -1,6 +1,5 @@
 """The phantom hospital on disk: every data set in the layout of the real one."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -8,15 +7,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 from tqdm import tqdm
 
 from pacx.errors import PacxError
 from pacx.phantom import benchmarks, layouts
-from pacx.phantom.cohort import Cohort
+from pacx.phantom.cohort import Cohort, seed_of
 from pacx.phantom.pairs import write_symile_mimic
 
-#: Written into each folder's `phantom.json`; raise it when the patients or the layouts change.
-FORMAT = 1
+#: Written into each folder's `phantom.json`; raise it when what is drawn or the layouts change.
+FORMAT = 2
 
 WRITERS: dict[str, Callable[[Path, Cohort], None]] = {
     "chexpert": layouts.write_chexpert,
@@ -87,10 +87,13 @@ def write_hospital(
 
 
 def _write(root: Path, settings: dict) -> None:
-    """Write one data set under a temporary name, then rename it."""
+    """Write one data set under a name of this process, then rename it, unless another was first."""
     name = settings["dataset"]
-    partial = root / f".{name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in root.glob(f".{name}.*.partial"):
+        process = int(left.suffixes[-2][1:])
+        if process == os.getpid() or not psutil.pid_exists(process):
+            shutil.rmtree(left, ignore_errors=True)
+    partial = root / f".{name}.{os.getpid()}.partial"
     partial.mkdir(parents=True)
     try:
         with tqdm(desc=f"phantom {name}", unit=" files") as bar:
@@ -98,20 +101,19 @@ def _write(root: Path, settings: dict) -> None:
                 splits=settings["patients"],
                 image_size=settings["image_size"],
                 ecg_hz=settings["ecg_hz"],
-                seed=dataset_seed(settings["seed"], name),
+                seed=seed_of(settings["seed"], name),
                 coupling=settings["coupling"],
                 bar=bar,
             )
             WRITERS[name](partial, cohort)
         (partial / "phantom.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        partial.replace(root / name)
+        try:
+            partial.replace(root / name)
+        except OSError:
+            if not _is_complete(root / name, settings):
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def dataset_seed(seed: int, name: str) -> int:
-    """The seed of one data set's patients: no two data sets share any."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
 
 
 def _check(sizes: Mapping[str, Mapping[str, int]], image_size: int, ecg_hz: int) -> None:
@@ -119,11 +121,14 @@ def _check(sizes: Mapping[str, Mapping[str, int]], image_size: int, ecg_hz: int)
     if unknown:
         raise PacxError(f"Unknown phantom data set(s) {unknown}; choose from {list(DATASETS)}.")
     for name, splits in sizes.items():
+        if not isinstance(splits, Mapping) or not splits:
+            raise PacxError(f"phantom {name}: {splits} is not possible; write it like train: 10.")
+        known = ("train", "val") if name == "chexpert" else ("train", "val", "test")
         for split, count in splits.items():
-            if split not in ("train", "val", "test") or count < 1:
+            if split not in known or not isinstance(count, int) or count < 1:
                 raise PacxError(
-                    f"phantom {name}: {split}: {count} is not possible; splits are train, val and "
-                    "test, with at least one patient each."
+                    f"phantom {name}: {split}: {count} is not possible; splits are "
+                    f"{', '.join(known)}, with at least one patient each."
                 )
     if "symile-mimic" in sizes:
         few = [s for s in ("train", "val", "test") if sizes["symile-mimic"].get(s, 0) < 10]
@@ -145,7 +150,11 @@ def _is_complete(folder: Path, settings: dict) -> bool:
     found = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
     if found == settings:
         return True
-    what = "other phantoms" if found else "something that is not a phantom data set"
+    what = (
+        "other phantoms, or those of an older pacx"
+        if found
+        else "something that is not a phantom data set"
+    )
     raise PacxError(
         f"{folder} already holds {what}. Delete the folder to write it anew, or choose another "
         "root."

@@ -111,12 +111,12 @@ def draw_labs(patients: pd.DataFrame, seed: int) -> np.ndarray:
     """Draws the 50 blood tests of each patient.
 
     Args:
-        patients: Rows of `pacx.phantom.sample_patients`.
+        patients: Rows of `pacx.phantom.state.sample_patients`.
         seed: Seed of the laboratory's noise and of what was ordered.
 
     Returns:
         `(N, 50)` float32 in the units of `LABS`, NaN = not ordered; every patient has at least
-        one panel. Sicker patients have more panels: what is missing tells something.
+        one lab. Sicker patients have more panels: what is missing tells something.
     """
     rng = np.random.default_rng([seed, 31])
     n = len(patients)

@@ -1,19 +1,16 @@
 """Symile-MIMIC 1.0.0: X-ray, ECG and labs of one admission, as tables and arrays."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from pacx.arrays import create_array
-from pacx.constants import LABS
-from pacx.phantom.cohort import Cohort, mimic_cxr_path, truth_table
+from pacx.constants import CANDIDATES, IMAGENET_MEAN, IMAGENET_STD, LABS
+from pacx.phantom.cohort import Cohort, mimic_cxr_path, seed_of, truth_table
 from pacx.phantom.ecg import render_ecgs
 from pacx.phantom.labs import draw_labs
-
-IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
-CANDIDATES = 10
 
 
 def write_symile_mimic(root: Path, cohort: Cohort) -> None:
@@ -70,7 +67,9 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
         for name, array in arrays.items():
             np.save(folder / f"{name}_{split}.npy", array)
         truth_table(patients.iloc[rows], part["hadm_id"]).to_csv(folder / "truth.csv", index=False)
-        _write_pair_arrays(folder, split, patients.iloc[members], picked, cohort)
+        # A seed of its own: the rows of each split start at 0, and so would their noise.
+        own = replace(cohort, seed=seed_of(cohort.seed, source))
+        _write_pair_arrays(folder, split, patients.iloc[members], picked, own)
 
 
 def _percentiles(labs: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -104,6 +103,7 @@ def _write_pair_arrays(
         create_array(folder / f"{name}_{split}.npy", np.float32, (len(picked), *shape[name]))
         for name in ("cxr", "ecg")
     )
+    mean, std = (np.array(v, np.float32)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     for rows, images, _ in cohort.films(patients, size):
         signals = render_ecgs(patients.iloc[rows], cohort.ecg_hz, cohort.seed + int(rows[0]))
         signals = signals.transpose(0, 2, 1)
@@ -113,7 +113,7 @@ def _write_pair_arrays(
         for target in np.flatnonzero((picked >= rows[0]) & (picked <= rows[-1])):
             row = picked[target] - rows[0]
             grey = images[row].astype(np.float32)[None] / 255
-            cxr[target] = (grey - IMAGENET_MEAN[:, None, None]) / IMAGENET_STD[:, None, None]
+            cxr[target] = (grey - mean) / std
             ecg[target, 0] = signals[row]
             cohort.bar.update()
     cxr.flush()

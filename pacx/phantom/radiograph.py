@@ -1,7 +1,8 @@
 """Chest X-rays of phantom patients: smooth shapes, attenuation, film.
 
 Coordinates: x and y run from -1 to 1, x to the right of the picture (the patient's left), y down.
-Every shape is a function of continuous coordinates, so any size renders the same patient.
+Every shape is a function of continuous coordinates: any size renders the same anatomy. Fine texture
+and noise depend on the size.
 A frontal film is built in three steps: where the organs are, how much each of them absorbs, and
 how the detector turns that into grey values.
 """
@@ -29,8 +30,8 @@ def render_radiographs(
     """Renders one frontal chest X-ray a patient.
 
     Args:
-        patients: Rows of `pacx.phantom.sample_patients`, optionally with a column `pattern`
-            (one of `CHESTX6_CLASSES`) for a disease that only the picture knows.
+        patients: Rows of `pacx.phantom.state.sample_patients`, optionally with a column
+            `pattern` (one of `CHESTX6_CLASSES`) for a disease that only the picture knows.
         size: Pixels a side.
         seed: Seed of the slack, of positioning, exposure and noise. The same patients, size and
             seed give the same bytes.

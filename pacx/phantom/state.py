@@ -59,7 +59,12 @@ ROTATION_THRESHOLD = 1.3
 
 
 class Phenotype(NamedTuple):
-    """A label = sum(weight * column) + N(0, noise), over the threshold that gives `prevalence`."""
+    """A label = sum(weight * column) + N(0, noise), over a threshold; see `over_threshold`.
+
+    `prevalence` is what comes out where all columns are states. Facts with weights below 3 come on
+    top: more patients have the label than that. Facts with weights of 3 or more decide alone, and
+    `prevalence` is then a note of how many patients have one of them, which nothing reads.
+    """
 
     prevalence: float
     weights: dict[str, float]
@@ -261,7 +266,9 @@ def over_threshold(
 ) -> np.ndarray:
     """Where score + noise passes a threshold fixed by the model, not by these patients.
 
-    A weight of 3 or more makes a fact decide alone: prevalence is then the fact's own.
+    The threshold leaves `label.prevalence` of a population over it by its states and noise; facts
+    do not count there, so that a fact with a positive weight below 3 raises the share. With
+    weights of 3 or more a fact decides alone: the share is then that of patients with any of them.
     """
     weights = pd.Series(label.weights)
     states = weights[weights.index.isin(STATES)]

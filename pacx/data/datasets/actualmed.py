@@ -19,7 +19,8 @@ def read(root: Path) -> Dataset:
     Raises:
         PacxError: The table is missing or malformed, or a finding is unknown.
     """
-    table = read_csv(root / "metadata.csv", ["patient_id", "image", "finding"])
+    ids = ["patient_id", "image"]
+    table = read_csv(root / "metadata.csv", [*ids, "finding"], ids)
     finding = table["finding"]
     known = {LABEL: 1.0, "No finding": 0.0}
     unknown = sorted(set(finding.dropna().astype(str)) - set(known))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pacx.constants import CHESTX6_CLASSES
-from pacx.data.table import Dataset, make_dataset
+from pacx.data.table import Dataset, files_in, make_dataset
 from pacx.errors import PacxError
 
 
@@ -19,10 +19,11 @@ def read(root: Path) -> Dataset:
     for split in ("train", "val", "test"):
         if not (root / split).is_dir():
             raise PacxError(f"{root / split} is missing; ChestX6 ships train, val and test.")
-        for folder in sorted(f for f in (root / split).iterdir() if f.is_dir()):
+        folders = (f for f in (root / split).iterdir() if f.is_dir())
+        for folder in sorted(f for f in folders if not f.name.startswith(".")):
             if folder.name not in CHESTX6_CLASSES:
                 raise PacxError(f"{folder}: unknown class; expected {CHESTX6_CLASSES}.")
-            rows += [(split, folder.name, file.name) for file in sorted(folder.iterdir())]
+            rows += [(split, folder.name, file.name) for file in files_in(folder)]
     table = pd.DataFrame(rows, columns=["split", "class", "file"])
     table["image"] = table["split"] + "/" + table["class"] + "/" + table["file"]
     table["patient"] = table["study"] = table["image"]

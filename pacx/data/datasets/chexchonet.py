@@ -6,8 +6,6 @@ from pacx.data.splits import SplitPolicy, make_splits
 from pacx.data.table import Dataset, make_dataset, read_csv
 
 LABEL = "composite_slvh_dlv"
-
-
 SHARES = {"train": 0.72, "val": 0.08, "test": 0.20}
 
 
@@ -19,7 +17,8 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     Raises:
         PacxError: The table is missing or malformed.
     """
-    table = read_csv(root / "metadata.csv", ["patient_id", "cxr_filename", LABEL])
+    ids = ["patient_id", "cxr_filename"]
+    table = read_csv(root / "metadata.csv", [*ids, LABEL], ids)
     table = table.assign(
         patient=table["patient_id"],
         study=table["cxr_filename"],

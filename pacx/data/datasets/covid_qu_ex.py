@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pacx.data.table import Dataset, make_dataset
+from pacx.data.table import Dataset, files_in, make_dataset
 from pacx.errors import PacxError
 
 _BASE = "Lung Segmentation Data/Lung Segmentation Data"
@@ -22,7 +22,7 @@ def read(root: Path) -> Dataset:
         base = root / _BASE / folder
         if not base.is_dir():
             raise PacxError(f"{base} is missing; COVID-QU-Ex ships Train, Val and Test.")
-        for image in sorted(base.glob("*/images/*")):
+        for image in [f for images in sorted(base.glob("*/images")) for f in files_in(images)]:
             mask = image.parent.parent / "lung masks" / image.name
             if not mask.is_file():
                 raise PacxError(f"{image} has no mask {mask}.")

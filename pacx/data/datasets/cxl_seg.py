@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pacx.data.table import Dataset, make_dataset, read_csv
+from pacx.data.table import Dataset, as_ids, make_dataset, read_csv
 
 
 def read(root: Path) -> Dataset:
@@ -12,15 +12,14 @@ def read(root: Path) -> Dataset:
         PacxError: The table is missing or malformed.
     """
     ids = ["dicom_id", "subject_id", "study_id"]
-    table = read_csv(root / "CXLSeg-split.csv", [*ids, "split"], dtype=dict.fromkeys(ids, str))
-    subject = table["subject_id"]
+    table = read_csv(root / "CXLSeg-split.csv", [*ids, "split"], ids)
+    subject, study = as_ids(table["subject_id"]), as_ids(table["study_id"])
     stem = (
-        "files/p" + subject.str[:2] + "/p" + subject + "/s" + table["study_id"]
-        + "/" + table["dicom_id"]
+        "files/p" + subject.str[:2] + "/p" + subject + "/s" + study + "/" + table["dicom_id"]
     )  # fmt: skip
     table = table.assign(
         patient=subject,
-        study=table["study_id"],
+        study=study,
         split=table["split"].replace({"validate": "val"}),
         image=stem + ".jpg",
         mask=stem + "-mask.jpg",

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import wfdb
 from tqdm import tqdm
 
 from pacx.constants import ECG_DIAGNOSES
@@ -33,18 +32,21 @@ def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
     """Read every record of `data_root/ecg-archive`.
 
     Raises:
-        PacxError: The folder or a record is missing or broken, a header has no `Dx` line, or the
-            records differ in rate or length.
+        PacxError: The folder or a record is missing or broken, a header has no `Dx` line or an
+            upper-case suffix, or the records differ in rate or length.
     """
     root = data_root / "ecg-archive"
-    headers = sorted(root.rglob("*.hea"))
+    files = sorted(f for f in root.rglob("*") if f.is_file() and not f.name.startswith("."))
+    headers = [f for f in files if f.suffix.lower() == ".hea"]
+    if foreign := [h for h in headers if h.suffix != ".hea"]:
+        raise PacxError(f"{foreign[0]}: WFDB wants .hea in lower case; rename this file.")
     if not headers:
         raise PacxError(
             f"{root} holds no .hea file. Put 12-lead WFDB records there, or make phantoms: "
             f"pacx phantom --out {data_root}"
         )
-    first = wfdb.rdheader(str(headers[0].with_suffix("")))
-    hz, length = first.fs, first.sig_len
+    first = read_ecg(headers[0])
+    hz, length = first.hz, first.signal.shape[1]
     diagnoses = np.stack([_diagnoses(header) for header in headers])
 
     def fill(array: np.ndarray) -> None:
@@ -57,7 +59,8 @@ def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
                 )
             array[i] = preprocess(record.signal, hz)
 
-    facts = " ".join(f"{h.name} {h.stat().st_mtime_ns}" for h in headers)
+    stats = ((f.relative_to(root), f.stat()) for f in files)
+    facts = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
     ecg = cached_array(
         cache, f"{root.resolve()} {facts}", (len(headers), 12, length), np.float32, fill
     )

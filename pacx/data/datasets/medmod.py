@@ -16,8 +16,8 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     Raises:
         PacxError: The table is missing or malformed.
     """
-    columns = ["subject_id", "hadm_id", "stay_id", "cxr_path", *MEDMOD_PHENOTYPES]
-    table = read_csv(root / "medmod.csv", columns)
+    ids = ["subject_id", "hadm_id", "stay_id", "cxr_path"]
+    table = read_csv(root / "medmod.csv", [*ids, *MEDMOD_PHENOTYPES], ids)
     table = table.assign(
         patient=table["subject_id"],
         study=table["stay_id"],

@@ -27,7 +27,8 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
             in both lists or in none.
     """
     path = root / "Data_Entry_2017.csv"
-    table = read_csv(path, ["Image Index", "Finding Labels", "Patient ID"])
+    ids = ["Image Index", "Patient ID"]
+    table = read_csv(path, [*ids, "Finding Labels"], ids)
     table = pd.concat([table, parse_findings(table["Finding Labels"], path)], axis=1)
     official = {"train": read_list(root / "train_val_list.txt")}
     official["test"] = read_list(root / "test_list.txt")

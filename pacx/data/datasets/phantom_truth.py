@@ -13,6 +13,7 @@ def read(root: Path) -> Dataset:
         PacxError: The table is missing or malformed.
     """
     labels = [*PHYSIOLOGY_TASKS, *ANATOMY_TASKS]
-    table = read_csv(root / "labels.csv", ["patient", "split", "image", *labels])
+    ids = ["patient", "image"]
+    table = read_csv(root / "labels.csv", [*ids, "split", *labels], ids)
     table = table.assign(study=table["image"])
     return make_dataset("phantom-truth", "multilabel", labels, table, root)

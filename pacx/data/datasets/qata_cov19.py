@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from pacx.data.splits import SplitPolicy, make_splits
-from pacx.data.table import Dataset, make_dataset
+from pacx.data.table import Dataset, files_in, make_dataset
 from pacx.errors import PacxError
 
 _BASE = "QaTa-COV19-v2"
@@ -25,7 +25,7 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
         base = root / _BASE / folder
         if not (base / "Images").is_dir():
             raise PacxError(f"{base / 'Images'} is missing; QaTa-COV19 ships Train and Test Set.")
-        for image in sorted((base / "Images").iterdir()):
+        for image in files_in(base / "Images"):
             mask = base / "Ground-truths" / f"mask_{image.name}"
             if not mask.is_file():
                 raise PacxError(f"{image} has no mask {mask}.")

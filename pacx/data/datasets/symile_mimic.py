@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from pacx.constants import LABS, LEADS_ECGFOUNDER, LEADS_MIMIC
+from pacx.constants import IMAGENET_MEAN, IMAGENET_STD, LABS, LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.data.cache import cached_array
 from pacx.data.ecg import preprocess, reorder
-from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
-from pacx.data.table import read_csv
+from pacx.data.table import as_ids, read_csv
 from pacx.errors import PacxError
 
 SECONDS = 10.0
@@ -24,7 +23,8 @@ class Pairs(NamedTuple):
     """One split of paired admissions; row `i` of every part is the same admission.
 
     Attributes:
-        table: `patient` (subject_id) and `study` (hadm_id).
+        table: `patient` (subject_id) and `study` (hadm_id) as text, and the columns of the CSV
+            file.
         cxr: (N, H, W) uint8.
         ecg: (N, 12, T) float32, preprocessed, leads in ECGFounder's order.
         percentiles: (N, 50) float32 in [0, 1]; 0 where not observed.
@@ -58,7 +58,7 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
     root = data_root / "symile-mimic"
     stored = open_split(root, split)
     rows, cxr, ecg = stored.rows, stored.cxr, stored.ecg
-    key = f"{root.resolve()} {split} {cxr.shape} {ecg.shape} {_stamp(root, split)}"
+    key = f"{root.resolve()} {split} {cxr.shape} {ecg.shape} {_stamp(root, split, rows)}"
     return Pairs(
         stored.table,
         cached_array(
@@ -112,7 +112,7 @@ def open_split(root: Path, split: str) -> StoredSplit:
         path = root / "data_npy" / split / f"{name}_{split}.npy"
         return _open_array(path, len(everyone), shape)
 
-    if not np.array_equal(stored("hadm_id"), everyone["hadm_id"]):
+    if not np.array_equal(as_ids(pd.Series(stored("hadm_id"))), everyone["study"]):
         raise PacxError(f"{root}: hadm_id_{split}.npy and {split}.csv are not in the same order.")
     percentiles = stored("labs_percentiles", len(LABS))[rows].astype(np.float32)
     observed = stored("labs_missingness", len(LABS))[rows].astype(np.float32)
@@ -167,10 +167,11 @@ def read_patients(data_root: Path, split: str) -> pd.DataFrame:
 
 def _read_patients(root: Path, split: str) -> pd.DataFrame:
     path = root / f"{split}.csv"
-    table = read_csv(path, ["subject_id", "hadm_id"])
-    if table[["subject_id", "hadm_id"]].isna().any(axis=None):
+    ids = ["subject_id", "hadm_id"]
+    table = read_csv(path, ids, ids)
+    if table[ids].isna().any(axis=None):
         raise PacxError(f"{path}: a row has no subject_id or no hadm_id.")
-    return table.assign(patient=table["subject_id"].astype(str), study=table["hadm_id"].astype(str))
+    return table.assign(patient=as_ids(table["subject_id"]), study=as_ids(table["hadm_id"]))
 
 
 def _open_array(path: Path, rows: int, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -190,10 +191,10 @@ def _open_array(path: Path, rows: int, shape: tuple[int | None, ...]) -> np.ndar
     return array
 
 
-def _stamp(root: Path, split: str) -> str:
+def _stamp(root: Path, split: str, rows: np.ndarray) -> str:
     files = sorted((root / "data_npy" / split).glob("*.npy"))
     facts = "".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
-    return hashlib.sha256(facts.encode()).hexdigest()
+    return hashlib.sha256(facts.encode() + rows.tobytes()).hexdigest()
 
 
 def to_grey(cxr: np.ndarray, size: int) -> np.ndarray:

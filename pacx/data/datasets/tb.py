@@ -23,7 +23,7 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
         PacxError: The table is missing or malformed, or an image has no findings.
     """
     path = root / "shenzhen_metadata.csv"
-    table = read_csv(path, ["study_id", "findings"])
+    table = read_csv(path, ["study_id", "findings"], ["study_id"])
     if table["findings"].isna().any():
         row = int(np.flatnonzero(table["findings"].isna())[0])
         raise PacxError(f"{path}, row {row}: findings is empty; 'normal' or a finding is needed.")
@@ -31,7 +31,7 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     table = table.assign(
         patient=table["study_id"],
         study=table["study_id"],
-        image="images/images/" + table["study_id"].astype(str),
+        image="images/images/" + table["study_id"],
         split=make_splits(table["study_id"], SHARES, split, strata=ill),
         tuberculosis=ill.astype("float32"),
     )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from pacx.data.splits import split_by_patient
@@ -30,7 +31,10 @@ def read(root: Path) -> Dataset:
     """
     folder = root / "annotations" if (root / "annotations").is_dir() else root
     path = folder / "image_labels_train.csv"
-    votes = read_csv(path, ["image_id", "rad_id", *LABELS], dtype={"image_id": str})
+    votes = read_csv(path, ["image_id", "rad_id", *LABELS], ["image_id"])
+    if votes["image_id"].isna().any():
+        row = int(np.flatnonzero(votes["image_id"].isna())[0])
+        raise PacxError(f"{path}, row {row}: image_id is empty. Name the image, or delete the row.")
     if not votes[list(LABELS)].isin([0, 1]).all(axis=None):
         raise PacxError(f"{path}: a radiologist's label is not 0 or 1.")
     majority = votes.groupby("image_id", sort=False)[list(LABELS)].mean() >= 0.5
@@ -38,9 +42,7 @@ def read(root: Path) -> Dataset:
     train["split"] = split_by_patient(train["image_id"], {"train": 0.9, "val": 0.1})
     # The consensus table spells this one column differently.
     columns = ["Other disease" if label == "Other diseases" else label for label in LABELS]
-    test = read_csv(
-        folder / "image_labels_test.csv", ["image_id", *columns], dtype={"image_id": str}
-    )
+    test = read_csv(folder / "image_labels_test.csv", ["image_id", *columns], ["image_id"])
     test = test.rename(columns={"Other disease": "Other diseases"}).assign(split="test")
     train["image"] = train["image_id"].map(_files(root / "train"))
     test["image"] = test["image_id"].map(_files(root / "test"))
@@ -55,6 +57,6 @@ def _files(folder: Path) -> dict[str, str]:
     """Image id -> path relative to the data set; where there are two files, the DICOM."""
     if not folder.is_dir():
         raise PacxError(f"{folder} is missing; VinDr-CXR ships train and test.")
-    files = [f for f in folder.iterdir() if f.suffix in _SUFFIXES]
-    files.sort(key=lambda f: _SUFFIXES.index(f.suffix), reverse=True)
+    files = [f for f in folder.iterdir() if f.suffix.lower() in _SUFFIXES]
+    files.sort(key=lambda f: _SUFFIXES.index(f.suffix.lower()), reverse=True)
     return {f.stem: f"{folder.name}/{f.name}" for f in files}
