@@ -429,7 +429,8 @@ if run.is_phantom:
     print(str(checked).replace(str(run.data_root), "data"))
 else:  # notes and problems may name files of patients
     display(show(suppress_small(run, checked.splits, "images", "patients")))
-    display(show(suppress_small(run, checked.prevalence, "positive", "known", derived=["share"])))
+    hidden = {"of": "known", "derived": ["share"]}
+    display(show(suppress_small(run, checked.prevalence, "positive", "known", **hidden)))
     display(Markdown(f"{len(checked.problems)} problem(s) found."))
 
 # %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input", "public"]

@@ -36,6 +36,23 @@ def build(run: Run, project: Path = Path()) -> Path:
         )
     book = _assemble(run, project)
     output = run.folder / ".html.partial"
+    try:
+        html = _build(run, project, book, output)
+        replace_folder(html, run.folder / "html")
+    finally:
+        shutil.rmtree(output, ignore_errors=True)  # what was refused may show patients
+    return run.folder / "html" / "index.html"
+
+
+def toc_pages(project: Path = Path()) -> list[str]:
+    """Every page of `_toc.yml`, such as `book/index` or `notebooks/01_cohort`."""
+    toc = yaml.safe_load((project / "_toc.yml").read_text(encoding="utf-8"))
+    chapters = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [toc["root"], *chapters]
+
+
+def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
+    """Build and inspect the site in `output`, and say where in it."""
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["--path-output", str(output), "-W", "-n", "--keep-going"]
@@ -57,17 +74,7 @@ def build(run: Run, project: Path = Path()) -> Path:
             text = text.replace(script, "", text.count(script) - 1)
         page.write_text(text, encoding="utf-8")
     inspect_site(run, html, book, log)
-    target = run.folder / "html"
-    replace_folder(html, target)
-    shutil.rmtree(output)
-    return target / "index.html"
-
-
-def toc_pages(project: Path = Path()) -> list[str]:
-    """Every page of `_toc.yml`, such as `book/index` or `notebooks/01_cohort`."""
-    toc = yaml.safe_load((project / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [c["file"] for part in toc["parts"] for c in part["chapters"]]
-    return [toc["root"], *chapters]
+    return html
 
 
 def _assemble(run: Run, project: Path) -> Path:

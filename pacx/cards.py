@@ -77,7 +77,7 @@ def export_run(
         for probe in trained:
             probe.save(partial / PROBES / f"{probe.dataset}.safetensors")
         groups = [subgroups(run, dataset, model) for dataset in datasets]
-        card = model_card(run, model, trained, pd.concat(groups) if groups else None)
+        card = model_card(run, model, trained, pd.concat(groups) if groups else None, onnx)
         (partial / "README.md").write_text(card, encoding="utf-8")
         if run.is_phantom:
             (partial / "DATA_CARD.md").write_text(data_card(run), encoding="utf-8")
@@ -109,7 +109,7 @@ def export_import(
         f"# {Path(source).name}\n\nA vision transformer that others have trained, in the form that "
         "pacx uses. Its licence and its training data are those of its source.",
         f"## What was imported\n\n{pipe_table(counts)}\n\n`imported.csv` lists every tensor.",
-        _usage(encoder_config(encoder)),
+        _usage(encoder_config(encoder), onnx),
         f"## Intended use\n\n{_NOT_FOR}",
     ]
     with new_folder(folder) as partial:
@@ -139,7 +139,11 @@ def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
 
 
 def model_card(
-    run: Run, model: str, probes: Sequence[CalibratedProbe], groups: pd.DataFrame | None
+    run: Run,
+    model: str,
+    probes: Sequence[CalibratedProbe],
+    groups: pd.DataFrame | None,
+    onnx: bool,
 ) -> str:
     """The model card, with the hub's front matter.
 
@@ -148,8 +152,9 @@ def model_card(
         model: Name of the artefact.
         probes: Those that go along.
         groups: From `subgroups`; None without probes.
+        onnx: Whether ONNX graphs go along.
     """
-    facts = json.loads((run.artefact(model) / "made.json").read_text())
+    facts = json.loads((run.artefact(model) / "made.json").read_text(encoding="utf-8"))
     shape = encoder_config(encoder_of(run, model))
     trained_on = (
         "the phantom hospital of this book: made-up patients, see `DATA_CARD.md`"
@@ -170,7 +175,7 @@ def model_card(
         f"Trained on {trained_on}. Made {facts['made'][:10]} by pacx, commit {facts['commit']}, "
         f"seed {facts['seed']}, cohort {facts['cohort']}.",
         f"## Intended use\n\n{_NOT_FOR}",
-        _usage(shape),
+        _usage(shape, onnx),
         f"## Results\n\nTest patients, 95 % intervals over patients.\n\n{_results(run, model)}",
     ]
     if probes:
@@ -242,9 +247,14 @@ def _front_matter(licence: str) -> str:
     )
 
 
-def _usage(shape: dict) -> str:
+def _usage(shape: dict, onnx: bool) -> str:
     size, width = shape["image_size"], shape["width"]
     patches = (size // shape["patch_size"]) ** 2
+    with_onnx = (
+        f'\nonnxruntime.InferenceSession("FOLDER/{ONNX["fp32"]}")  # opset {OPSET}, free batch size'
+        if onnx
+        else ""
+    )
     return f"""## How to use it
 
 Input: one frontal chest X-ray, grey, white = dense (MONOCHROME1 DICOM inverted), squashed to
@@ -253,8 +263,7 @@ Input: one frontal chest X-ray, grey, white = dense (MONOCHROME1 DICOM inverted)
 
 ```python
 timm.create_model("local-dir:FOLDER", pretrained=True)         # or hf-hub:NAME, once uploaded
-transformers.AutoModel.from_pretrained("FOLDER")
-onnxruntime.InferenceSession("FOLDER/{ONNX["fp32"]}")  # opset {OPSET}, free batch size
+transformers.AutoModel.from_pretrained("FOLDER"){with_onnx}
 ```
 
 ```sh

@@ -21,7 +21,9 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs") -> Run:
         runs: Folder of all runs.
 
     Raises:
-        PacxError: The profile is unknown, or the run folder cannot be written.
+        PacxError: The profile is unknown or wrong, the run folder cannot be written, or its phantom
+            hospital cannot: a data set or split is unknown, a number impossible, or a folder in
+            `data` holds something else.
     """
     run = open_run(profile, runs)
     if run.is_phantom:

@@ -138,8 +138,11 @@ def book(
 ) -> None:
     """Build the HTML from executed chapters, and print where it is."""
     from pacx.book import build
+    from pacx.profile import load_profile
+    from pacx.run import find_run
 
-    print(f"The book is at {build(_open(profile, runs, data_root), project=project).resolve()}")
+    run = find_run(load_profile(profile, data_root), runs)
+    print(f"The book is at {build(run, project=project).resolve()}")
 
 
 @app.command()
@@ -187,7 +190,11 @@ def check(
     ],
     montage: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="PNG to write; default: DATASET-montage.png, here."),
+        typer.Option(
+            dir_okay=False,
+            help="PNG to write; default: DATASET-montage.png, here, or in runs/private/ where the "
+            "data set is not open.",
+        ),
     ] = None,
     most: Annotated[
         int, typer.Option(min=1, help="Images to decode, evenly spread; all are looked for.")
@@ -195,11 +202,13 @@ def check(
 ) -> None:
     """Say what is there and what would spoil a result. Exit code 1 when something would."""
     from pacx.data.check import check_dataset
+    from pacx.data.table import TERMS
 
     found = check_dataset(dataset, root, most)
     print(found)
     if found.tiles:
-        picture = montage or Path(f"{dataset}-montage.png")
+        home = Path() if TERMS[dataset] == "open" else Path("runs", "private")
+        picture = montage or home / f"{dataset}-montage.png"
         found.save_montage(picture)
         print(f"\nThe montage is at {picture.resolve()}")
     if found.problems:
@@ -233,7 +242,7 @@ def export(
 
     onnx = not onnx_missing() or int8
     if (Path(source) / "profile.yaml").is_file():
-        run = _open(str(Path(source) / "profile.yaml"), Path(source).resolve().parent, None)
+        run = _run_in(Path(source).resolve())
         chosen = (probe or None) if probes else []
         export_run(run, to, model=model, probes=chosen, onnx=onnx, int8=int8)
     else:
@@ -315,6 +324,20 @@ def _calibrations(encoder: Path, probes: list[str]) -> list[str]:
         ]
         lines.append(f"{name}: calibration error {value:.3f} [{low:.3f}, {high:.3f}] on its test.")
     return lines
+
+
+def _run_in(folder: Path):
+    """The run in a folder, which it must be named after: nothing else says where its parts lie."""
+    from pacx.profile import load_profile
+    from pacx.run import Run
+
+    profile = load_profile(folder / "profile.yaml")
+    if profile.name != folder.name:
+        raise PacxError(
+            f"{folder} holds the run of profile {profile.name}. Rename one to match the other: the "
+            f"folder to {profile.name}, or `name` in its profile.yaml to {folder.name}."
+        )
+    return Run(profile, folder.parent)
 
 
 def _open(profile: str, runs: Path, data_root: Path | None, precision: str | None = None):

@@ -22,8 +22,9 @@ from pacx.run import Run
 def execute(run: Run, only: str | None = None, force: bool = False, project: Path = Path()) -> None:
     """Execute the chapters into `run.notebooks`, each in a kernel of its own.
 
-    A chapter is skipped when it, the library, the profile and the pinned versions are the ones
-    it was executed with. What was executed before a failure stays, so the next call goes on.
+    A chapter is skipped when it, the library, the profile, the pinned versions and the tables of
+    real data are the ones it was executed with. What was executed before a failure stays, so the
+    next call goes on.
 
     Args:
         run: Where to write.
@@ -84,7 +85,7 @@ def key_of(source: Path, run: Run, project: Path) -> str:
     """Hash of all that decides what an executed chapter says."""
     package = Path(str(resources.files("pacx")))
     code = [*sorted(package.rglob("*.py")), package / "paper.yaml"]
-    digest = hashlib.sha256(run.settings_hash.encode())
+    digest = hashlib.sha256("\n".join([run.settings_hash, *run.tables]).encode())
     for file in (source, project / "constraints.txt", *code):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -30,8 +30,21 @@ FEWEST = 10
 #: Tag of a cell whose pictures may be shown: made up, published, or passed by `keep_home`.
 PUBLIC = "public"
 
-_ID_COLUMNS = ("subject_id", "hadm_id", "stay_id", "study_id", "dicom_id", "patient_id", "patient")
-_WORD = re.compile(r"[A-Za-z0-9]+(?:[-_][A-Za-z0-9]+)*")
+_ID_COLUMNS = {
+    "subject_id", "hadm_id", "stay_id", "study_id", "dicom_id", "patient_id", "patient",
+}  # fmt: skip
+#: Columns of the readers' tables that name a patient or a file.
+_NAMING = ("patient", "study", "hadm_id", "image", "mask", "cxr_path", "ecg_path")
+_WORD = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
+#: What may be an identifier in a longer word or a path.
+_PART = re.compile(r"(?<![a-z0-9])(?:[a-z]+\d{5,}|\d{7,})(?![a-z0-9])")
+#: Written before a number by MIMIC, or by us; `n` is of a line break in JSON.
+_BEFORE_ID = re.compile(r"^(?:[nps]|id|subject|patient|study)(?=\d{7})")
+#: A result, such as 0.81234567; identifiers are longer before the point, as in 10000032.0.
+_DECIMAL = re.compile(r"(?<![\w.])\d{1,3}\.\d+(?!\w|[.-]\w)")
+_HEADER = re.compile(r"<th\b[^>]*>(.*?)</th>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<[^>]*>")
+_DATA_URI = re.compile(r"data:image/(?!svg)[\w.+-]+(?:;[\w=-]+)*;base64,([\w+/=]+)")
 _RASTERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".dcm", ".npy")
 _FONTS = (".woff", ".woff2", ".ttf", ".eot", ".ico")
 
@@ -56,19 +69,28 @@ def keep_home(run: Run, figure: Figure, name: str, *datasets: str) -> None:
 
 
 def suppress_small(
-    run: Run, table: pd.DataFrame, *counts: str, derived: Iterable[str] = ()
+    run: Run,
+    table: pd.DataFrame,
+    *counts: str,
+    of: str | None = None,
+    derived: Iterable[str] = (),
 ) -> pd.DataFrame:
-    """Blank counts of one to nine patients; phantoms are told as they are.
+    """Blank counts of one to nine patients, and those that leave as few over.
+
+    Phantoms are told as they are.
 
     Args:
         run: The run.
         table: Aggregates.
         *counts: Columns that count patients, images or admissions.
+        of: Column of the whole that the counts are parts of: 97 of 100 tells of three others.
         derived: Columns that would give such a count away, blanked in the same rows.
     """
     if run.is_phantom:
         return table
     small = table[list(counts)].apply(lambda c: pd.to_numeric(c).between(1, FEWEST - 1))
+    if of is not None:
+        small |= table[list(counts)].apply(lambda c: (table[of] - c).between(1, FEWEST - 1))
     for column in derived:
         small[column] = small[list(counts)].any(axis=1)
     return table.mask(small.reindex(columns=table.columns, fill_value=False))
@@ -95,7 +117,9 @@ def inspect_site(run: Run, html: Path, book: Path, log: Path) -> None:
         return
     prose = [f for f in (book / "book").rglob("*.md") if "_generated" not in f.parts]
     published = [*prose, *Path(__file__).parent.rglob("*.py")]
-    names = _identifiers(run) - set(_words_of(published))
+    names = _identifiers(run).difference(
+        *(_words(file.read_text(encoding="utf-8")) for file in published)
+    )
     pictures = set(_digests((book / "book").rglob("*")))
     for notebook in sorted((book / "notebooks").glob("*.ipynb")):
         pictures |= {_digest(p) for p in _pictures(notebook, PUBLIC)}
@@ -124,20 +148,20 @@ def _kinds(
     file: Path, content: bytes, names: set[str], root: str, pictures: set[str]
 ) -> Iterator[str]:
     text = content.decode("utf-8", errors="replace")
-    if not names.isdisjoint(_WORD.findall(text)):
+    if not names.isdisjoint(_words(text)):
         yield "an identifier or a file name of a patient"
     if root in text:
         yield "the path of the data"
     header = text.partition("\n")[0].split(",") if file.suffix == ".csv" else []
-    cells = re.findall(r"<th[^>]*>\s*(?:<p>)?([\w ]+?)(?:</p>)?\s*</th>", text)
-    if set(_ID_COLUMNS) & {c.strip().replace(" ", "_") for c in header + cells}:
+    cells = (_TAG.sub("", cell) for cell in [*header, *_HEADER.findall(text)])
+    if not _ID_COLUMNS.isdisjoint("_".join(re.findall(r"\w+", cell.lower())) for cell in cells):
         yield "a column of identifiers"
     if file.suffix == ".ipynb":
         inside = _pictures(file)
     elif file.suffix == ".svg":
         inside = [content] if _is_raster(text) else []
     else:
-        inside = map(base64.b64decode, re.findall(r"data:image/(?!svg)\w+;base64,([\w+/=]+)", text))
+        inside = map(base64.b64decode, _DATA_URI.findall(text))
     if any(_digest(picture) not in pictures for picture in inside):
         yield "a picture"
 
@@ -152,17 +176,19 @@ def _identifiers(run: Run) -> set[str]:
             table = pd.concat([read_patients(run.data_root, split) for split in SPLITS])
         else:
             table = load_dataset(name, run.data_root).table
-        columns = table.columns.intersection(["patient", "study", "hadm_id", "image", "mask"])
-        words = table[columns].astype(str).agg(" ".join, axis=1).str.findall(_WORD)
+        columns = table.columns.intersection(_NAMING)
+        words = table[columns].astype(str).agg(" ".join, axis=1).map(_words)
         words = words.to_frame("word").assign(patient=table["patient"]).explode("word")
         words = words.drop_duplicates().drop_duplicates("word", keep=False)["word"]
         found |= set(words[(words.str.len() >= 5) & words.str.contains(r"\d")])
     return found
 
 
-def _words_of(files: Iterable[Path]) -> Iterator[str]:
-    for file in files:
-        yield from _WORD.findall(file.read_text(encoding="utf-8"))
+def _words(text: str) -> set[str]:
+    """Words, and what may be an identifier in them: of `p10000032_s1.png` also `10000032`."""
+    text = _DECIMAL.sub(" ", text.lower())
+    parts = (_BEFORE_ID.sub("", part) for part in _PART.findall(text))
+    return {*_WORD.findall(text), *parts}
 
 
 def _digests(files: Iterable[Path]) -> Iterator[str]:

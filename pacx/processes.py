@@ -26,14 +26,16 @@ def join_processes() -> None:
     from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
     from lightning.fabric.strategies import DDPStrategy
 
-    starters = [kind() for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()]
-    if not starters or starters[0].world_size() == 1:
-        return
-    strategy = DDPStrategy(timeout=PATIENCE)
+    kinds = [kind for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()]
     try:
-        Fabric(strategy=strategy, **_layout(starters[0].world_size())).launch()
+        together = kinds[0]().world_size() if kinds else 1
+        if together > 1:
+            Fabric(strategy=DDPStrategy(timeout=PATIENCE), **_layout(together)).launch()
     except (ValueError, RuntimeError) as error:
-        raise PacxError(f"These processes cannot train together: {error}") from error
+        raise PacxError(
+            f"These processes cannot train together: {error} To train in this one alone inside a "
+            "SLURM job, unset SLURM_NTASKS."
+        ) from error
 
 
 def trainer_settings() -> dict:
@@ -84,5 +86,5 @@ def device() -> torch.device:
 def _layout(together: int) -> dict[str, int]:
     """Processes on each machine, and machines, as the starter says."""
     on_each = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
-    on_each = int(on_each or together)
+    on_each = int(on_each or together // int(os.environ.get("SLURM_NNODES", "1")))
     return {"devices": on_each, "num_nodes": max(1, together // on_each)}

@@ -28,7 +28,7 @@ Share = Field(ge=0.0, le=1.0)
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 #: What every random number generator accepts.
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
-#: Strict, or `epochs: true` would be one epoch.
+# Strict, or `epochs: true` would be one epoch.
 Count = Annotated[int, Field(gt=0, strict=True)]
 #: Data sets with labels, which `pacx.data.datasets` reads.
 Benchmark = Literal[
@@ -277,7 +277,7 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that stands there twice, of which YAML would take the last."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
+        keys = [key.value for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise yaml.constructor.ConstructorError(
                 problem=f"{twice[0]} is there twice", problem_mark=node.start_mark

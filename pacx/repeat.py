@@ -21,7 +21,7 @@ from pacx.chapter import open_chapter
 from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.errors import PacxError
 from pacx.evaluation.transfer import compare_probes, open_benchmark
-from pacx.execution import execute, signature_of
+from pacx.execution import execute, signature_of, sources_of
 from pacx.profile import Profile
 from pacx.run import Run, open_run, replace_folder
 from pacx.training.pipeline import train_encoders
@@ -47,13 +47,28 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
         project: Folder that holds `notebooks/`.
 
     Raises:
-        PacxError: The profile has no `evidence`, or a chapter failed.
+        PacxError: The profile has no `evidence`, there is no such chapter, a dose-response lacks a
+            data set, `out` holds something else, or a chapter failed.
     """
     settings = run.profile.evidence
     if settings is None:
         raise PacxError(f"Profile {run.profile.name} repeats nothing: it has no `evidence`.")
     doses = [("coupling", dose) for dose in settings.couplings]
     doses += [("teachers", dose) for dose in settings.teacher_shares]
+    lacking = [data for data in _DOSE_DATA if data not in run.profile.phantom.patients]
+    if doses and lacking:
+        raise PacxError(
+            f"Profile {run.profile.name}: couplings and teacher_shares need {', '.join(lacking)} "
+            "in phantom.patients. Add them, or leave both lists empty."
+        )
+    for chapter in settings.chapters:
+        sources_of(project, chapter)
+    out = Path(os.path.abspath(out))  # `.` has no name
+    if out.exists() and not (out / "provenance.json").is_file() and any(out.iterdir()):
+        raise PacxError(
+            f"{out} holds something else than evidence, and would be replaced. Choose a new or an "
+            "empty folder with --out."
+        )
     cohorts = settings.cohorts
     _side_by_side("patients", _admit, product([run], cohorts))
     repetitions = (
@@ -143,6 +158,7 @@ def _repetition(run: Run, name: str, cohort: int, seed: int, **changes: object) 
 def _share(run: Run, other: Path, *parts: str) -> None:
     """Use another run's folders in place of own ones."""
     for part in parts:
+        (other / part).mkdir(parents=True, exist_ok=True)  # the other run may come later
         link = run.folder / part
         if not link.is_symlink():
             link.parent.mkdir(exist_ok=True)
@@ -174,6 +190,8 @@ def _write(out: Path, tables: dict[str, pd.DataFrame], profile: Path, provenance
     for name, table in tables.items():
         table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
     shutil.copy(profile, partial)
-    (partial / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    (partial / "provenance.json").write_text(
+        json.dumps(provenance, indent=1) + "\n", encoding="utf-8"
+    )
     replace_folder(partial, out)
     return out

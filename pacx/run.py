@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata, resources
@@ -39,7 +40,10 @@ _CHAPTERS = {
 
 
 class Run:
-    """Typed paths of one run, and the two ways to fill it: artefacts and results."""
+    """Typed paths of one run, and the two ways to fill it: artefacts and results.
+
+    Making one touches no file: `open_run` starts a run, `find_run` reads one that is there.
+    """
 
     def __init__(self, profile: Profile, root: str | Path = "runs"):
         self.profile = profile
@@ -49,7 +53,6 @@ class Run:
         self.results = self.folder / "results"
         self.notebooks = self.folder / "notebooks"
         self.private = self.folder / "private"
-        self._claim_folder()
 
     @property
     def data_root(self) -> Path:
@@ -60,6 +63,18 @@ class Run:
     def is_phantom(self) -> bool:
         """Whether every patient in this run is made up."""
         return self.profile.data_root is None
+
+    @property
+    def tables(self) -> list[str]:
+        """Name, size and time of change of the real data's CSV files; none of phantoms.
+
+        Phantoms follow from the profile and the code, so their files' times say nothing.
+        """
+        if self.is_phantom:
+            return []
+        files = [f for at in ("*/*.csv", "*/*/*.csv") for f in self.data_root.glob(at)]
+        facts = [(f.relative_to(self.data_root), f.stat()) for f in sorted(files) if f.is_file()]
+        return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts]
 
     def artefact(self, name: str) -> Path:
         """Folder of an artefact that an earlier chapter made.
@@ -81,9 +96,10 @@ class Run:
 
         `make` fills a temporary folder, which takes its name only when `make` has returned, so a
         killed run leaves nothing half-made; of what it left, only `CHECKPOINT` is kept, and only
-        for the same artefact. An artefact is valid as long as `settings` and the code that decides
-        its content are the ones it was made with. Processes that train together all call this;
-        what the first has made is kept.
+        for the same artefact. An artefact is valid as long as `settings`, the tables of real
+        data and the code that decides its content are the ones it was made with. Processes that
+        train together all call this; what the first has made is kept. Another command that makes
+        the same artefact is waited for.
 
         Args:
             name: Folder name, a model name such as `mae` or `pacx-shuffled`.
@@ -91,29 +107,12 @@ class Run:
             *settings: Everything that `make` depends on besides the code.
         """
         folder = self.artefacts / name
-        key = _digest([str(self.data_root.resolve()), *map(repr, settings), _code_hash()])
-        stamp = folder / "made.json"
-        if stamp.is_file() and json.loads(stamp.read_text())["key"] == key:
-            return folder
-        partial = self.artefacts / f".{name}.partial"
-        if processes.rank() == 0:
-            _empty(partial, key)
-        processes.wait()
-        started = time.perf_counter()
-        if processes.rank():
-            self._help(make, partial)
-            return folder
-        try:
-            make(partial)
-        except PacxError:
-            shutil.rmtree(partial)  # what was wrong will be mended, and the training starts anew
-            raise
-        made = {"key": key, "seconds": time.perf_counter() - started, **self.provenance()}
-        (partial / "made.json").write_text(json.dumps(made, indent=1, default=str))
-        for part in (CHECKPOINT, "key"):
-            (partial / part).unlink(missing_ok=True)
-        replace_folder(partial, folder)
-        processes.wait()
+        data = [str(self.data_root.resolve()), *self.tables]
+        key = _digest([*data, *map(repr, settings), _code_hash()])
+        if not _is_made(folder, key):
+            with _alone(self.artefacts / f".{name}.lock"):
+                if not _is_made(folder, key):  # by the process that was waited for
+                    self._make(folder, key, make)
         return folder
 
     def save_results(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -161,41 +160,99 @@ class Run:
         """Short hash of the whole profile."""
         return _digest([self.profile.model_dump_json()])[:12]
 
-    @staticmethod
-    def _help(make: Callable[[Path], None], partial: Path) -> None:
-        """Take part in a training that the first process keeps, and go on from its checkpoint."""
-        with tempfile.TemporaryDirectory() as own:
-            (Path(own) / CHECKPOINT).symlink_to(partial.resolve() / CHECKPOINT)
-            make(Path(own))
+    def _make(self, folder: Path, key: str, make: Callable[[Path], None]) -> None:
+        partial = folder.with_name(f".{folder.name}.partial")
+        if processes.rank() == 0:
+            _empty(partial, key)
         processes.wait()
-
-    def _claim_folder(self) -> None:
-        """Keep one profile's numbers in one folder."""
-        stamp = self.folder / "profile.yaml"
-        text = yaml.safe_dump(self.profile.model_dump(mode="json"), sort_keys=False)
-        if stamp.is_file() and stamp.read_text() != text:
-            for made in (self.notebooks, self.results):
-                shutil.rmtree(made, ignore_errors=True)
+        started = time.perf_counter()
+        if processes.rank():
+            _help(make, partial)
+            return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            partial = stamp.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(text)
-            os.replace(partial, stamp)
-        except OSError as error:
-            raise PacxError(
-                f"The run folder {self.folder} cannot be written ({error.strerror}). "
-                "Choose another one with --runs."
-            ) from error
+            make(partial)
+        except PacxError:
+            shutil.rmtree(partial)  # what was wrong will be mended, and the training starts anew
+            raise
+        made = {"key": key, "seconds": time.perf_counter() - started, **self.provenance()}
+        text = json.dumps(made, indent=1, default=str)
+        (partial / "made.json").write_text(text, encoding="utf-8")
+        for part in (CHECKPOINT, "key"):
+            (partial / part).unlink(missing_ok=True)
+        replace_folder(partial, folder)
+        processes.wait()
 
 
 def open_run(profile: str | Path | Profile = "demo", root: str | Path = "runs") -> Run:
     """Open, or start, the run of a profile.
 
+    Notebooks and results that were made with other settings are set aside as `notebooks.before` and
+    `results.before`, so that one folder holds one profile's numbers.
+
     Args:
         profile: Name of a profile, path of a YAML file, or a `Profile`.
         root: Folder that holds all runs.
+
+    Raises:
+        PacxError: The profile is unknown or wrong, or the run folder cannot be written.
     """
-    return Run(profile if isinstance(profile, Profile) else load_profile(profile), root)
+    run = Run(profile if isinstance(profile, Profile) else load_profile(profile), root)
+    if processes.rank() == 0:
+        _claim(run)
+    return run
+
+
+def find_run(profile: str | Path | Profile, root: str | Path = "runs") -> Run:
+    """Open a run that was started before with the same settings; nothing in it is changed.
+
+    Raises:
+        PacxError: There is none, or its settings are others.
+    """
+    run = Run(profile if isinstance(profile, Profile) else load_profile(profile), root)
+    stamp, name = run.folder / "profile.yaml", run.profile.name
+    if not stamp.is_file():
+        raise PacxError(f"{run.folder} holds no run. Start it: pacx run --profile {name}")
+    if not _is_of(stamp, run.profile):
+        raise PacxError(
+            f"{run.folder} was run with other settings than those of profile {name} now. "
+            f"Give its own, --profile {stamp}, or run it anew: pacx run --profile {name}"
+        )
+    return run
+
+
+def _claim(run: Run) -> None:
+    """Note the profile in the run's folder, and set aside what another one has made there."""
+    stamp = run.folder / "profile.yaml"
+    partial = stamp.with_suffix(f".{os.getpid()}.partial")
+    try:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if stamp.is_file() and not _is_of(stamp, run.profile):
+            _set_aside(run)
+        text = yaml.safe_dump(run.profile.model_dump(mode="json"), sort_keys=False)
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, stamp)
+    except OSError as error:
+        raise PacxError(
+            f"The run folder {run.folder} cannot be written ({error.strerror}). "
+            "Choose another one with --runs."
+        ) from error
+
+
+def _is_of(stamp: Path, profile: Profile) -> bool:
+    try:
+        return load_profile(stamp).model_dump(mode="json") == profile.model_dump(mode="json")
+    except PacxError:  # of an older pacx, say
+        return False
+
+
+def _set_aside(run: Run) -> None:
+    for made in (run.notebooks, run.results):
+        if made.is_dir() and any(made.iterdir()):
+            before = made.with_name(f"{made.name}.before")
+            older = " in place of older ones" if before.exists() else ""
+            print(f"The settings of {run.folder} changed: {made.name} go to {before}{older}.")
+            shutil.rmtree(before, ignore_errors=True)
+            made.rename(before)
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -208,17 +265,55 @@ def replace_folder(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _is_made(folder: Path, key: str) -> bool:
+    """Whether an artefact is valid, as the first of all processes sees it."""
+    stamp = folder / "made.json"
+    made = stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["key"] == key
+    return processes.gather(made)[0]
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Keep other commands from what the lock stands for; of joined processes the first has it."""
+    if processes.rank() or os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{lock.stem.removeprefix('.')}: waiting for another process that makes it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # some network disks know no locks
+            pass
+        yield
+
+
+def _help(make: Callable[[Path], None], partial: Path) -> None:
+    """Take part in a training that the first process keeps, and go on from its checkpoint."""
+    with tempfile.TemporaryDirectory() as own:
+        (Path(own) / CHECKPOINT).symlink_to(partial.resolve() / CHECKPOINT)
+        make(Path(own))
+    processes.wait()
+
+
 def _empty(partial: Path, key: str) -> None:
     """Start a partial folder, with the checkpoint that a killed process left for the same key."""
     stamp, kept = partial / "key", []
-    if stamp.is_file() and stamp.read_text() == key:
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == key:
         kept = [stamp, partial / CHECKPOINT]
     if not kept:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        stamp.write_text(key)
+        stamp.write_text(key, encoding="utf-8")
     for left in set(partial.iterdir()) - {stamp, *kept}:
-        left.unlink()
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _digest(parts: list[str]) -> str:
@@ -237,8 +332,13 @@ def _python_files(path: Path) -> list[Path]:
 
 def _commit() -> str:
     here = Path(str(resources.files("pacx")))
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        git("ls-files", "--error-unmatch", "run.py")  # else it lies in another repository's .venv
+        return git("describe", "--always", "--dirty")
     except (OSError, subprocess.CalledProcessError):
         return f"pacx {metadata.version('pacx')}"

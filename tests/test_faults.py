@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from to_kill import RAW
+from to_kill import RAW, give_executed_chapters
 
-from pacx import cli
+from pacx import book, cli
 from pacx.data import images, pair_files
 from pacx.data.cache import cached_array
 from pacx.data.images import load_images
@@ -135,6 +135,21 @@ def test_read_only_run_folder(disk, monkeypatch, capsys):
     assert cached_array(run.cache, "kept", (3,), np.float32, None).tolist() == [7, 7, 7]
     with pytest.raises(PacxError, match=r"cannot take an array.*Read-only"):
         cached_array(run.cache, "new", (3,), np.float32, None)
+
+
+# ---------------------------------------- a site that is refused
+def test_a_refused_site_does_not_stay(tmp_path, monkeypatch):
+    def refuse(run, html, book, log):
+        assert list(html.rglob("*.html"))
+        raise PacxError("would publish patients")
+
+    monkeypatch.setattr(book, "inspect_site", refuse)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
+    give_executed_chapters(tmp_path)
+    run = open_run("smoke", tmp_path / "start")
+    with pytest.raises(PacxError, match="would publish"):
+        book.build(run, tmp_path)
+    assert not list(run.folder.rglob("*.html"))
 
 
 # ---------------------------------------- what others left

@@ -5,8 +5,11 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -65,7 +68,7 @@ def test_a_checkpoint_is_kept_for_the_same_artefact_only(tmp_path):
     folder = run.build("thing", make, 2)
     assert seen == [["key"], ["key", CHECKPOINT], ["key"], ["key", CHECKPOINT]]
     assert sorted(path.name for path in folder.iterdir()) == ["half", "made.json"]
-    assert list(run.artefacts.iterdir()) == [folder]
+    assert visible(run.artefacts) == [folder]
 
 
 def test_bad_input_leaves_no_checkpoint(tmp_path):
@@ -76,7 +79,48 @@ def test_bad_input_leaves_no_checkpoint(tmp_path):
 
     with pytest.raises(PacxError, match="bad"):
         run.build("thing", make)
-    assert not list(run.artefacts.iterdir())
+    assert not visible(run.artefacts)
+    assert not unfinished(run.artefacts)
+
+
+def test_a_folder_that_a_killed_process_left_is_removed(tmp_path):
+    run = open_run("smoke", tmp_path)
+
+    def killed(folder: Path) -> None:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.build("thing", killed)
+    folder = run.build("thing", lambda folder: (folder / "whole").write_text(""))
+    assert sorted(path.name for path in folder.iterdir()) == ["made.json", "whole"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="has no lock")
+@pytest.mark.parametrize("settings", [1, 2])
+def test_one_artefact_is_made_by_one_process_at_a_time(tmp_path, capsys, settings):
+    run, begun, go_on = open_run("smoke", tmp_path), threading.Event(), threading.Event()
+
+    def make(folder: Path, who: str) -> None:
+        (folder / "weights").write_text(who)
+        if who == "first":
+            begun.set()
+            assert go_on.wait(30)
+        (folder / "config").write_text(who)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(run.build, "thing", partial(make, who="first"), 1)
+        assert begun.wait(30)
+        second = pool.submit(run.build, "thing", partial(make, who="second"), settings)
+        while "waiting for another process" not in capsys.readouterr().out:
+            assert not second.done()
+        assert (run.artefacts / ".thing.partial" / "weights").read_text() == "first"
+        go_on.set()
+        first.result()
+        folder = second.result()
+    last = {1: "first", 2: "second"}[settings]  # with the same settings it is made once
+    assert {(folder / name).read_text() for name in ("weights", "config")} == {last}
 
 
 @pytest.fixture
@@ -142,6 +186,11 @@ def contents(folder: Path) -> dict[str, object]:
 
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     return {name: content(file) for name, file in files.items() if ".partial" not in name}
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies there besides hidden files, such as locks."""
+    return list(folder.glob("[!.]*"))
 
 
 def unfinished(folder: Path) -> list[Path]:

@@ -51,7 +51,7 @@ def site(tmp_path, public):
     files = {
         book / "book" / "data.md": "subject 10000032 is everybody's example",
         book / "notebooks" / "01_cohort.ipynb": notebook(public, ["public"]),
-        html / "index.html": "<th>AUROC</th> <p>0.812, 10000032</p>",
+        html / "index.html": "<th>AUROC</th> <th>Patients</th> <p>0.812, 10000032, 0.{patient}</p>",
         html / "notebooks" / "01_cohort.html": '<img src="../_images/a.png">',
         html / "_sources" / "notebooks" / "01_cohort.ipynb": notebook(public, ["public"]),
         html / "_images" / "a.png": public,
@@ -62,7 +62,10 @@ def site(tmp_path, public):
     }
     for file, content in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if isinstance(content, str):  # the digits of a fraction are nobody's number
+            patient = read_patients(hospital(), "train")["patient"].iloc[0]
+            content = content.replace("{patient}", patient).encode()
+        file.write_bytes(content)
     return html, book, tmp_path / "book.log"
 
 
@@ -79,15 +82,27 @@ CANARIES = {
     "an admission": ("index.html", "<td>{study}</td>", LOST),
     "a patient": ("notebooks/01_cohort.html", "patient {patient}", LOST),
     "a file name": ("notebooks/01_cohort.html", "see {image}", LOST),
+    "two in one word": ("index.html", "{patient}-{study}", LOST),
+    "one with a word": ("index.html", "subject_{patient}", LOST),
+    "one with a letter": ("index.html", "p{patient}", LOST),
+    "one in a file name": ("index.html", "{patient}_s1.png", LOST),
+    "one as a float": ("index.html", "{patient}.0", LOST),
+    "a study of a path": ("index.html", "{cxr_path}", LOST),
+    "an ECG's path": ("index.html", "{ecg_path}", LOST),
+    "capitals": ("index.html", "{IMAGE}", LOST),
     "the search index": ("searchindex.js", "['{patient}', 3]", LOST),
     "a download": ("_downloads/rows.csv", "a,b\n{study},1\n", LOST),
     "the log": ("../book.log", "WARNING: {study}", LOST),
     "the path of the data": ("index.html", "read {root}/tb", "the path"),
     "a column of a download": ("_downloads/x.csv", "subject_id,age\n", "a column"),
     "a column of a page": ("index.html", "<th>hadm id</th>", "a column"),
+    "a quoted column": ("_downloads/x.csv", '\ufeff"Subject_ID","age"\r\n', "a column"),
+    "a column in bold": ("index.html", "<TH><strong>Patient ID</strong></TH>", "a column"),
     "a picture": ("_images/b.png", png(2), "a picture"),
     "a JPEG": ("_images/b.jpg", png(2), "a picture"),
     "a picture in a page": ("index.html", DATA_URI, "a picture"),
+    "an icon in a page": ("index.html", DATA_URI.replace("png", "x-icon"), "a picture"),
+    "a picture with parameters": ("index.html", DATA_URI.replace(";", ";a=b;", 1), "a picture"),
     "a picture in a drawing": ("_images/b.svg", "<svg><image href='x'/></svg>", "a picture"),
     "a picture in a notebook": ("_sources/x.ipynb", notebook(png(2), []), "a picture"),
     "a picture that calls itself public": (
@@ -104,7 +119,11 @@ def test_every_canary_is_found_and_not_repeated(run, site, name):
     facts = {
         "patient": table["patient"].iloc[0],
         "study": table["study"].iloc[0],
-        "image": load_dataset("vindr-cxr", hospital()).table["image"].iloc[0],
+        "image": (image := load_dataset("vindr-cxr", hospital()).table["image"].iloc[0]),
+        "IMAGE": image.upper(),
+        # What is found is the study: without the patient's number.
+        "cxr_path": table["cxr_path"].iloc[0].replace(table["patient"].iloc[0], ""),
+        "ecg_path": table["ecg_path"].iloc[0].replace(table["patient"].iloc[0], ""),
         "root": str(hospital().resolve()),
     }
     if isinstance(content, str):
@@ -142,5 +161,10 @@ def test_small_counts_are_left_out(run, tmp_path):
     assert told["positive"].isna().tolist() == [False, True, False]
     assert told["share"].isna().tolist() == [False, True, False]
     assert told["label"].tolist() == list("abc")
+    table["known"] = [100, 100, 19]
+    told = suppress_small(run, table, "positive", "known", of="known", derived=["share"])
+    assert told["positive"].isna().tolist() == [False, True, True]
+    assert told["known"].tolist() == [100, 100, 19]
+    assert told["share"].isna().tolist() == [False, True, True]
     phantoms = open_run("smoke", tmp_path / "phantoms")
     assert suppress_small(phantoms, table, "positive").equals(table)

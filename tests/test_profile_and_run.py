@@ -61,7 +61,7 @@ def test_bad_settings_name_the_key(tmp_path, change, message):
         load_profile(edited(tmp_path, change))
 
 
-@pytest.mark.parametrize("text", ["a: [", "just words", ""])
+@pytest.mark.parametrize("text", ["a: [", "just words", "", "!!map [1]"])
 def test_a_profile_that_is_no_mapping_is_refused(tmp_path, text):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(PacxError, match=r"bad\.yaml"):

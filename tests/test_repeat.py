@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from pacx.data.cache import cached_array
 from pacx.errors import PacxError
 from pacx.profile import EvidenceSettings, load_profile
-from pacx.repeat import gather_evidence
+from pacx.repeat import _share, gather_evidence
 from pacx.run import open_run
 
 CHAPTER = """# %% tags=["parameters"]
@@ -33,18 +35,25 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
+def run_of(project, **changes):
     evidence = EvidenceSettings(
-        cohorts=[10, 20],
-        seeds=[0, 1],
-        variants_once=["pacx-ecg"],
-        chapters=["02"],
-        couplings=[],
-        teacher_shares=[],
+        **{
+            "cohorts": [10],
+            "seeds": [0],
+            "variants_once": ["pacx-ecg"],
+            "chapters": ["02"],
+            "couplings": [],
+            "teacher_shares": [],
+            **changes,
+        }
     )
     changes = {"evidence": evidence, "variants": ["pacx-ecg", "pacx-labs"]}
-    profile = load_profile("smoke").model_copy(update=changes)
-    run = open_run(profile, project / "runs")
+    return open_run(load_profile("smoke").model_copy(update=changes), project / "runs")
+
+
+def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
+    run = run_of(project, cohorts=[10, 20], seeds=[0, 1])
+    profile = run.profile
     out = gather_evidence(run, project / "evidence", project)
     table = pd.read_csv(out / "transfer.csv")
     assert (table["value"] == table["cohort"] + table["seed"]).all()
@@ -62,3 +71,24 @@ def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
 def test_a_profile_without_evidence_is_refused(tmp_path):
     with pytest.raises(PacxError, match="has no `evidence`"):
         gather_evidence(open_run("smoke", tmp_path), tmp_path / "evidence")
+
+
+def test_what_another_run_has_not_made_yet_can_be_shared(tmp_path):
+    run = open_run("smoke", tmp_path)
+    _share(run, tmp_path / "other", "cache", "artefacts/mae")
+    cached_array(run.cache, "ones", (3,), np.float32, lambda array: array.fill(1))
+    assert len(list((tmp_path / "other" / "cache").iterdir())) == 1
+
+
+def test_what_would_fail_after_hours_is_refused_before(project, monkeypatch):
+    with pytest.raises(PacxError, match="no chapter '77'"):
+        gather_evidence(run_of(project, chapters=["02", "77"]), project / "evidence", project)
+    run = run_of(project, couplings=[0.5])
+    run.profile.phantom.patients.pop("phantom-truth")
+    with pytest.raises(PacxError, match=r"couplings.*need phantom-truth in phantom\.patients"):
+        gather_evidence(run, project / "evidence", project)
+    monkeypatch.chdir(project)
+    for out in (".", "notebooks"):
+        with pytest.raises(PacxError, match="holds something else than evidence"):
+            gather_evidence(run_of(project), out, project)
+    assert (project / "notebooks" / "02_tiny.py").is_file()

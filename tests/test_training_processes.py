@@ -13,11 +13,14 @@ from conftest import pacx
 from pydantic import ValidationError
 from tiny_hospital import hospital
 
+from pacx import processes
 from pacx.data.images import normalise
 from pacx.errors import PacxError
-from pacx.models.encoder import build_encoder
+from pacx.models.distillation import DistillationHeads, DistillationLoss
+from pacx.models.encoder import add_lora, build_encoder
 from pacx.models.mae import MaskedAutoencoder
 from pacx.profile import DistillSettings, load_profile
+from pacx.training.distill import Distillation
 from pacx.training.fit import fit
 from pacx.training.mae import MaePretraining
 
@@ -77,13 +80,27 @@ def test_train_under_torchrun_fills_the_run_once(tmp_path):
     command = ["-m", "pacx", "train", "mae", "labs", "--profile", "two.yaml"]
     start([*TOGETHER, *command], tmp_path)
     made = tmp_path / "runs" / "two" / "artefacts"
-    assert sorted(path.name for path in made.iterdir()) == ["labs", "mae"]
+    assert sorted(path.name for path in made.glob("[!.]*")) == ["labs", "mae"]
     before = (made / "mae" / "made.json").read_bytes()
     start([sys.executable, *command], tmp_path)  # alone, it finds them
     assert (made / "mae" / "made.json").read_bytes() == before
     history = pd.read_csv(made / "labs" / "history.csv")
     assert len(history) == history["step"].max()
     assert history["loss"].notna().all()
+
+
+def test_processes_of_slurm_are_counted_or_refused(monkeypatch):
+    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    job = {"NTASKS": "8", "NNODES": "2", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}
+    for name, value in job.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert processes._layout(8) == {"devices": 4, "num_nodes": 2}
+    with pytest.raises(PacxError, match=r"--ntasks-per-node.*alone.*unset SLURM_NTASKS"):
+        processes.join_processes()
+    monkeypatch.delenv("SLURM_NTASKS")
+    processes.join_processes()
+    assert processes.world() == 1
 
 
 def test_a_batch_that_cannot_be_divided_is_an_error():
@@ -94,8 +111,8 @@ def test_a_batch_that_cannot_be_divided_is_an_error():
 def test_parts_of_a_batch_make_the_same_step():
     whole, parts = (pretrain(8, accumulate=n) for n in (1, 4))
     # Losses, not weights: the bias of the keys has no gradient, and AdamW steps on its rounding.
-    losses = parts[1]["loss"].to_numpy().reshape(3, 4).mean(axis=1)
-    np.testing.assert_allclose(losses, whole[1]["loss"], rtol=1e-5)
+    np.testing.assert_allclose(parts[1]["loss"], whole[1]["loss"], rtol=1e-5)
+    assert parts[1]["step"].tolist() == [1, 2, 3]
 
 
 def test_half_precision_is_close_and_keeps_whole_weights():
@@ -103,6 +120,29 @@ def test_half_precision_is_close_and_keeps_whole_weights():
     assert all(weight.dtype == torch.float32 for weight in half[0])
     # bfloat16 keeps 8 bits: 2^-8 of a loss that is near 1.
     np.testing.assert_allclose(half[1]["loss"], whole[1]["loss"], rtol=2**-6)
+
+
+def test_half_precision_clips_gradients():
+    settings = load_profile("smoke").distill.model_copy(update={"batch_size": 8})
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 32, 32), dtype=np.uint8)
+    ecg = rng.normal(size=(8, 12)).astype(np.float32)
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(0)
+        student = add_lora(build_encoder(32, 8, 24, 1, 2))
+        heads, loss = DistillationHeads(24, {"ecg": 12}, 16), DistillationLoss(modalities=("ecg",))
+        stage = Distillation(student, heads, loss, settings, 0)
+        history = fit(stage, [images, ecg], "tiny", steps=2, clip=1.0, precision=precision)
+        losses.append(history["total"])
+    np.testing.assert_allclose(*losses, rtol=2**-6)
+
+
+def test_a_loss_that_is_no_number_stops_the_training_there():
+    stage = Breaks(*tiny_mae(8))
+    with pytest.raises(PacxError, match=r"tiny: the loss became NaN.*Lower the learning rate"):
+        fit(stage, [tiny_images(8)], "tiny", steps=9)
+    assert len(stage.history) == 2
 
 
 def test_half_precision_of_16_bit_needs_a_gpu():
@@ -136,11 +176,28 @@ class OneMask(MaePretraining):
         return loss
 
 
-def pretrain(batch: int, **how) -> tuple[list[torch.Tensor], pd.DataFrame]:
-    """Three steps: weights and history."""
+class Breaks(MaePretraining):
+    """An MAE whose second loss is infinite."""
+
+    def note(self, **terms):
+        super().note(
+            **{name: term * np.inf if self.history else term for name, term in terms.items()}
+        )
+
+
+def tiny_mae(batch: int) -> tuple:
+    """What an `MaePretraining` is made of."""
     torch.manual_seed(0)
     mae = MaskedAutoencoder(build_encoder(32, 8, 24, 1, 2), 16, 1, 2)
-    settings = load_profile("smoke").mae.model_copy(update={"batch_size": batch})
-    images = np.random.default_rng(0).integers(0, 256, (batch, 32, 32), dtype=np.uint8)
-    history = fit(OneMask(mae, 0.75, settings, 0), [images], "tiny", steps=3, **how)
-    return [p.detach() for p in mae.parameters()], history
+    return mae, 0.75, load_profile("smoke").mae.model_copy(update={"batch_size": batch}), 0
+
+
+def tiny_images(batch: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (batch, 32, 32), dtype=np.uint8)
+
+
+def pretrain(batch: int, **how) -> tuple[list[torch.Tensor], pd.DataFrame]:
+    """Three steps: weights and history."""
+    stage = OneMask(*tiny_mae(batch))
+    history = fit(stage, [tiny_images(batch)], "tiny", steps=3, **how)
+    return [p.detach() for p in stage.mae.parameters()], history
