@@ -415,7 +415,8 @@ if run.is_phantom:
 #
 # One run is one cohort of patients and one training. The book's evidence repeats this chapter with
 # the same settings on fresh cohorts, several trainings on each, and its interval covers both.
-# [How](../book/protocol) it was gathered, and what it leaves out, has a page of its own.
+# [How](../book/protocol) it was gathered, and what it leaves out, has a page of its own. PaCX-MAE minus
+# MAE:
 
 # %% tags=["remove-input"]
 from pacx.figures.tables import beside_the_evidence

@@ -214,8 +214,8 @@ show(beside_the_paper(table, "label_efficiency"))
 # %% [markdown]
 # ## Beside the evidence
 #
-# The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
-# ([how](../book/protocol)):
+# PaCX-MAE minus MAE with the demo's settings on fresh cohorts of **phantom** patients, with several
+# trainings on each ([how](../book/protocol)):
 
 # %% tags=["remove-input"]
 from pacx.figures.tables import beside_the_evidence

@@ -549,7 +549,7 @@ raw = "model in ['pacx-raw', 'pacx-untrained-raw'] and pooling == 'cls'"
 in_the_evidence("controls", raw, "outcome")
 
 # %% [markdown]
-# Then what is forgotten:
+# Then what is forgotten, PaCX-MAE minus MAE:
 
 # %% tags=["remove-input"]
 display(beside_the_evidence(forgotten[forgotten["model"] == "pacx"], "forgetting"))
@@ -623,7 +623,8 @@ if run.is_phantom:
     if repeated is not None:
         counts = repeated.groupby("claim")["holds"].agg(["sum", "size"]).reindex(claims["claim"])
         shown["holds in the evidence"] = [
-            f"{c['sum']} of {c['size']}" for _, c in counts.iterrows()
+            "" if pd.isna(c["size"]) else f"{c['sum']:.0f} of {c['size']:.0f}"
+            for _, c in counts.iterrows()
         ]
     display(show(shown))
 

@@ -88,7 +88,7 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
     keys = [k for k in ("dataset", "target", "metric", "fraction") if k in theirs and k in ours]
     ours = ours.assign(model=ours["model"].replace(_IN_THE_PAPER))
     ours["dataset"] = ours["dataset"].replace({"tb": "TB (Shenzhen)"})
-    models = [m for m in MODEL_NAMES if m in set(theirs["model"]) | set(ours["model"])]
+    models = [m for m in MODEL_NAMES if m in set(theirs["model"])]
     rows = theirs[keys].drop_duplicates()
     known = {"paper": _cells(theirs, keys), "this run": _cells(ours, keys)}
     lines = []
@@ -120,12 +120,10 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     pooled = ours[keys][:0] if evidence is None else pool(evidence)
     pooled = pooled.reindex(columns=[*keys, "value", "low", "high", "runs", "above", "below"])
     both = ours[keys].merge(pooled, on=keys, how="left")
-    told = [
-        key for key in keys if key != "reference" and (key == "model" or ours[key].nunique() > 1)
-    ]
+    both["model"] = both["model"].map(name_of)
+    told = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
     return show(
         both[told].assign(
-            model=both["model"].map(name_of),
             **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
             **_evidence_columns(both),
         )
