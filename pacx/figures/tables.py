@@ -81,8 +81,8 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
         table: Name of the published table, see `pacx.paper.published`.
 
     Returns:
-        Text: the keys, `source`, one column a model, and PaCX-MAE minus MAE; a dash where the
-        paper, or this run, has no number.
+        Text: the keys that differ, `source`, one column a model, and PaCX-MAE minus MAE; a dash
+        where the paper, or this run, has no number.
     """
     theirs = published(table)
     keys = [k for k in ("dataset", "target", "metric", "fraction") if k in theirs and k in ours]
@@ -100,7 +100,10 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
             lines.append((*row, source, *texts, _change(mae, pacx)))
     names = [MODEL_NAMES[model] for model in models]
     result = pd.DataFrame(lines, columns=[*keys, "source", *names, "PaCX-MAE minus MAE"])
-    return result if {"mae", "pacx"} <= set(models) else result.drop(columns="PaCX-MAE minus MAE")
+    needless = [key for key in keys if rows[key].nunique() == 1]
+    if not {"mae", "pacx"} <= set(models):
+        needless.append("PaCX-MAE minus MAE")
+    return result.drop(columns=needless)
 
 
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
