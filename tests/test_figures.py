@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pacx.evaluation.evidence import load_evidence
 from pacx.evaluation.statistics import Estimate
+from pacx.figures.attention import method_curves
 from pacx.figures.style import COLOURS, MODELS
 from pacx.figures.tables import beside_the_paper
 
@@ -51,6 +53,18 @@ def test_no_two_models_look_alike():
     main = ("random", "mae", "pacx", "pacx-shuffled", "pacx-untrained", "mae-continued")
     assert len({MODELS[model][1] for model in main}) == len(main)
     assert len(set(map(tuple, looks))) == len(looks)
+
+
+def test_methods_that_are_compared_look_different():
+    methods = load_evidence("faithfulness")["method"].unique()
+    assert len(methods) == 4
+    row = {"model": "mae", "metric": "deletion", "value": 0.5, "low": 0.4, "high": 0.6}
+    table = pd.DataFrame([row | {"method": m, "share": s} for m in methods for s in (0, 1)])
+    lines = method_curves(table, x="share", x_label="share", y_label="logit").axes[0].lines
+    looks = {
+        (line.get_color(), line.get_linestyle()) for line in lines if line.get_marker() != "None"
+    }
+    assert len(looks) == len(methods)
 
 
 def test_each_published_row_stands_above_this_runs():

@@ -14,6 +14,12 @@ from pacx.figures.style import COLOURS, grid_of_axes, name_of
 #: How much of an X-ray a map over it hides.
 _SHEER = 0.55
 
+#: Colour and style of each method that `method_curves` compares: no model's, as models are panels.
+_METHOD_LOOKS = (
+    (COLOURS["green"], "o-"), (COLOURS["purple"], "s--"), (COLOURS["sky"], "^:"),
+    (COLOURS["brown"], "d-."),
+)  # fmt: skip
+
 
 def overlays(
     images: np.ndarray,
@@ -124,9 +130,8 @@ def method_curves(table: pd.DataFrame, *, x: str, x_label: str, y_label: str) ->
         len(metrics), len(models), squeeze=False, sharex=True, sharey="row",
         figsize=(2.2 + 3.1 * len(models), 0.9 + 2.7 * len(metrics)),
     )  # fmt: skip
-    # No model's colour: the panels are the models.
-    looks = cycle(((COLOURS["green"], "o-"), (COLOURS["purple"], "s--"), (COLOURS["sky"], "^:")))
-    look_of_method = dict(zip(dict.fromkeys(table["method"]), looks, strict=False))
+    methods = list(dict.fromkeys(table["method"]))
+    look_of_method = dict(zip(methods, _METHOD_LOOKS[: len(methods)], strict=True))
     for axis, (metric, model) in zip(axes.flat, product(metrics, models), strict=True):
         panel = table[(table["metric"] == metric) & (table["model"] == model)]
         for method, line in panel.groupby("method", sort=False):

@@ -61,15 +61,9 @@ def forest_panels(
     """
     models, outcomes = list(dict.fromkeys(table["model"])), list(dict.fromkeys(table[panels]))
     kinds = list(dict.fromkeys(table[filled]))
-    columns = min(_PANELS, len(outcomes))
-    lines = -(-len(outcomes) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(_WIDTH, 1.2 + lines * (0.5 + 0.34 * len(models))),
-        sharex=True, sharey=True, squeeze=False,
-    )  # fmt: skip
-    for axis in axes.flat[len(outcomes) :]:
-        axis.set_visible(False)
-    for axis, outcome in zip(axes.flat, outcomes, strict=False):
+    height = 0.5 + _ROW * len(models)
+    figure, axes = _panels(len(outcomes), height, 1.2, sharex=True, sharey=True)
+    for axis, outcome in zip(axes, outcomes, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
         for row in table[table[panels] == outcome].to_dict("records"):
             second = kinds.index(row[filled])
@@ -116,22 +110,16 @@ def dots(
     """
     names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
     parts = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
-    columns = min(_PANELS, len(parts))
-    lines = -(-len(parts) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, sharey=True, squeeze=False,
-        figsize=(_WIDTH, 0.6 + lines * (0.5 + _ROW * len(names) * max(1, len(models) / 2))),
-    )  # fmt: skip
-    for axis in axes.flat[len(parts) :]:
-        axis.set_visible(False)
-    for axis, (title, part) in zip(axes.flat, parts.items(), strict=False):
+    height = 0.5 + _ROW * len(names) * max(1, len(models) / 2)
+    figure, axes = _panels(len(parts), height, 0.6, sharey=True)
+    for axis, (title, part) in zip(axes, parts.items(), strict=True):
         if chance is not None:
             axis.axvline(chance, color="0.6", linewidth=1, linestyle="--")
         part = part.assign(place=part[rows].map(names.index))
         _dots(axis, part, models, ("value", "low", "high"), colours)
         axis.set_xlabel(title)
         _rows_axis(axis, names)
-    _legend(axes[0, 0], models, colours)
+    _legend(axes[0], models, colours)
     return figure
 
 
@@ -172,12 +160,8 @@ def label_efficiency(
             hollow diamonds in the panel of the same name.
     """
     names, models = list(dict.fromkeys(table[panels])), list(dict.fromkeys(table["model"]))
-    columns = min(_PANELS, len(names))
-    rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(_WIDTH, 0.8 + 2.6 * rows), squeeze=False)
-    for axis in axes.flat[len(names) :]:
-        axis.set_visible(False)
-    for axis, name in zip(axes.flat[: len(names)], names, strict=True):
+    figure, axes = _panels(len(names), 2.6, 0.8)
+    for axis, name in zip(axes, names, strict=True):
         for model in models:
             part = table[(table[panels] == name) & (table["model"] == model)]
             part = part.sort_values("fraction")
@@ -200,8 +184,20 @@ def label_efficiency(
         axis.xaxis.set_major_locator(FixedLocator(shares))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    _legend(axes.flat[len(names) - 1], models, paper=published is not None)
+    _legend(axes[-1], models, paper=published is not None)
     return figure
+
+
+def _panels(n: int, height: float, around: float, **shared: bool) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels, each `height` inches, at most `_PANELS` beside each other."""
+    columns = min(_PANELS, n)
+    lines = -(-n // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(_WIDTH, around + lines * height), squeeze=False, **shared
+    )
+    for axis in axes.flat[n:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:n])
 
 
 def _dots(

@@ -59,7 +59,7 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
         {
             **{column: table[column] for column in columns},
             "model": table["model"].map(name_of),
-            "score [95 %]": _text(table["value"], table["low"], table["high"]),
+            "score [95 %]": list(map(_text, table["value"], table["low"], table["high"])),
             "difference [95 %]": [
                 "" if pd.isna(v) else str(Estimate(v, low, high))
                 for v, low, high in zip(
@@ -182,7 +182,7 @@ def _key(value: str | float) -> str | float:
 def _score(row: tuple) -> str:
     if not hasattr(row, "low"):
         return f"{row.value:.{_digits(row)}f}"
-    return _text(pd.Series([row.value]), pd.Series([row.low]), pd.Series([row.high]))[0]
+    return _text(row.value, row.low, row.high)
 
 
 def _digits(row: tuple) -> int:
@@ -199,8 +199,5 @@ def _change(mae: tuple | None, pacx: tuple | None) -> str:
     return str(difference_of(pacx._asdict()))
 
 
-def _text(value: pd.Series, low: pd.Series, high: pd.Series) -> list[str]:
-    return [
-        f"{v:.3f} [{bottom:.3f},\N{NO-BREAK SPACE}{top:.3f}]"
-        for v, bottom, top in zip(value, low, high, strict=True)
-    ]
+def _text(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
