@@ -164,6 +164,24 @@ def evidence(
 
 
 @app.command()
+def accept(profile: Profile = "demo", runs: Runs = Path("runs")) -> None:
+    """Ask whether a profile's phantoms can tell a network from a linear model; else exit with 1."""
+    from pacx.chapter import open_chapter
+    from pacx.evaluation.ladder import acceptance
+    from pacx.training.pipeline import train_side_by_side
+
+    run = _open(profile, runs, None, None)
+    if not run.is_phantom:
+        raise PacxError(f"Profile {profile} has real data; only phantoms are accepted or not.")
+    open_chapter(run.folder / "profile.yaml", runs)  # writes the phantom hospital
+    train_side_by_side(run, "mae", "supervised")
+    table = run.save_results("acceptance", acceptance(run))
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    if not table["holds"].all():
+        raise typer.Exit(1)
+
+
+@app.command()
 def phantom(
     out: Annotated[
         Path,

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+#: A second test split, of phantoms of another hospital.
+SHIFTED = "shifted"
+
 #: Lead order of MIMIC-IV-ECG records: aVF comes before aVL.
 LEADS_MIMIC = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 

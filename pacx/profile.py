@@ -58,7 +58,9 @@ class PhantomSettings(Settings):
     image_size: Count = Field(description="pixels a side of the stored X-rays")
     ecg_hz: Count = Field(description="sampling rate of the stored ECGs, Hz")
     coupling: float = Field(ge=0, description="how strongly X-rays show the states; 0 = not at all")
-    patients: dict[PhantomData, dict[Literal["train", "val", "test"], Count]]
+    lag_days: float = Field(0.0, ge=0, description="mean days from an X-ray to its ECG and labs")
+    drift: float = Field(0.0, ge=0, description="how fast acute states change, per day")
+    patients: dict[PhantomData, dict[Literal["train", "val", "test", "shifted"], Count]]
 
 
 class VitSettings(Settings):
@@ -152,7 +154,7 @@ class DistillSettings(OptimiserSettings):
 
 
 class ProbeSettings(Settings):
-    """Stage 3: linear probes on frozen features."""
+    """Stage 3: the paper's linear probe. The book's own has nothing to set: it converges."""
 
     epochs: Count
     batch_size: Count
@@ -217,7 +219,10 @@ class Profile(Settings):
     labs: LabSettings
     ecg: EcgSettings
     distill: DistillSettings
-    probe: ProbeSettings
+    paper_probe: ProbeSettings
+    supervised: OptimiserSettings = Field(
+        description="the encoder trained end to end on the phantoms' labels, as a ceiling"
+    )
     segmentation: SegmentationSettings
     label_efficiency: LabelEfficiencySettings
     bootstrap: Count = Field(description="resamples of every interval")

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from pacx.constants import SHIFTED
 from pacx.errors import PacxError
 
 Task = Literal["pretraining", "binary", "multilabel", "multiclass", "segmentation"]
@@ -89,7 +90,7 @@ def make_dataset(
             raise PacxError(f"{name}: row {row} of the table in {root} names no {column}.")
     for column in {"image", "mask"} & set(table):
         _check_paths(name, table[column], root)
-    unknown = set(table["split"]) - set(SPLITS)
+    unknown = set(table["split"]) - {*SPLITS, SHIFTED}
     if unknown:
         raise PacxError(f"{name}: unknown split {sorted(map(str, unknown))} in {root}.")
     for label in labels:

@@ -213,6 +213,27 @@ def bootstrap_p(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * (tail + 1) / (len(known) + 1)))
 
 
+def superiority_p(differences: np.ndarray, margin: float = 0.0) -> float:
+    """One-sided p, from its bootstrap, of a difference that is at most `margin`.
+
+    Args:
+        differences: (R,) of the resamples; NaN = none.
+        margin: The smallest difference that matters.
+    """
+    known = differences[~np.isnan(differences)]
+    return float(((known <= margin).sum() + 1) / (len(known) + 1))
+
+
+def equivalence_p(differences: np.ndarray, margin: float) -> float:
+    """Two one-sided tests: p of a difference that is not within `margin` of 0 (Schuirmann 1987).
+
+    Args:
+        differences: (R,) of the resamples; NaN = none.
+        margin: The largest difference that does not matter.
+    """
+    return max(superiority_p(differences, -margin), superiority_p(-differences, -margin))
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's correction for a family of tests (Holm 1979).
 

@@ -12,8 +12,15 @@ from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leaks
 from pacx.data.table import Dataset
-from pacx.evaluation.features import extract_features, images_of, stamp_of
-from pacx.evaluation.probe import Probes, draw_subsets, fit_probes, labels_of
+from pacx.evaluation.baselines import features_of, readings_of, supervised_head
+from pacx.evaluation.features import extract_features, images_of
+from pacx.evaluation.probe import (
+    Probes,
+    draw_subsets,
+    fit_paper_probes,
+    fit_probes,
+    labels_of,
+)
 from pacx.evaluation.segment import scores_per_image, segment
 from pacx.evaluation.statistics import (
     bootstrap_weights,
@@ -26,6 +33,8 @@ from pacx.evaluation.statistics import (
 from pacx.run import Run
 
 Metric = Literal["AUROC", "AUPRC", "F1", "F1 (tuned)"]
+ProbeName = Literal["converged", "paper"]
+Split = Literal["val", "test", "shifted"]
 _BY_RANK = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
@@ -53,56 +62,99 @@ def probe_scores(
     *,
     fraction: float = 1.0,
     pooling: str = "cls",
-    split: Literal["val", "test"] = "test",
+    split: Split = "test",
+    probe: ProbeName = "converged",
 ) -> np.ndarray:
-    """Probabilities of the linear probes on one frozen encoder.
+    """Probabilities of the linear probes on one frozen encoder, or on a baseline.
 
     Args:
         run: The run.
         dataset: A benchmark.
-        model: See `pacx.evaluation.features.encoder_of`.
+        model: See `pacx.evaluation.features.encoder_of`, or one of
+            `pacx.evaluation.baselines.READINGS`.
         fraction: Share of the training labels; below 1 several draws are made.
-        pooling: `cls`, as in the paper, or `mean` of the patch tokens.
+        pooling: `cls`, as in the paper, or `mean` of the patch tokens; of a baseline, a reading.
         split: Whose images; `val` is for choosing thresholds.
+        probe: `converged`, the book's yardstick, or `paper`, the paper's few epochs of AdamW.
 
     Returns:
         (K, M, C): draw, image, label.
     """
-    probes = train_probes(run, dataset, model, fraction=fraction, pooling=pooling)
-    features = extract_features(run, model, images_of(run, dataset, split))
-    return probes.probabilities(getattr(features, pooling))
+    probes = train_probes(run, dataset, model, fraction=fraction, pooling=pooling, probe=probe)
+    return probes.probabilities(features_of(run, dataset, model, split, pooling))
 
 
 def train_probes(
-    run: Run, dataset: Dataset, model: str, *, fraction: float = 1.0, pooling: str = "cls"
+    run: Run,
+    dataset: Dataset,
+    model: str,
+    *,
+    fraction: float = 1.0,
+    pooling: str = "cls",
+    probe: ProbeName = "converged",
 ) -> Probes:
-    """The linear probes behind `probe_scores`, cached; see there for the arguments."""
-    images = [images_of(run, dataset, split) for split in ("train", "val")]
-    labels = [labels_of(dataset, split) for split in ("train", "val")]
-    seed, settings = run.profile.seed, run.profile.probe
-    draws = 1 if fraction == 1 else run.profile.label_efficiency.draws
+    """The linear probes behind `probe_scores`, cached; see there for the arguments.
 
-    def features(images: np.ndarray) -> np.ndarray:
-        return getattr(extract_features(run, model, images), pooling)
+    With all labels the strength of the penalty is chosen on the validation split. With fewer, it is
+    chosen by cross-validation among them.
+    """
+    multiclass, profile = dataset.task == "multiclass", run.profile
+    if model == "supervised":
+        weight, bias = supervised_head(run)
+        return Probes(weight, bias, multiclass, torch.zeros(1, weight.shape[2]))
+    train, val = (
+        (features_of(run, dataset, model, split, pooling), labels_of(dataset, split))
+        for split in ("train", "val")
+    )
+    draws = 1 if fraction == 1 else profile.label_efficiency.draws
+    settings: tuple = ()
+    views = [train[0]]
+    if probe == "paper":
+        settings = (profile.paper_probe, profile.seed)
+        if profile.paper_probe.flip:
+            mirrored = _mirrored(run, images_of(run, dataset, "train"))
+            views.append(getattr(extract_features(run, model, mirrored), pooling))
 
     def fill(out: np.ndarray) -> None:
-        views = [images[0], _mirrored(run, images[0])] if settings.flip else [images[0]]
-        probes = fit_probes(
-            (np.stack([features(view) for view in views]), labels[0]),
-            (features(images[1]), labels[1]),
-            settings,
-            multiclass=dataset.task == "multiclass",
-            subsets=None if fraction == 1 else draw_subsets(labels[0], fraction, draws, seed),
-            seed=seed,
-        )
-        out[:, :-1], out[:, -1:] = probes.weight, probes.bias
+        subsets = None
+        if fraction < 1:
+            subsets = draw_subsets(train[1], fraction, draws, profile.seed)
+        chosen = {"multiclass": multiclass, "subsets": subsets}
+        if probe == "paper":
+            stacked = np.stack(views), train[1]
+            probes = fit_paper_probes(stacked, val, settings[0], seed=profile.seed, **chosen)
+        else:
+            probes = fit_probes(train, val if fraction == 1 else None, **chosen)
+        out[:, :-2], out[:, -2:-1], out[:, -1] = probes.weight, probes.bias, probes.loss
 
-    data = " ".join([dataset.task, *map(identity_of, [*images, *labels])])
-    key = f"probes {data} {stamp_of(run, model)} {settings} {seed} {fraction} {draws} {pooling}"
-    shape = (draws, run.profile.vit.width + 1, len(dataset.labels))
-    kept = cached_array(run.cache, key, shape, np.float32, fill, "models", "evaluation")
+    data = " ".join(map(identity_of, [*views, train[1], *val]))
+    key = f"{probe} probes {dataset.task} {data} {settings} {profile.seed} {fraction} {draws}"
+    shape = (draws, train[0].shape[1] + 2, len(dataset.labels))
+    kept = cached_array(run.cache, key, shape, np.float32, fill, "evaluation")
     layers = torch.from_numpy(np.array(kept))
-    return Probes(layers[:, :-1], layers[:, -1:], dataset.task == "multiclass")
+    return Probes(layers[:, :-2], layers[:, -2:-1], multiclass, layers[:, -1])
+
+
+def best_reading(
+    run: Run,
+    dataset: Dataset,
+    model: str,
+    *,
+    tasks: Sequence[str] | None = None,
+    fraction: float = 1.0,
+) -> str:
+    """How a model's features are read best, by the mean validation loss of the converged probes.
+
+    The first of `pacx.evaluation.baselines.readings_of(model)` with the lowest loss over `tasks`.
+    """
+    chosen = [dataset.labels.index(t) for t in tasks or dataset.labels]
+
+    def loss(reading: str) -> float:
+        probes = train_probes(run, dataset, model, fraction=fraction, pooling=reading)
+        return probes.loss[:, chosen].mean().item()
+
+    readings = readings_of(model)
+    return readings[0] if len(readings) == 1 else min(readings, key=loss)
 
 
 def compare_probes(
@@ -114,6 +166,8 @@ def compare_probes(
     metric: Metric = "AUROC",
     fraction: float = 1.0,
     pooling: str = "cls",
+    probe: ProbeName = "converged",
+    split: Split = "test",
     reference: str = "mae",
 ) -> pd.DataFrame:
     """Macro score of several encoders on the same test patients, with paired differences.
@@ -130,24 +184,34 @@ def compare_probes(
             threshold that is best on the validation split. Of exclusive classes the likeliest one
             is the decision in both.
         fraction: Share of the training labels.
-        pooling: `cls` or `mean`.
+        pooling: `cls` or `mean`; `best` takes each model's `best_reading`.
+        probe: `converged` or `paper`, see `probe_scores`.
+        split: Whose images are scored.
         reference: The encoder that the others are compared with.
 
     Returns:
-        One row a model: dataset, task, pooling, fraction, metric, then the columns of
+        One row a model: dataset, task, probe, pooling, fraction, metric, then the columns of
         `pacx.evaluation.statistics.paired_table`.
     """
+    readings = dict.fromkeys([*models, reference], pooling)
+    if pooling == "best":
+        readings = {
+            model: best_reading(run, dataset, model, tasks=tasks, fraction=fraction)
+            for model in readings
+        }
 
     def measure(model: str) -> tuple[float, np.ndarray]:
         return macro_score(
-            run, dataset, model, tasks=tasks, metric=metric, fraction=fraction, pooling=pooling
-        )
+            run, dataset, model, tasks=tasks, metric=metric, fraction=fraction,
+            pooling=readings[model], probe=probe, split=split,
+        )  # fmt: skip
 
     task = "macro" if tasks is None or len(tasks) > 1 else tasks[0]
-    return paired_table(
-        models, reference, measure,
-        dataset=dataset.name, task=task, pooling=pooling, fraction=fraction, metric=metric,
+    table = paired_table(
+        models, reference, measure, dataset=dataset.name, task=task, probe=probe, pooling=pooling,
+        fraction=fraction, metric=metric,
     )  # fmt: skip
+    return table.assign(pooling=table["model"].map(readings)) if pooling == "best" else table
 
 
 def macro_score(
@@ -159,6 +223,8 @@ def macro_score(
     metric: Metric = "AUROC",
     fraction: float = 1.0,
     pooling: str = "cls",
+    probe: ProbeName = "converged",
+    split: Split = "test",
 ) -> tuple[float, np.ndarray]:
     """One encoder's score, and its score on each bootstrap resample, equal for all encoders.
 
@@ -168,26 +234,28 @@ def macro_score(
         The score, and (R,) scores of the resamples.
     """
     chosen = [dataset.labels.index(t) for t in tasks or dataset.labels]
-    truth = labels_of(dataset, "test")[:, chosen]
-    patients = dataset.split("test")["patient"].to_numpy()
+    truth = labels_of(dataset, split)[:, chosen]
+    patients = dataset.split(split)["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
     once = np.ones((1, len(truth)), np.float32)
 
-    def scores(split: Literal["val", "test"]) -> list[np.ndarray]:
-        found = probe_scores(run, dataset, model, fraction=fraction, pooling=pooling, split=split)
+    def scores(split: Split) -> list[np.ndarray]:
+        found = probe_scores(
+            run, dataset, model, fraction=fraction, pooling=pooling, split=split, probe=probe
+        )
         return [np.asarray(draw) for draw in found]
 
     if metric in _BY_RANK:
-        score, judged = _BY_RANK[metric], scores("test")
+        score, judged = _BY_RANK[metric], scores(split)
     elif dataset.task == "multiclass":
-        score, judged = macro_f1, [p == p.max(axis=1, keepdims=True) for p in scores("test")]
+        score, judged = macro_f1, [p == p.max(axis=1, keepdims=True) for p in scores(split)]
     elif metric == "F1":
-        score, judged = macro_f1, [p >= 0.5 for p in scores("test")]
+        score, judged = macro_f1, [p >= 0.5 for p in scores(split)]
     else:
         known = labels_of(dataset, "val")
         thresholds = [f1_thresholds(known, p) for p in scores("val")]
         score = macro_f1
-        judged = [p >= t for p, t in zip(scores("test"), thresholds, strict=True)]
+        judged = [p >= t for p, t in zip(scores(split), thresholds, strict=True)]
     judged = [draw[:, chosen] for draw in judged]
     point = np.mean([score(truth, draw, once)[0] for draw in judged])
     return point, np.mean([score(truth, draw, weights) for draw in judged], axis=0)

@@ -27,11 +27,14 @@ class Cohort:
     ecg_hz: int
     seed: int
     coupling: float
+    lag_days: float
+    drift: float
     bar: tqdm
 
     def patients(self) -> pd.DataFrame:
         """All patients of the data set, with their `split`."""
-        patients = state.sample_patients(sum(self.splits.values()), self.seed)
+        # At a coupling of 0 nothing in the picture may tell of the states, not even a device.
+        patients = state.sample_patients(sum(self.splits.values()), self.seed, self.coupling)
         return patients.assign(split=np.repeat(list(self.splits), list(self.splits.values())))
 
     def films(self, patients: pd.DataFrame, size: int, masks: bool = False) -> Iterator[tuple]:
@@ -60,13 +63,13 @@ def truth_table(patients: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
 
 
 def another_day(patients: pd.DataFrame, rng: np.random.Generator, visit: int = 2) -> pd.DataFrame:
-    """The same patients at a later visit (`study`): positioned anew, the same states and devices.
+    """The same patients at a later visit: positioned anew, the same states, devices and view.
 
     What a film draws for itself (build, shape of the heart, ribs, the pacemaker's side) is drawn
     anew too.
     """
     rotation = rng.standard_normal(len(patients)).astype(np.float32)
-    return patients.assign(study=visit, rotation=rotation, ap_view=rng.random(len(patients)) < 0.5)
+    return patients.assign(study=visit, rotation=rotation)
 
 
 def otherwise_well(patients: pd.DataFrame) -> pd.DataFrame:

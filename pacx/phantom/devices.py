@@ -28,7 +28,7 @@ def draw_devices(
             curve(px, py, (side * q.device_x, q.device_y), (side * 0.16, -0.66), atrium),
             curve(px, py, atrium, (-0.14, dome[rows] - 0.05), apex),
         )
-        absorption[rows] += 0.32 * step(can, soft) + 0.22 * step(thin - lead, thin)
+        absorption[rows] += 0.55 * step(can, soft) + 0.40 * step(thin - lead, thin)
     rows = np.flatnonzero(p.tube.ravel())
     if len(rows):
         q, px, py = _take(p, rows), x[rows] - middle[rows], y[rows]
@@ -36,7 +36,7 @@ def draw_devices(
         airway = curve(px, py, (0.02, -1.1), (0.0, -0.8), (0.005, tip))
         gut = curve(px, py, (0.01, -1.1), (-0.03, 0.0), (0.05, dome[rows]))
         gut = np.minimum(gut, curve(px, py, (0.05, dome[rows]), (0.1, 0.62), (0.32, 0.55)))
-        absorption[rows] += 0.14 * step(thin * 1.5 - np.where(q.gastric > 0, gut, airway), thin)
+        absorption[rows] += 0.30 * step(thin * 1.5 - np.where(q.gastric > 0, gut, airway), thin)
     rows = np.flatnonzero(p.wires.ravel())
     if len(rows):
         q, px, py = _take(p, rows), x[rows], y[rows]
@@ -44,7 +44,7 @@ def draw_devices(
         bend = (1.2 * q.wire_2 - 0.6, 2 * q.wire_3 - 0.8)
         wire = curve(px, py, start, bend, end)
         pad = np.hypot(px - 1.2 * q.wire_4 + 0.6, py - 1.4 * q.wire_5 + 0.6)
-        absorption[rows] += 0.09 * step(thin - wire, thin) + 0.10 * step(0.028 - pad, 0.02)
+        absorption[rows] += 0.14 * step(thin - wire, thin) + 0.20 * step(0.028 - pad, 0.02)
     return absorption
 
 

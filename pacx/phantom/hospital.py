@@ -10,13 +10,14 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
+from pacx.constants import SHIFTED
 from pacx.errors import PacxError
 from pacx.phantom import benchmarks, layouts
 from pacx.phantom.cohort import Cohort, seed_of
 from pacx.phantom.pairs import write_symile_mimic
 
 #: Written into each folder's `phantom.json`; raise it when what is drawn or the layouts change.
-FORMAT = 2
+FORMAT = 3
 
 WRITERS: dict[str, Callable[[Path, Cohort], None]] = {
     "chexpert": layouts.write_chexpert,
@@ -44,6 +45,8 @@ def write_hospital(
     ecg_hz: int,
     seed: int,
     coupling: float = 1.0,
+    lag_days: float = 0.0,
+    drift: float = 0.0,
 ) -> None:
     """Writes the phantom data sets to `root/<dataset>/`.
 
@@ -60,6 +63,8 @@ def write_hospital(
         ecg_hz: Samples a second of the ECGs.
         seed: Seed of the hospital.
         coupling: How strongly X-rays show the patients' states; 0 = not at all.
+        lag_days: Mean days from a paired X-ray to its ECG and blood tests.
+        drift: How fast acute states change, see `pacx.phantom.state.move_on`.
 
     Raises:
         PacxError: A data set or a split is unknown, a number is impossible, or a folder holds
@@ -71,6 +76,7 @@ def write_hospital(
         {
             "format": FORMAT, "dataset": name, "patients": dict(counts), "seed": seed,
             "image_size": image_size, "ecg_hz": ecg_hz, "coupling": coupling,
+            "lag_days": lag_days, "drift": drift,
         }
         for name, counts in patients.items()
     ]  # fmt: skip
@@ -103,6 +109,8 @@ def _write(root: Path, settings: dict) -> None:
                 ecg_hz=settings["ecg_hz"],
                 seed=seed_of(settings["seed"], name),
                 coupling=settings["coupling"],
+                lag_days=settings["lag_days"],
+                drift=settings["drift"],
                 bar=bar,
             )
             WRITERS[name](partial, cohort)
@@ -123,7 +131,8 @@ def _check(sizes: Mapping[str, Mapping[str, int]], image_size: int, ecg_hz: int)
     for name, splits in sizes.items():
         if not isinstance(splits, Mapping) or not splits:
             raise PacxError(f"phantom {name}: {splits} is not possible; write it like train: 10.")
-        known = ("train", "val") if name == "chexpert" else ("train", "val", "test")
+        usual = ("train", "val", "test")
+        known = {"chexpert": usual[:2], "phantom-truth": (*usual, SHIFTED)}.get(name, usual)
         for split, count in splits.items():
             if split not in known or not isinstance(count, int) or count < 1:
                 raise PacxError(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pacx.constants import CHESTX6_CLASSES, LEADS_ECGFOUNDER, LEADS_MIMIC
+from pacx.constants import CHESTX6_CLASSES, LEADS_ECGFOUNDER, LEADS_MIMIC, SHIFTED
 from pacx.phantom import state
 from pacx.phantom.cohort import (
     Cohort,
@@ -21,6 +21,9 @@ from pacx.phantom.cohort import (
 )
 from pacx.phantom.ecg import diagnoses, render_ecgs
 from pacx.phantom.radiograph import render_laterals
+
+SHIFT_OF_EXPOSURE = 1.5  # standard deviations, in the split of another hospital
+SHARE_OF_MORE_DEVICES = 0.3  # of its patients get each device, and the AP view, besides
 
 
 def write_chexpert(root: Path, cohort: Cohort) -> None:
@@ -144,8 +147,16 @@ def write_covid_qu_ex(root: Path, cohort: Cohort) -> None:
 
 
 def write_phantom_truth(root: Path, cohort: Cohort) -> None:
-    """The truth that no real data set has: task labels, states and exact masks."""
+    """The truth that no real data set has: task labels, states and exact masks.
+
+    The split `shifted` is of another hospital: other exposure, more devices and AP views.
+    """
     patients = cohort.patients()
+    rng = np.random.default_rng([cohort.seed, 46])
+    elsewhere = (patients["split"] == SHIFTED).to_numpy()
+    patients["exposure"] = SHIFT_OF_EXPOSURE * elsewhere
+    for fact in ("pacemaker", "tube", "ap_view"):
+        patients[fact] |= elsewhere & (rng.random(len(patients)) < SHARE_OF_MORE_DEVICES)
     names = [f"T{i:06d}" for i in range(len(patients))]
     for rows, images, masks in cohort.films(patients, cohort.image_size, masks=True):
         save_images(cohort, images, [root / "images" / f"{names[i]}.png" for i in rows])

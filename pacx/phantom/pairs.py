@@ -8,6 +8,7 @@ import pandas as pd
 
 from pacx.arrays import create_array
 from pacx.constants import CANDIDATES, IMAGENET_MEAN, IMAGENET_STD, LABS
+from pacx.phantom import state
 from pacx.phantom.cohort import Cohort, mimic_cxr_path, seed_of, truth_table
 from pacx.phantom.ecg import render_ecgs
 from pacx.phantom.labs import draw_labs
@@ -22,9 +23,13 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
     """
     patients = cohort.patients()
     n = len(patients)
-    labs = draw_labs(patients, cohort.seed)
+    rng = np.random.default_rng([cohort.seed, 43])
+    days = rng.exponential(cohort.lag_days, n) if cohort.lag_days else np.zeros(n)
+    later = state.move_on(patients, days, cohort.drift, rng)
+    labs = draw_labs(later, cohort.seed)
     in_train = (patients["split"] == "train").to_numpy()
     percentiles = _percentiles(labs, labs[in_train])
+    tasks = state.task_labels(patients, cohort.seed)
     itemids = [str(lab.itemid) for lab in LABS]
     ids = 10_000_001 + 3 * np.arange(n)
     table = pd.DataFrame({"subject_id": ids, "hadm_id": ids + 10_000_000})
@@ -66,10 +71,13 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
         arrays |= {c: part[c].to_numpy() for c in ("label_hadm_id", "label") if c in part}
         for name, array in arrays.items():
             np.save(folder / f"{name}_{split}.npy", array)
-        truth_table(patients.iloc[rows], part["hadm_id"]).to_csv(folder / "truth.csv", index=False)
+        truth = truth_table(patients.iloc[rows], part["hadm_id"]).assign(lag_days=days[rows])
+        truth = truth.join(tasks.iloc[rows].reset_index(drop=True))
+        truth.to_csv(folder / "truth.csv", index=False)
         # A seed of its own: the rows of each split start at 0, and so would their noise.
         own = replace(cohort, seed=seed_of(cohort.seed, source))
-        _write_pair_arrays(folder, split, patients.iloc[members], picked, own)
+        pictured, recorded = patients.iloc[members], later.iloc[members]
+        _write_pair_arrays(folder, split, pictured, recorded, picked, own)
 
 
 def _percentiles(labs: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -94,9 +102,10 @@ def _candidates(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarra
 
 
 def _write_pair_arrays(
-    folder: Path, split: str, patients: pd.DataFrame, picked: np.ndarray, cohort: Cohort
-) -> None:
-    """X-rays and ECGs of `patients[picked]`; each patient is rendered once."""
+    folder: Path, split: str, patients: pd.DataFrame, later: pd.DataFrame, picked: np.ndarray,
+    cohort: Cohort,
+) -> None:  # fmt: skip
+    """X-rays of `patients[picked]` and ECGs of the same `later`; each patient is rendered once."""
     size, samples = cohort.image_size * 10 // 7, cohort.ecg_hz * 10
     shape = {"cxr": (3, size, size), "ecg": (1, samples, 12)}
     cxr, ecg = (
@@ -105,7 +114,7 @@ def _write_pair_arrays(
     )
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     for rows, images, _ in cohort.films(patients, size):
-        signals = render_ecgs(patients.iloc[rows], cohort.ecg_hz, cohort.seed + int(rows[0]))
+        signals = render_ecgs(later.iloc[rows], cohort.ecg_hz, cohort.seed + int(rows[0]))
         signals = signals.transpose(0, 2, 1)
         low = signals.min(axis=(1, 2), keepdims=True)
         high = signals.max(axis=(1, 2), keepdims=True)

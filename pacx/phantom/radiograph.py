@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from pacx.phantom.devices import draw_devices
-from pacx.phantom.shapes import blob, coordinates, softplus, step, texture
+from pacx.phantom.shapes import blob, blurred, cloud, coordinates, softplus, step, texture
 from pacx.phantom.state import STATES
 
 #: What the picture shows of a state = coupling * state + SLACK * N(0, 1).
@@ -48,7 +48,7 @@ def render_radiographs(
     drawn = {name: np.empty((n, size, size), bool) for name in MASKS} if masks else {}
     for number, start in enumerate(range(0, n, chunk)):
         rows = slice(start, start + chunk)
-        p = SimpleNamespace(**{k: v[rows, None, None] for k, v in parameters.items()})
+        p = _take(parameters, rows)
         rng = np.random.default_rng([seed, 12, number])
         images[rows], inside = _frontal(p, size, rng)
         for name, mask in drawn.items():
@@ -63,7 +63,7 @@ def render_laterals(patients: pd.DataFrame, size: int, seed: int) -> np.ndarray:
     images = np.empty((n, size, size), np.uint8)
     for number, start in enumerate(range(0, n, chunk)):
         rows = slice(start, start + chunk)
-        p = SimpleNamespace(**{k: v[rows, None, None] for k, v in parameters.items()})
+        p = _take(parameters, rows)
         images[rows] = _lateral(p, size, np.random.default_rng([seed, 13, number]))
     return images
 
@@ -78,14 +78,20 @@ def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict
     for fact in ("rotation", "pacemaker", "tube", "pneumothorax", "ap_view"):
         p[fact] = patients[fact].to_numpy()
     # how the patient stands, breathes and is exposed
-    p["tilt"], p["scale"] = 0.045 * normal(), 1 + 0.05 * normal()
-    p["shift_x"], p["shift_y"] = 0.05 * normal(), 0.05 * normal()
+    p["tilt"] = 0.07 * normal()
+    p["scale_x"], p["scale_y"] = 1 + 0.06 * normal(), 1 + 0.06 * normal()
+    p["shift_x"], p["shift_y"] = 0.06 * normal(), 0.06 * normal()
+    p["warp"] = 0.07 * rng.standard_normal((n, 2, 5, 5))
     p["inspiration"] = 0.045 * normal() - 0.04 * p["ap_view"]
     p["build"], p["heart_habitus"], p["heart_angle"] = normal(), normal(), normal()
     p["kilovoltage"], p["exposure"] = normal(), normal()
+    if "exposure" in patients:
+        p["exposure"] += patients["exposure"].to_numpy()
     p["gamma"] = np.exp(0.22 * normal())
     p["grid_x"], p["grid_y"] = 0.035 * normal(), 0.035 * normal()
-    p["noise"] = np.exp(0.5 * normal() - 4.4)
+    p["noise"] = np.exp(0.5 * normal() - 4.9)
+    p["scatter"] = normal()
+    p["mottle"] = np.exp(0.3 * normal())
     p["rib_contrast"], p["rib_phase"] = np.exp(0.35 * normal()), uniform()
     p["vessel_phase"], p["vessels"] = 6.28 * uniform(), np.exp(0.25 * normal())
     p["stomach"] = uniform()
@@ -102,6 +108,13 @@ def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict
     p["wires"] = (uniform() < 0.25 + 0.35 * p["ap_view"]) * 1.0
     for number in range(6):
         p[f"wire_{number}"] = uniform()
+    # what belongs to the detector: a letter of lead, the lines of a grid, shutters
+    p["marker"] = (uniform() < 0.35 + 0.4 * p["ap_view"]) * 1.0
+    p["marker_x"] = 0.72 + 0.16 * uniform()  # an L lies on the patient's left
+    p["marker_y"] = -0.88 + 0.25 * uniform()
+    p["grid_lines"], p["grid_phase"] = (uniform() < 0.3) * 0.015, 6.28 * uniform()
+    p["grid_pitch"] = 18 + 8 * uniform()
+    p["shutter_x"], p["shutter_y"] = ((uniform() < 0.2) * 0.15 * uniform() for _ in range(2))
     pattern = patients["pattern"].to_numpy() if "pattern" in patients else np.full(n, "Normal")
     severity = 0.75 + 0.5 * uniform()
     for name, disease in {
@@ -116,16 +129,24 @@ def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict
     return {name: np.asarray(value, np.float32) for name, value in p.items()}
 
 
+def _take(parameters: dict[str, np.ndarray], rows: slice) -> SimpleNamespace:
+    """The parameters of some patients, ready to be multiplied with pictures `(B, H, W)`."""
+    return SimpleNamespace(
+        **{k: v[rows] if v.ndim > 1 else v[rows, None, None] for k, v in parameters.items()}
+    )
+
+
 def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     """Renders a chunk; parameters are `(B, 1, 1)`. Returns uint8 images and the masks."""
     x, y = coordinates(p, size)
     soft = max(0.02, 1.6 / size)
-    patchy = texture(len(p.scale), size, rng, cells=9)
-    fine = texture(len(p.scale), size, rng, cells=38)
+    patchy = texture(len(p.tilt), size, rng, cells=9)
+    fine = texture(len(p.tilt), size, rng, cells=38)
+    mottle = cloud(len(p.tilt), size, rng)
 
     # ---- where things are
     spine_x = -0.02 * p.rotation
-    middle = spine_x + 0.05 * p.rotation  # what lies in front of the spine swings with rotation
+    middle = spine_x + 0.075 * p.rotation  # what lies in front of the spine swings with rotation
     s = np.abs(x - middle)
     left = step(x - middle, 0.10)
     side = lambda if_left, if_right: if_right + (if_left - if_right) * left  # noqa: E731
@@ -137,7 +158,7 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     body = step(edge, 0.05)
 
     lung_half = (0.335 - 0.008 * p.copd + 0.012 * p.build) * side(
-        1 - 0.06 * p.rotation, 1 + 0.06 * p.rotation
+        1 - 0.09 * p.rotation, 1 + 0.09 * p.rotation
     )
     u = (s - 0.36) / (lung_half * (1 + 0.18 * y))
     v = (y - 0.06) / (0.80 + 0.012 * p.copd)
@@ -203,7 +224,7 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     air_gap = step((x - middle) * p.air_side, 0.02) * p.pneumothorax * lung * step(0.15 - y, 0.25)
     pleural_line = (radius - 1 + p.air_depth * (0.45 + 0.55 * step(-0.25 - y, 0.4))) / 0.045
     outside = step(pleural_line, 1.0) * air_gap
-    tissue += air_gap * 0.075 * np.exp(-pleural_line * pleural_line) - 0.05 * outside
+    tissue += air_gap * 0.16 * np.exp(-pleural_line * pleural_line) - 0.14 * outside
     tissue += lung * (1 - outside) * (vessels + 0.012 * fine)
 
     trachea = step(0.042 - np.abs(x - middle - 0.01 * p.tilt), 0.02) * step(-0.24 - y, 0.06)
@@ -215,12 +236,18 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
 
     # ---- the film
     absorption += (p.grid_x * x + p.grid_y * y) * body
-    low = 0.10 + 0.03 * p.exposure
-    film = (absorption - low) / (0.70 + 0.06 * p.kilovoltage)
+    low = 0.05 + 0.05 * p.exposure
+    film = (absorption - low) / (0.95 * np.exp(0.12 * p.kilovoltage))
+    veil = 0.45 * np.exp(0.2 * p.scatter)  # scattered radiation blurs a part of the picture
+    film = film + veil * (blurred(film, 0.055 * size) - film)
+    coarse = np.exp(0.15 * (p.fluid + p.inflammation - p.copd))  # interstitium, and its loss
+    film = film + p.mottle * mottle * (0.02 + (0.045 * coarse - 0.02) * lung) * body
     film = np.clip(film, 0.0, None)
     film = film / np.sqrt(np.sqrt(1 + (film * film) ** 2)) * 1.06
     film = film**p.gamma
+    film = _on_the_detector(p, film)
     film += p.noise * rng.standard_normal(film.shape, np.float32) * (1.4 - 0.7 * film)
+    film = blurred(film, 0.54)
     image = np.clip(film * 255, 0, 255).astype(np.uint8)
     masks = {
         "lungs": (pleura > 0) & (diaphragm > y) & (heart_distance < 0)
@@ -231,6 +258,17 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
         "body": edge > 0,
     }  # fmt: skip
     return image, masks
+
+
+def _on_the_detector(p, film):
+    """Grid lines, shutters and the marker L, which do not move with the patient."""
+    axis = (np.arange(film.shape[1], dtype=np.float32) + 0.5) * (2 / film.shape[1]) - 1
+    u, v = axis[None, None, :], axis[None, :, None]
+    film = film * (1 + p.grid_lines * np.cos(3.1416 * p.grid_pitch * v + p.grid_phase))
+    film = film * step(1 - p.shutter_x - np.abs(u), 0.02) * step(1 - p.shutter_y - np.abs(v), 0.02)
+    stem = np.minimum(0.02 - np.abs(u - p.marker_x), 0.07 - np.abs(v - p.marker_y))
+    foot = np.minimum(0.02 - np.abs(v - p.marker_y - 0.05), 0.045 - np.abs(u - p.marker_x - 0.025))
+    return film + 0.5 * p.marker * step(np.maximum(stem, foot), 0.02)
 
 
 def _vessels(p, s, y, side):
@@ -245,7 +283,7 @@ def _vessels(p, s, y, side):
     tree = near * np.maximum(large - 0.25, 0) * np.exp(-4.5 * reach)
     tree += 0.6 * np.maximum(small - 0.35, 0) * np.exp(-3.0 * reach) * np.minimum(4 * reach, 1)
     upper = step(-hilum_y - 0.02, 0.2)
-    tree = tree * (0.11 * p.vessels) * (1 + 0.30 * p.fluid * upper - 0.18 * p.copd)
+    tree = tree * (0.25 * p.vessels) * (1 + 0.30 * p.fluid * upper - 0.18 * p.copd)
     return tree, blob(hilum_x, hilum_y, 0.075, 0.12)
 
 
@@ -255,14 +293,14 @@ def _diseases(p, a):
     wet = softplus(p.fluid)
     batwing = blob(s - 0.20, y - 0.02, 0.26, 0.34)
     ridges = np.maximum(1 - 1.6 * np.abs(a.fine), 0)
-    added = lung * wet * (0.045 * batwing + 0.030 * ridges * step(y + 0.3, 0.5))
+    added = lung * wet * (0.045 * batwing + 0.05 * (ridges - 0.24) * step(y + 0.3, 0.5))
     level = softplus(0.8 * p.fluid + 0.3 * p.renal + a.side(0.5, -0.5) * p.effusion_side - 0.4)
     surface = a.dome + 0.16 - 0.10 * level - 0.30 * level * np.maximum(s - 0.42, 0)
     added += a.cavity * (1 - a.heart) * 0.24 * step(y - surface, 0.09) * np.minimum(level, 1.5)
-    infected = 0.17 * softplus(1.6 * p.inflammation - 1.0)
+    infected = 0.32 * softplus(1.6 * p.inflammation - 1.0)
     focus_x = a.x - a.middle - p.focus_side * p.focus_x
     focus = blob(focus_x, y - p.focus_y, p.focus_size, p.focus_size)
-    added += lung * np.minimum(infected, 0.40) * focus * (0.8 + 0.35 * a.patchy)
+    added += lung * np.minimum(infected, 0.70) * focus * (0.8 + 0.35 * a.patchy)
     if p.covid.any():
         rim = step(a.radius - 0.55, 0.3) * step(y + 0.45, 0.4)
         added += p.covid * lung * rim * (0.13 + 0.13 * a.patchy)
@@ -284,7 +322,7 @@ def _diseases(p, a):
 def _bones(p, a):
     """Ribs, clavicles, spine and humeral heads. Returns absorption and the bone mask."""
     s, y, x = a.s, a.y, a.x
-    density = 0.085 * p.rib_contrast * (1 - 0.06 * p.age)
+    density = 0.13 * p.rib_contrast * (1 - 0.06 * p.age)
     cage = step(a.pleura + 0.05, 0.04) * step(y + 0.82, 0.06) * step(0.62 - y, 0.3)
     cage = cage * step(s - 0.06, 0.04)
     lateral = s - 0.18
@@ -318,5 +356,6 @@ def _lateral(p, size, rng):
     heart = step(0.22 + 0.02 * p.dilation - np.hypot(x + 0.17, y - 0.22), 0.04)
     spine = step(0.07 - np.abs(x - 0.42 + 0.25 * y * y), 0.03) * (0.8 + 0.2 * np.cos(45 * y))
     film = body * (0.72 - 0.42 * lung + 0.3 * lung * heart + 0.14 * spine) + 0.02 * p.exposure
+    film = _on_the_detector(p, film)
     film += p.noise * rng.standard_normal(film.shape, np.float32)
     return np.clip(film * 255, 0, 255).astype(np.uint8)

@@ -24,11 +24,46 @@ def softplus(z: np.ndarray) -> np.ndarray:
 
 
 def coordinates(p: SimpleNamespace, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates of the pixels' centres in the patient, each `(B, H, W)` float32."""
+    """Coordinates of the pixels' centres in the patient, each `(B, H, W)` float32.
+
+    No two patients have the same proportions: an affine map, then a smooth elastic one.
+    """
     axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
     x, y = axis[None, None, :] - p.shift_x, axis[None, :, None] - p.shift_y
-    cos, sin = np.cos(p.tilt) / p.scale, np.sin(p.tilt) / p.scale
-    return x * cos + y * sin, y * cos - x * sin
+    cos, sin = np.cos(p.tilt), np.sin(p.tilt)
+    x, y = (x * cos + y * sin) / p.scale_x, (y * cos - x * sin) / p.scale_y
+    moved = _spread(p.warp, size)
+    return x + moved[:, 0], y + moved[:, 1]
+
+
+def cloud(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Random fields `(B, H, W)` whose power falls with the frequency as it does in tissue."""
+    across, down = np.fft.rfftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)
+    frequency = np.hypot(across, down[:, None]).astype(np.float32)
+    amplitude = 1 / (frequency + 3) ** 1.8
+    amplitude[0, 0] = 0
+    white = np.fft.rfft2(rng.standard_normal((count, size, size), np.float32))
+    field = np.fft.irfft2(white * amplitude, s=(size, size)).astype(np.float32)
+    # Frequencies that the smallest pictures resolve make up the unit: any size is as mottled.
+    power = (np.where(frequency <= 28, amplitude, 0) ** 2).sum() * 2 / size**2
+    return field / np.float32(np.sqrt(power))
+
+
+def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+    """Images `(B, H, W)` under a Gaussian of `sigma` pixels: a detector's point spread."""
+    place = np.arange(images.shape[1], dtype=np.float32)
+    weights = np.exp(-((place[:, None] - place) ** 2) / (2 * sigma**2))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights @ images @ weights.T
+
+
+def _spread(grid: np.ndarray, size: int) -> np.ndarray:
+    """A smooth field `(..., size, size)` through a coarse grid `(..., c, c)` of unit variance."""
+    cells = grid.shape[-1]
+    place = (np.arange(size, dtype=np.float32) + 0.5) * ((cells - 1) / size)
+    weights = np.exp(-((place[:, None] - np.arange(cells, dtype=np.float32)) ** 2) / 0.8)
+    weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
+    return weights @ grid @ weights.T
 
 
 def texture(count: int, size: int, rng: np.random.Generator, cells: int) -> np.ndarray:

@@ -125,12 +125,27 @@ FINDINGS: dict[str, Phenotype] = {
 }
 
 
-def sample_patients(n: int, seed: int) -> pd.DataFrame:
+#: What the picture shows besides the states -> share of the patients, and how much more often in
+#: sicker ones (weights in a probit). Sicker patients lie down for their X-ray and carry devices: a
+#: shortcut that a probe can fall for.
+FACTS: dict[str, tuple[float, dict[str, float]]] = {
+    "pacemaker": (0.18, {"conduction": 0.4, "age": 0.2}),
+    "tube": (0.20, {"inflammation": 0.4, "fluid": 0.3}),
+    "pneumothorax": (0.18, {}),
+    "ap_view": (0.50, {"fluid": 0.5, "inflammation": 0.3}),
+}
+
+#: States that change from one day to the next.
+ACUTE = ("fluid", "inflammation", "potassium", "anaemia")
+
+
+def sample_patients(n: int, seed: int, confounding: float = 1.0) -> pd.DataFrame:
     """Draws patients from the causal model.
 
     Args:
         n: Number of patients.
-        seed: The same `(n, seed)` gives the same patients.
+        seed: The same arguments give the same patients.
+        confounding: How much view and devices depend on the states; 0 = not at all.
 
     Returns:
         One row a patient: the states of `EQUATIONS` (about N(0, 1)); `sex` ("F", "M"),
@@ -149,10 +164,41 @@ def sample_patients(n: int, seed: int) -> pd.DataFrame:
     patients["age_years"] = np.clip(np.rint(58 + 16 * states["age"]), 18, 90).astype(int)
     patients["bmi_value"] = np.round(27.5 * np.exp(0.2 * states["bmi"]), 1)
     patients["rotation"] = rng.standard_normal(n).astype(np.float32)
-    for fact, share in {"pacemaker": 0.18, "tube": 0.2, "pneumothorax": 0.18}.items():
-        patients[fact] = rng.random(n) < share
-    patients["ap_view"] = rng.random(n) < 0.5
+    for fact, (share, weights) in FACTS.items():
+        score, spread = _score(patients, {s: confounding * w for s, w in weights.items()})
+        patients[fact] = rng.random(n) < norm.cdf(norm.ppf(share) * np.hypot(1, spread) + score)
     return patients
+
+
+def move_on(
+    patients: pd.DataFrame, days: np.ndarray, drift: float, rng: np.random.Generator
+) -> pd.DataFrame:
+    """The same patients some days later: acute states keep exp(-drift * days), the rest is new.
+
+    Args:
+        patients: Rows of `sample_patients`.
+        days: (N,) since then.
+        drift: Per day; 0 = nothing changes.
+        rng: Draws what is new.
+    """
+    kept = np.exp(-drift * days)
+    fresh = {s: rng.standard_normal(len(patients)) * np.sqrt(1 - kept**2) for s in ACUTE}
+    moved = {s: (kept * patients[s] + fresh[s]).astype(np.float32) for s in ACUTE}
+    return patients.assign(**moved)
+
+
+def residual_states(states: pd.DataFrame) -> pd.DataFrame:
+    """What of each state the other states do not predict, in units of its standard deviation.
+
+    Exact for `EQUATIONS`: with the precision matrix P, what is left of state k is (P x)_k / P_kk,
+    of variance 1 / P_kk.
+
+    Args:
+        states: (N, S) columns `STATES`.
+    """
+    precision = np.linalg.inv(state_covariance().to_numpy())
+    values = states[list(STATES)].to_numpy() @ precision / np.sqrt(np.diag(precision))
+    return pd.DataFrame(values, index=states.index, columns=STATES)
 
 
 def task_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -270,14 +316,19 @@ def over_threshold(
     do not count there, so that a fact with a positive weight below 3 raises the share. With
     weights of 3 or more a fact decides alone: the share is then that of patients with any of them.
     """
-    weights = pd.Series(label.weights)
-    states = weights[weights.index.isin(STATES)]
-    facts = weights.drop(states.index)
-    score = (patients[list(weights.index)].astype(float) * weights).sum(axis=1).to_numpy()
-    covariance = state_covariance().loc[states.index, states.index].to_numpy()
-    spread = np.sqrt(states.to_numpy() @ covariance @ states.to_numpy() + noise**2)
-    if len(facts) and facts.min() >= 3:  # a fact that decides alone: half-way is the threshold
-        threshold = facts.min() / 2
+    score, spread = _score(patients, label.weights)
+    facts = [weight for name, weight in label.weights.items() if name not in STATES]
+    if facts and min(facts) >= 3:  # a fact that decides alone: half-way is the threshold
+        threshold = min(facts) / 2
     else:
-        threshold = spread * norm.ppf(1 - label.prevalence)
+        threshold = np.hypot(spread, noise) * norm.ppf(1 - label.prevalence)
     return score + noise * rng.standard_normal(len(patients)) > threshold
+
+
+def _score(patients: pd.DataFrame, weights: dict[str, float]) -> tuple[np.ndarray, float]:
+    """Weighted sum (N,) of columns, and the standard deviation that its states give it."""
+    values = pd.Series(weights, dtype=float)
+    score = (patients[list(values.index)].astype(float) * values).sum(axis=1).to_numpy()
+    states = values[values.index.isin(STATES)]
+    covariance = state_covariance().loc[states.index, states.index].to_numpy()
+    return score, float(np.sqrt(states.to_numpy() @ covariance @ states.to_numpy()))

@@ -168,7 +168,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
         embeddings = teacher_embeddings(run, pairs, trained=variant.trained_teachers)
         targets = [getattr(embeddings, modality) for modality in variant.modalities]
         if settings.standardise_targets:
-            targets = [_standardise(target) for target in targets]
+            targets = [standardise(target) for target in targets]
         if variant.shuffled:
             # One cycle through all patients: nobody keeps their own.
             order = np.random.default_rng(seed).permutation(len(pairs.table))
@@ -206,6 +206,12 @@ def distill(run: Run, name: str = "pacx") -> Path:
 
     keys = [stamp.read_text() for stamp in stage_one]
     return run.build(name, make, settings, variant, run.profile.precision, seed, *keys)
+
+
+def standardise(embeddings: np.ndarray) -> np.ndarray:
+    """Centre and scale each dimension: raw embeddings point nearly the same way for everybody."""
+    mean, std = embeddings.mean(0), embeddings.std(0)
+    return ((embeddings - mean) / np.maximum(std, 1e-6)).astype(np.float32)
 
 
 def settings_of(run: Run, variant: Variant) -> DistillSettings:
@@ -257,9 +263,3 @@ def _mae_term(run: Run, variant: Variant, student: PeftModel) -> MaeTerm:
     mae.encoder = student.get_base_model()
     replay = pretraining_images(run, "train") if variant.replay else None
     return MaeTerm(mae, run.profile.mae.mask_ratio, replay, run.profile.seed)
-
-
-def _standardise(embeddings: np.ndarray) -> np.ndarray:
-    """Centre and scale each dimension: raw embeddings point nearly the same way for everybody."""
-    mean, std = embeddings.mean(0), embeddings.std(0)
-    return ((embeddings - mean) / np.maximum(std, 1e-6)).astype(np.float32)

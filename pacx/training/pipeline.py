@@ -13,6 +13,7 @@ from pacx.training.distill import VARIANTS, distill
 from pacx.training.ecg import train_ecg
 from pacx.training.labs import train_labs
 from pacx.training.mae import pretrain_mae, pretraining_images
+from pacx.training.supervised import train_supervised
 
 #: Images: less than what one core trains on while a new process imports its libraries.
 SHORT = 5000
@@ -38,7 +39,8 @@ def chosen_variants(run: Run) -> list[str]:
 def encoders_of(run: Run) -> list[str]:
     """All that the chapters train with this profile, in an order in which it can be trained."""
     stage_one = ["mae", "mae-compared", "labs", "ecg"]
-    return [*stage_one, "pacx", "mae-continued", *chosen_variants(run)]
+    ceiling = ["supervised"] if run.is_phantom else []
+    return [*stage_one, "pacx", "mae-continued", *ceiling, *chosen_variants(run)]
 
 
 def train_encoders(run: Run, *names: str) -> None:
@@ -47,8 +49,9 @@ def train_encoders(run: Run, *names: str) -> None:
     Args:
         run: The run.
         *names: `random`, `mae`, `mae-compared` (the profile's other mask ratio), `mae-continued`
-            (the MAE trained on for as many steps as the distillation took), the teachers `labs` and
-            `ecg`, or keys of `pacx.training.distill.VARIANTS`.
+            (the MAE trained on for as many steps as the distillation took), `supervised` (the MAE
+            trained on with the phantoms' labels), the teachers `labs` and `ecg`, or keys of
+            `pacx.training.distill.VARIANTS`.
     """
     _prepare(run, names)
     for name in names:
@@ -96,8 +99,9 @@ def _one_thread() -> None:
 def _prepare(run: Run, names: tuple[str, ...]) -> None:
     """What the named encoders start from."""
     distilled = [name for name in names if name in VARIANTS]
-    if distilled or "mae-continued" in names:
+    if distilled or {"mae-continued", "supervised"} & set(names):
         pretrain_mae(run)
+    if distilled or "mae-continued" in names:
         train_labs(run)
         train_ecg(run)
     if "mae-compared" in {VARIANTS[name].start for name in distilled}:
@@ -115,6 +119,8 @@ def _train(run: Run, name: str) -> None:
         train_ecg(run)
     elif name == "mae":
         pretrain_mae(run)
+    elif name == "supervised":
+        train_supervised(run)
     elif name == "mae-compared":
         pretrain_mae(run, name, mask_ratio=run.profile.mae.compared_mask_ratio)
     elif name == "mae-continued":
