@@ -90,7 +90,7 @@ def tasks_of(group: str) -> tuple[str, ...]:
 
 def _pixel_components(run: Run, images: np.ndarray) -> np.ndarray:
     """(N, K) scores of images (N, H, W) on the principal components of stage 1's X-rays."""
-    known = pretraining_images(run, "train")
+    known = _stage_one(run)
     count = min(max(_COMPONENTS), len(known), known[0].size)
 
     def fill(out: np.ndarray) -> None:
@@ -103,8 +103,13 @@ def _pixel_components(run: Run, images: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
+def _stage_one(run: Run) -> np.ndarray:
+    return pretraining_images(run, "train")
+
+
+@lru_cache(maxsize=1)
 def _principal_axes(run: Run) -> PCA:
-    images = pretraining_images(run, "train")
+    images = _stage_one(run)
     rng = np.random.default_rng(run.profile.seed)
     rows = np.sort(rng.permutation(len(images))[:8192])  # more would change the first axes little
     pca = PCA(min(max(_COMPONENTS), len(rows), images[0].size), random_state=run.profile.seed,
