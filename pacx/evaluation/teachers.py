@@ -87,11 +87,13 @@ def teacher_scores(run: Run, groups: Mapping[str, Sequence[str]]) -> pd.DataFram
         tables["test"]["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed
     )
     once = np.ones((1, weights.shape[1]), np.float32)
+    every = [task for tasks in groups.values() for task in tasks]
     rows = []
     for pooling, train in embeddings["train"].items():
+        probes = fit_probes((train, labels["train"][every].to_numpy(np.float32)))
+        found = pd.DataFrame(probes.probabilities(embeddings["test"][pooling])[0], columns=every)
         for group, tasks in groups.items():
-            known, truth = (labels[s][list(tasks)].to_numpy(np.float32) for s in ("train", "test"))
-            scores = fit_probes((train, known)).probabilities(embeddings["test"][pooling])[0]
+            truth, scores = (t[list(tasks)].to_numpy(np.float32) for t in (labels["test"], found))
             value = macro_auroc(truth, scores, once)[0]
             estimate = interval(value, macro_auroc(truth, scores, weights))
             rows.append(
