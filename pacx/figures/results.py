@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from pacx.figures.style import colour_of, marker_of, name_of
@@ -49,42 +50,34 @@ def forest_panels(
     *,
     panels: str,
     filled: str,
+    rows: str = "model",
     x_label: str = "difference in AUROC, model minus MAE",
 ) -> Figure:
-    """Forest plots side by side: one row a model, one panel an outcome.
+    """Forest plots side by side, one panel an outcome; each row has a filled and a hollow dot.
 
     Args:
         table: Tidy table with `model` and the columns `difference_*`.
         panels: Column that names the panels.
         filled: Column with two values, the first drawn filled, the second hollow below it.
+        rows: Column that names the rows.
         x_label: What the difference is, with its direction.
     """
-    models, outcomes = list(dict.fromkeys(table["model"])), list(dict.fromkeys(table[panels]))
+    names, outcomes = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table[panels]))
     kinds = list(dict.fromkeys(table[filled]))
-    height = 0.5 + _ROW * len(models)
+    height = 0.5 + _ROW * len(names)
     figure, axes = _panels(len(outcomes), height, 1.2, sharex=True, sharey=True)
     for axis, outcome in zip(axes, outcomes, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
         for row in table[table[panels] == outcome].to_dict("records"):
             second = kinds.index(row[filled])
-            place = models.index(row["model"]) + 0.36 * second - 0.18
-            colour = colour_of(row["model"])
-            axis.hlines(
-                place, row["difference_low"], row["difference_high"], color=colour, linewidth=1.8
-            )
-            axis.plot(
-                row["difference_value"], place, "o", markersize=5, markeredgecolor=colour,
-                markerfacecolor="white" if second else colour,
-            )  # fmt: skip
-        _rows_axis(axis, [name_of(model) for model in models])
+            difference = [row[f"difference_{part}"] for part in ("value", "low", "high")]
+            place = names.index(row[rows]) + 0.36 * second - 0.18
+            _dot(axis, place, *difference, colour_of(row["model"]), hollow=bool(second))
+        _rows_axis(axis, [name_of(name) for name in names] if rows == "model" else names)
         axis.set_title(_words(outcome))
         axis.tick_params(labelbottom=True)
     figure.supxlabel(x_label, fontsize=10)
-    handles = [
-        plt.Line2D([], [], marker="o", linestyle="", color="0.3", label=kind,
-                   markerfacecolor="white" if k else "0.3")
-        for k, kind in enumerate(kinds)
-    ]  # fmt: skip
+    handles = [_key(kind, hollow=bool(k)) for k, kind in enumerate(kinds)]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(kinds))
     return figure
 
@@ -96,6 +89,7 @@ def dots(
     panels: str | None = None,
     x_label: str = "AUROC",
     chance: float | None = None,
+    one_scale: bool = False,
     colours: dict[str, str] | None = None,
 ) -> Figure:
     """Scores with 95 % intervals: one line of dots a task or data set, one colour a model.
@@ -106,18 +100,20 @@ def dots(
         panels: Column that names panels side by side, such as the metric; one panel when None.
         x_label: What the score is; with `panels` their names say it.
         chance: Where guessing lies; a dashed line.
+        one_scale: Whether all panels show the same range, where they hold the same score.
         colours: Name -> colour, where the column `model` holds no models but something else.
     """
     names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
     parts = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
-    height = 0.5 + _ROW * len(names) * max(1, len(models) / 2)
-    figure, axes = _panels(len(parts), height, 0.6, sharey=True)
+    height = 0.5 + _ROW * len(names) * max(1, len(models) / 2.5)
+    figure, axes = _panels(len(parts), height, 0.6, sharex=one_scale, sharey=True)
     for axis, (title, part) in zip(axes, parts.items(), strict=True):
         if chance is not None:
             axis.axvline(chance, color="0.6", linewidth=1, linestyle="--")
         part = part.assign(place=part[rows].map(names.index))
         _dots(axis, part, models, ("value", "low", "high"), colours)
         axis.set_xlabel(title)
+        axis.tick_params(labelbottom=True)
         _rows_axis(axis, names)
     _legend(axes[0], models, colours)
     return figure
@@ -188,6 +184,27 @@ def label_efficiency(
     return figure
 
 
+def _dot(
+    axis: Axes, place: float, value: float, low: float, high: float, colour: str,
+    marker: str = "o", *, hollow: bool = False,
+) -> None:  # fmt: skip
+    """A value with its interval in the row at height `place`."""
+    axis.hlines(place, low, high, color=colour, linewidth=1.8)
+    face = "white" if hollow else colour
+    # Above all intervals: another dot's may cross it.
+    axis.plot(
+        value, place, marker, markersize=5, markeredgecolor=colour, markerfacecolor=face, zorder=3
+    )
+
+
+def _key(label: str, marker: str = "o", *, hollow: bool = False) -> Line2D:
+    """An entry of a legend that explains filling or marker, whatever the colour."""
+    face = "white" if hollow else "0.3"
+    return Line2D(
+        [], [], marker=marker, linestyle="", color="0.3", markerfacecolor=face, label=label
+    )
+
+
 def _panels(n: int, height: float, around: float, **shared: bool) -> tuple[Figure, list[Axes]]:
     """A figure of n panels, each `height` inches, at most `_PANELS` beside each other."""
     columns = min(_PANELS, n)
@@ -235,12 +252,10 @@ def _legend(
         for model in models:
             colour, marker = _look(model, colours)
             label = model if colours else name_of(model)
-            handles.append(
-                plt.Line2D([], [], marker=marker, linestyle="", color=colour, label=label)
-            )
+            handles.append(Line2D([], [], marker=marker, linestyle="", color=colour, label=label))
         if paper:
             handles.append(
-                plt.Line2D(
+                Line2D(
                     [], [], marker="D", linestyle="", markerfacecolor="none",
                     markeredgecolor="0.3", label="the paper's, on real patients",
                 )

@@ -40,6 +40,13 @@ MODELS = {
         ("mae-continued", "MAE continued", "green", "s"),
         ("teacher", "trained teacher", "green", "o"),
         ("teacher-untrained", "untrained teacher", "purple", "v"),
+        ("pixels", "pixels (PCA)", "sky", "s"),
+        ("pixels-teachers", "pixels, ridge to the teachers", "sky", "d"),
+        ("mae-teachers", "MAE, ridge to the teachers", "blue", "d"),
+        ("devices", "pacemaker and tube alone", "grey", "s"),
+        ("supervised", "trained on the labels", "green", "P"),
+        ("teachers", "the teachers: ECG and labs", "green", "h"),
+        ("states", "the true states", "brown", "o"),
     )
 }
 

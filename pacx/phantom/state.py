@@ -129,7 +129,7 @@ FINDINGS: dict[str, Phenotype] = {
 #: sicker ones (weights in a probit). Sicker patients lie down for their X-ray and carry devices: a
 #: shortcut that a probe can fall for.
 FACTS: dict[str, tuple[float, dict[str, float]]] = {
-    "pacemaker": (0.18, {"conduction": 0.4, "age": 0.2}),
+    "pacemaker": (0.18, {"atrial_load": 0.4, "age": 0.2}),  # not conduction: no picture shows it
     "tube": (0.20, {"inflammation": 0.4, "fluid": 0.3}),
     "pneumothorax": (0.18, {}),
     "ap_view": (0.50, {"fluid": 0.5, "inflammation": 0.3}),

@@ -1,0 +1,77 @@
+"""A shortcut on phantoms: sicker patients carry devices, so a probe can read the device instead."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from pacx.data.table import Dataset
+from pacx.evaluation.baselines import POOLINGS
+from pacx.evaluation.probe import fit_probes, labels_of
+from pacx.evaluation.statistics import bootstrap_weights, macro_auroc, paired_table
+from pacx.evaluation.transfer import probe_scores
+from pacx.run import Run
+
+DEVICES = ("pacemaker", "tube")
+
+
+def shortcut_scores(
+    run: Run,
+    dataset: Dataset,
+    models: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    *,
+    reference: str = "mae",
+) -> pd.DataFrame:
+    """AUROC of devices alone and of encoders, on all test patients and on those without a device.
+
+    Devices alone (`devices` in the column `model`) are a converged probe on the labels of
+    `DEVICES`, which sees no picture. The probes are those of all training patients in both cases:
+    what falls among patients without a device is what the device told.
+
+    Args:
+        run: A phantom run.
+        dataset: `phantom-truth`.
+        models: Encoders.
+        groups: Name -> tasks that are averaged over.
+        reference: The encoder that the others are compared with.
+
+    Returns:
+        One row a group, pooling, kind of patients and model: dataset, task (the group's name),
+        patients, probe, pooling, metric, then the columns of
+        `pacx.evaluation.statistics.paired_table`.
+    """
+    splits = ("train", "val", "test")
+    seen = {s: dataset.split(s)[list(DEVICES)].to_numpy(np.float32) for s in splits}
+    train, val = ((seen[s], labels_of(dataset, s)) for s in ("train", "val"))
+    alone = fit_probes(train, val).probabilities(seen["test"])[0]
+    truth = labels_of(dataset, "test")
+    patients = dataset.split("test")["patient"].to_numpy()
+    drawn = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+    kinds = {"all patients": np.full(len(truth), True), "no device": ~seen["test"].any(1)}
+    tables = []
+    for pooling in POOLINGS:
+        scores = {
+            model: probe_scores(run, dataset, model, pooling=pooling)[0]
+            for model in dict.fromkeys([*models, reference])
+        } | {"devices": alone}
+        for name, tasks in groups.items():
+            chosen = [dataset.labels.index(task) for task in tasks]
+            for kind, rows in kinds.items():
+                part, known = truth[rows][:, chosen], drawn.T[rows].T
+                once = np.ones((1, len(part)), np.float32)
+                measured = {
+                    model: (
+                        macro_auroc(part, values[rows][:, chosen], once)[0],
+                        macro_auroc(part, values[rows][:, chosen], known),
+                    )
+                    for model, values in scores.items()
+                }
+                tables.append(
+                    paired_table(
+                        ["devices", *models], reference, measured.__getitem__,
+                        dataset=dataset.name, task=name, patients=kind, probe="converged",
+                        pooling=pooling, metric="AUROC",
+                    )
+                )  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
