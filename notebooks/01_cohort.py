@@ -62,7 +62,7 @@ banner(run)
 # ## Who the patients are
 #
 # The method needs patients with three records each. Real ones are behind a data use agreement
-# ([access](../book/data_access)), and their true state is never known. So the book makes up a
+# ([access](../book/data_access)), and their true state is never known. So the book simulates a
 # hospital. Each patient $i$ has a few hidden **states** $z$, such as the size of the left
 # ventricle's cavity. A state is a weighted sum of its direct causes and of noise of its own:
 #
@@ -70,8 +70,8 @@ banner(run)
 # \qquad \varepsilon_k \sim \mathcal{N}(0, 1). $$
 #
 # This is a linear **structural causal model**. The weights are chosen so that each state has a
-# variance near 1: 0 is an average patient, +2 is a patient with a lot of it. A thicker arrow is a
-# larger weight.
+# variance near 1: 0 is an average patient, +2 is two standard deviations above average. A thicker
+# arrow is a larger weight.
 
 # %% mystnb={"image": {"alt": "Causal graph of the phantom patients' states. Age and body mass index stand on the left. Arrows lead over hypertension to hypertrophy, dilation and loss of kidney function, and from there to fluid overload, anaemia, potassium, atrial load and conduction delay on the right. Only the arrow from body mass index to obstructive lung disease lowers its target."}}
 from pacx.figures.graph import causal_graph
@@ -104,10 +104,15 @@ show(pd.DataFrame(meanings.items(), columns=["state", "what it means"]))
 # %% [markdown]
 # ## What they look like
 #
-# An X-ray is drawn from smooth shapes: body, lungs, heart, vessels, ribs, devices. The states move
-# and darken these shapes a little. Positioning, exposure, breathing and devices move them much
-# more. Because each shape is a function of continuous coordinates, one patient can be drawn at any
-# size, and the masks of the organs are exact. Here are some patients, large enough to look at.
+# An X-ray is drawn from shapes: body, lungs, heart, vessels, ribs, devices. The states move and
+# darken these shapes a little. Much more of the picture is no matter of the states: no two patients
+# have the same proportions, so all shapes are shifted, turned, stretched and bent at random; breathing,
+# exposure, scattered radiation, the texture of lung and bone, the detector's blur and noise, the lines
+# of a grid, shutters, devices, and a lead letter L on the patient's left come on top. **What a linear
+# model of the pixels could use, brightness in a fixed place, is mostly gone**; earlier editions of this
+# book had phantoms that such a model reads better than any network. Because each shape is a function of
+# continuous coordinates, one patient can be drawn at any size, and the masks of the organs stay exact.
+# Here are some patients, large enough to look at.
 
 # %%
 from pacx.phantom.radiograph import render_radiographs
@@ -116,16 +121,53 @@ from pacx.phantom.state import sample_patients
 patients = sample_patients(12, seed=run.profile.phantom.seed)
 films, masks = render_radiographs(patients, 256, seed=1, masks=True)
 
-# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
 from pacx.figures.cxr import montage
 
 titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
 figure = montage(films, titles, 4, masks={k: masks[k] for k in ("lungs", "heart", "devices")})
 
 # %% [markdown]
+# ## Do they look like X-rays?
+#
+# To the eye they are drawings. But how much of an image lies in coarse and how much in fine structure can
+# be compared: the **power spectrum** below is the mean squared strength of each number of waves across
+# the image, at the size that this book's encoders see. The real X-rays are of NIH ChestX-ray14
+# {cite:p}`wang2017chestxray8`; no image of theirs is here, only their mean spectrum. The band is half to
+# twice the real power. A spectrum does not say *where* things are, so it can show that phantoms are
+# wrong, never that they are right.
+
+# %% mystnb={"image": {"alt": "Two falling curves of power against the number of waves across the image, on logarithmic axes, one of real X-rays with a band of half to twice its value, and one of phantoms."}} tags=["hide-input"]
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+import pacx
+from pacx.figures.style import COLOURS
+
+file = Path(pacx.__file__).parents[1] / "book" / "benchmarks" / "spectrum.json"
+if file.is_file():
+    spectrum = json.loads(file.read_text())
+    waves, power = spectrum["frequency"], spectrum["power"]
+    real = pd.Series(power["real"])
+    figure, axis = plt.subplots(figsize=(6.5, 3.4))
+    axis.fill_between(waves, real / 2, real * 2, color=COLOURS["blue"], alpha=0.15, linewidth=0)
+    axis.loglog(waves, real, color=COLOURS["blue"], label="real X-rays")
+    axis.loglog(waves, power["phantom"], "--", color=COLOURS["vermilion"], label="phantoms")
+    axis.set(xlabel="waves across the image", ylabel="power (squared grey values)")
+    axis.legend()
+else:
+    display(Markdown("The measurement is in the book's repository, not in the package."))
+
+# %% [markdown]
+# `python benchmarks/spectrum.py --real FOLDER` repeats the measurement with a folder of X-rays of your
+# own. Whether phantoms can tell a network from a linear model is another question, which
+# `pacx accept` asks ([protocol](../book/protocol)).
+#
 # ## One patient, three modalities
 #
-# All three records of a patient hang on the same states. That is the only thing that the method
+# All three records depend on the same hidden states. That is the only thing that the method
 # can use: what the ECG and the blood say about a state, the X-ray may show as well. The patient
 # below is the one with the most fluid in a crowd.
 
@@ -162,7 +204,7 @@ figure = ecg_paper(ecg, LEADS_MIMIC, 500, f"Phantom patient, {about}")
 # And the blood tests. The band runs from the low to the high end of each test's own
 # {term}`reference range`; the number on the right is the value. A triangle lies beyond the drawn scale.
 # A cross marks a test without a result, mostly because nobody ordered it; where it stands means
-# nothing. H, I and L say how haemolysed, yellow and fatty the sample was.
+# nothing. H, I and L are the indices of haemolysis, icterus and lipaemia.
 
 # %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, ones of another colour lie outside. Crosses mark tests without a result."}}
 from pacx.figures.labs import lab_panel
@@ -182,7 +224,6 @@ figure = lab_panel(draw_labs(patient, seed=2)[0])
 # the right map, such as the haematocrit, are computed from those that are.
 
 # %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input", "public"]
-import matplotlib.pyplot as plt
 import seaborn as sns
 
 from pacx.phantom.ecg import TRAITS
@@ -211,7 +252,7 @@ axes[1].tick_params(axis="y", length=0)
 #
 # The X-ray has no such table: a state, with a little noise of the picture's own, moves and darkens shapes
 # in `pacx.phantom.radiograph`. Here one patient is drawn five times for each of four states. In a row
-# positioning and noise stay, and one state moves from −2 to +2. With dilation the heart widens. With fluid
+# positioning and noise stay, all other states are 0, and one moves from −2 to +2. With dilation the heart widens. With fluid
 # the upper vessels thicken, the lungs haze and their angles fill. With COPD the lungs lengthen and darken.
 # With anaemia heart and vessels fade; this sign is our invention, borrowed from CT: nobody reads anaemia
 # off a real chest X-ray in this way. The changes are small on purpose: that is what the encoder has to
@@ -220,7 +261,8 @@ axes[1].tick_params(axis="y", length=0)
 # %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input", "public"]
 shown, steps = ("dilation", "fluid", "copd", "anaemia"), (-2, -1, 0, 1, 2)
 plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)].iloc[[0]]
-versions = pd.concat([plain.assign(**{state: step}) for state in shown for step in steps])
+average = plain.assign(**dict.fromkeys(EQUATIONS, 0.0))
+versions = pd.concat([average.assign(**{state: step}) for state in shown for step in steps])
 films = [render_radiographs(versions.iloc[[i]], 192, seed=3)[0][0] for i in range(len(versions))]
 figure = montage(
     films, [f"{state} {step:+d}".replace("+0", "0") for state in shown for step in steps], columns=5
@@ -235,8 +277,6 @@ figure = montage(
 # coupling 1 the points still scatter, because positioning and build move the heart as well.
 
 # %% mystnb={"image": {"alt": "Two scatter plots of the heart's width divided by the lungs' width against the state dilation. With coupling 0 the points form a level cloud, with coupling 1 the ratio rises with dilation."}} tags=["hide-input"]
-from pacx.figures.style import COLOURS
-
 many = sample_patients(300, seed=run.profile.phantom.seed + 2)
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
 rows = []
@@ -249,6 +289,45 @@ for axis, coupling in zip(axes, (0.0, 1.0), strict=True):
     rows.append({"coupling": coupling, "correlation": many["dilation"].corr(pd.Series(ratio))})
 axes[0].set_ylabel("width of heart / lungs")
 coupling = run.save_results("coupling", pd.DataFrame(rows))
+
+# %% [markdown]
+# ## What could mislead a model
+#
+# Real records differ in more than the disease, so phantoms do, too.
+#
+# - **A lag.** ECG and blood of a phantom are taken some time after its X-ray, and acute states (fluid,
+#   inflammation, potassium, anaemia) move on in between. The labels and the true states are those of the
+#   X-ray's time. The profile says how long the lag is on average and how fast the states drift.
+# - **A {term}`shortcut`.** Sicker patients carry devices and lie down for their X-ray ({term}`AP`) more
+#   often. The first table has the share of patients with each fact, and the states that make it likelier,
+#   as weights in a probit. A probe can read the device instead of the disease.
+# - **Another hospital.** `phantom-truth` has a second test split, `shifted` ({term}`shifted test split`),
+#   with another exposure and more devices and AP views, whoever the patient is.
+
+# %% tags=["hide-input"]
+from pacx.phantom.state import FACTS
+
+show(
+    pd.DataFrame(
+        {
+            "what the picture shows": fact.replace("_", " ").replace("ap view", "AP view"),
+            "share of patients": f"{share:.0%}",
+            "likelier with": ", ".join(f"{state} ({w:+g})" for state, w in weights.items()),
+        }
+        for fact, (share, weights) in FACTS.items()
+    )
+)
+
+# %% [markdown]
+# What is left of an acute state, as its correlation with the value at the time of the X-ray:
+
+# %% tags=["hide-input"]
+import numpy as np
+
+phantom = run.profile.phantom
+days = np.array([0, phantom.lag_days, 4])
+kept = np.exp(-phantom.drift * days)
+show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), digits=2)
 
 # %% [markdown]
 # ## What is missing tells something
@@ -264,8 +343,6 @@ coupling = run.save_results("coupling", pd.DataFrame(rows))
 # [Chapter 03](03_lab_autoencoder) must therefore tell the network what was {term}`Observed`.
 
 # %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}} tags=["hide-input"]
-import numpy as np
-
 from pacx.constants import LABS
 from pacx.figures.labs import ordering_curves
 from pacx.phantom.labs import PANELS
@@ -311,7 +388,7 @@ from pacx.figures.graph import pairing_timeline
 figure = pairing_timeline()
 
 # %% [markdown]
-# Whoever has the raw tables runs `pacx pair`. Its rule is the SQL below, in
+# If you have the raw tables, run `pacx pair`. Its rule is the SQL below, in
 # [DuckDB](https://duckdb.org), which reads the compressed files where they lie and writes to disk
 # what does not fit the memory. Each statement makes the table it is named after. Between them Python
 # looks whether files are there and hold a signal; afterwards it divides patients into splits and writes
@@ -346,11 +423,12 @@ show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))
 
 # %% [markdown]
 # The phantom hospital writes pairs directly, one row an admission, so this rule has nothing to do
-# there.
+# there. Its lag runs the other way, from the X-ray to ECG and labs; what matters to the method is that the
+# records are apart.
 #
 # ## What lies on disk
 #
-# The phantom hospital writes every data set in the layout of the real one. The readers do not know
+# The phantom hospital writes every data set in the layout of the real one. The loaders do not know
 # the difference. This is Symile-MIMIC; of several folders only the first is opened.
 
 # %% tags=["remove-input"]
@@ -409,7 +487,8 @@ display(cohort.style.hide(axis="index").format(counted | {"positive": "{:.0%}"},
 # %% [markdown]
 # `phantom-truth` has no real counterpart. Its labels are read off the true states: 1 where a state plus
 # some noise passes a threshold that most patients stay below. What only the picture shows, such as a
-# tube, is a label as it is; rotation is one beyond a limit.
+# tube, is a label as it is; rotation is one beyond a limit. Its test split of another hospital, `shifted`,
+# is not counted here.
 #
 # The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6,
 # COVID-QU-Ex, VinDr-CXR and a part of QaTa-COV19 carry no patient numbers, there or here: each image

@@ -119,7 +119,7 @@ figure = position_similarity(
 # patches, not even as blanks, so it gets cheaper as $\rho$ grows. The two ratios below use the same
 # random numbers. (In training each X-ray is also cropped at random, and mirrored half of the time:
 # {term}`augmentation`.) Neighbouring pixels resemble each other, so with few patches removed the task
-# could be solved by smearing. With most removed, the network has to know chests.
+# could be solved by smearing. With most removed, the network must have learned chest anatomy.
 
 # %%
 import torch
@@ -161,7 +161,7 @@ show_source(mae._keep_lowest, MaskedAutoencoder._encode, mae._gather)
 # ## The loss
 #
 # A small decoder gets the encoder's tokens, a shared *mask token* at each removed place, and the
-# positions. It paints all patches, $\hat x_l$. The loss is the mean squared error (MSE), and only
+# positions. It reconstructs all patches, $\hat x_l$. The loss is the mean squared error (MSE), and only
 # removed patches count:
 #
 # $$ \mathcal{L}_{\text{MAE}} = \frac{1}{\sum_l m_l} \sum_{l=1}^{L} m_l \,
@@ -223,18 +223,18 @@ figure = training_curves(
 )
 
 # %% [markdown]
-# What do they paint? The X-rays below are from the validation split, which no training step saw.
+# What do they reconstruct? The X-rays below are from the validation split, which no training step saw.
 
-# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the painting from it, what is left at the other, and the painting from that. Kept patches stand sharp in the paintings, the rest is painted."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it, what is left at the other, and the reconstruction from that. Kept patches stay sharp, the rest is blurred."}} tags=["hide-input", "public"]
 columns = {"X-ray": images[:4]}
 for name, ratio in ratios.items():
-    columns[f"{ratio:.0%} removed"], columns[f"painted by {ratio:.0%} model"] = pictures[name]
+    columns[f"{ratio:.0%} removed"], columns[f"by the {ratio:.0%} model"] = pictures[name]
 figure = reconstructions(columns)
-keep_home(run, figure, "02_painted", "chexpert")
+keep_home(run, figure, "02_reconstructed", "chexpert")
 
 # %% [markdown]
 # How much can go? Move the slider: more patches are removed from the first X-ray, and both models
-# paint from what is left. Each was trained for one mask ratio only.
+# reconstruct from what is left. Each was trained for one mask ratio only.
 
 # %% tags=["hide-input"]
 import numpy as np
@@ -248,9 +248,9 @@ for ratio in sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()})
     for name, model in models.items():
         with torch.inference_mode():
             output = model(pixels[:1], ratio, noise[:1])
-            panels["kept"], painted = model.reconstruct(pixels[:1], output)
-        panels[name] = painted
-        error = (painted - pixels[:1]).square().mean() / output.mask.mean()
+            panels["kept"], rebuilt = model.reconstruct(pixels[:1], output)
+        panels[name] = rebuilt
+        error = (rebuilt - pixels[:1]).square().mean() / output.mask.mean()
         told.append(f"{error:.3f} (trained at {ratios[name]:.0%})")
     frames.append(strips(panels)[0])
     labels.append(f"{ratio:.0%} removed, MSE {', '.join(told)}")
@@ -259,15 +259,15 @@ film(
     np.stack(frames),
     labels,
     slider="Patches removed",
-    alt="One X-ray, what is left of it, and what each of the two models paints from that.",
-    caption="From left to right: the X-ray, what is kept, and what the models paint that were trained "
+    alt="One X-ray, what is left of it, and what each of the two models reconstructs from that.",
+    caption="From left to right: the X-ray, what is kept, and the reconstructions by the models trained "
     f"at {' and at '.join(f'{ratio:.0%}' for ratio in ratios.values())}.",
     start=len(labels) - 1,
 )
 
 # %% [markdown]
 # A fair comparison gives both models the same validation X-rays and the same masks, at both
-# ratios. The baseline paints the mean of the patches that were kept. In brackets stand 95 % intervals: a
+# ratios. The baseline fills in the mean of the patches that were kept. In brackets stand 95 % intervals: a
 # {term}`bootstrap` over patients, all X-rays of one drawn together.
 
 # %% tags=["hide-input"]
@@ -277,7 +277,7 @@ from pacx.figures.tables import show
 
 
 def error_of_mean(pixels, mask):
-    """Mean squared error (N,) of painting the mean of the kept patches."""
+    """Mean squared error (N,) of filling in the mean of the kept patches."""
     patches, kept = models["mae"].patchify(pixels), (1 - mask)[..., None]
     mean = (patches * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True)
     return (((patches - mean).square().mean(2) * mask).sum(1) / mask.sum(1)).numpy()
@@ -292,18 +292,18 @@ for ratio in ratios.values():
     for name, model in models.items():
         with torch.inference_mode():
             output = model(everyone, ratio, fixed)
-            painted = model.reconstruct(everyone, output)[1]
+            rebuilt = model.reconstruct(everyone, output)[1]
         removed = output.mask.mean(1)
         key = (f"MAE trained at {ratios[name]:.0%}", ratio)
-        errors[key] = ((painted - everyone).square().mean((1, 2, 3)) / removed).numpy()
+        errors[key] = ((rebuilt - everyone).square().mean((1, 2, 3)) / removed).numpy()
     errors["mean of the kept patches", ratio] = error_of_mean(everyone, output.mask)
-for (painter, ratio), error in errors.items():
+for (model, ratio), error in errors.items():
     estimate = mean_over_cases(error, weights)._asdict()
-    rows.append({"painter": painter, "removed": ratio, "metric": "MSE", **estimate})
+    rows.append({"model": model, "removed": ratio, "metric": "MSE", **estimate})
 table = run.save_results("mae_reconstruction", pd.DataFrame(rows))
 told = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples()]
 removed = table["removed"].map("{:.0%}".format)
-show(pd.DataFrame({"painter": table["painter"], "removed": removed, "MSE [95 %]": told}))
+show(pd.DataFrame({"model": table["model"], "removed": removed, "MSE [95 %]": told}))
 
 # %% [markdown]
 # A low error is not the goal. The encoder is wanted for what its embedding knows, and that is
@@ -312,14 +312,14 @@ show(pd.DataFrame({"painter": table["painter"], "removed": removed, "MSE [95 %]"
 #
 # ## A real X-ray
 #
-# All images so far are drawn. The next is a real radiograph: file `RG1_UNCR.dcm` of the DICOM standard
+# All images so far are simulated. The next is a real radiograph: file `RG1_UNCR.dcm` of the DICOM standard
 # committee's test images, which the package `pydicom-data` distributes. It is stored *inverted*
-# ({term}`MONOCHROME1`) with more than 8 bits, two traps that the reader takes care of. It is not paired
+# ({term}`MONOCHROME1`) with more than 8 bits, two traps that the loader takes care of. It is not paired
 # with any ECG or blood test in this book. In the phantom profiles the encoder has **only ever seen
-# phantoms**. A picture with little contrast is easy to paint, so its error is set against that of the
+# phantoms**. A picture with little contrast is easy to reconstruct, so its error is set against that of the
 # baseline on the same picture.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two phantom-trained models paint from the rest."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two phantom-trained models reconstruct from the rest."}} tags=["hide-input", "public"]
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
@@ -338,9 +338,9 @@ else:
     for name, ratio in ratios.items():
         with torch.inference_mode():
             output = models[name](real_pixels, ratio, noise[:1])
-            left, painted = models[name].reconstruct(real_pixels, output)
-        columns[f"{ratio:.0%} removed"], columns[f"painted ({ratio:.0%})"] = left, painted
-        error = float((painted - real_pixels).square().mean() / output.mask.mean())
+            left, rebuilt = models[name].reconstruct(real_pixels, output)
+        columns[f"{ratio:.0%} removed"], columns[f"by the {ratio:.0%} model"] = left, rebuilt
+        error = float((rebuilt - real_pixels).square().mean() / output.mask.mean())
         share = error / error_of_mean(real_pixels, output.mask)[0]
         key = f"MAE trained at {ratio:.0%}", ratio
         phantoms = errors[key] / errors["mean of the kept patches", ratio]
@@ -368,7 +368,7 @@ if found is not None:
 model, ratio = models["mae"], ratios["mae"]
 with torch.inference_mode():
     output = model(pixels, ratio, noise)
-    left, painted = model.reconstruct(pixels, output)
+    left, rebuilt = model.reconstruct(pixels, output)
 
 assert torch.equal(model.unpatchify(model.patchify(pixels)), pixels), (
     "patches must rebuild the image"
@@ -380,7 +380,7 @@ lowest = noise.argsort(1).argsort(1) < kept
 assert torch.equal(output.mask == 0, lowest), "the lowest random numbers must be kept"
 
 shown = ~left.isnan()
-assert torch.allclose(painted[shown], pixels[shown], atol=1e-5), "kept pixels must stay as they are"
+assert torch.allclose(rebuilt[shown], pixels[shown], atol=1e-5), "kept pixels must stay as they are"
 
 changed = pixels.clone()
 changed[left.isnan()] = 0.0  # what was removed cannot reach the encoder
@@ -393,8 +393,8 @@ print("All checks passed.")
 
 
 # %% tags=["hide-input"]
-def of(painter, ratio):
-    return table[(table["painter"] == painter) & (table["removed"] == ratio)].iloc[0]
+def of(model, ratio):
+    return table[(table["model"] == model) & (table["removed"] == ratio)].iloc[0]
 
 
 lines = []
@@ -427,17 +427,17 @@ display(Markdown("\n".join(lines)))
 #
 # ```{dropdown} Answer
 # The decoder gets the CLS token with the kept patches, and its tokens can draw on it. So it is trained
-# as far as it helps to paint. Nothing asks it to carry what a probe needs, though. In chapters
-# [06](06_clinical_transfer) and [09](09_components), probes on the CLS token and on the mean of the
-# patches stand side by side.
+# as far as it helps to reconstruct. Nothing asks it to carry what a probe needs, though, or to do so on a
+# scale that a few epochs of training can use. [Chapter 06](06_clinical_transfer) shows how long a probe on
+# it has to be trained, and from there on probes on the CLS token and on the mean of the patches stand side
+# by side.
 # ```
 #
 # 3. Set `norm_pix_loss: true` in a copy of the profile. What does it change in the target?
 #
 # ```{dropdown} Answer
 # Each target patch is standardised by its own mean and spread, so contrast within a patch counts
-# more than brightness. `reconstruct` must undo this with the true patch's statistics before it
-# draws.
+# more than brightness. `reconstruct` must undo this with the true patch's statistics.
 # ```
 #
 # ## Next

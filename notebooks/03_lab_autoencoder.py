@@ -230,7 +230,7 @@ show(pd.DataFrame({"predictor": imputation["predictor"], "RMSE, points [95 %]": 
 # ## Trap 1: which way round is `observed`?
 #
 # The file that holds $o$ is called `labs_missingness`, yet it is 1 where a lab was **present**.
-# Whoever trusts the name inverts it. The network then sees zeros for what was measured, and takes
+# Trust the file name and you invert the mask. The network then sees zeros for what was measured, and takes
 # what fills the gaps for results.
 #
 # ## Trap 2: means where nothing was measured
@@ -289,7 +289,8 @@ show(by_input.reset_index())
 #
 # ## What does the embedding know of the patient?
 #
-# On phantoms the true state is known. A ridge regression is fitted on the training pairs and
+# On phantoms the true state is known, at the time of the X-ray. The blood was drawn some time later, and
+# what is acute had moved on ([chapter 01](01_cohort)), which no embedding can undo. A ridge regression is fitted on the training pairs and
 # scored on the test pairs, once from the embedding, once from its input $[p \odot o, o]$, and once from
 # $o$ alone: **which tests were ordered, without a single result**. {term}`R²` is the share of a state's
 # variance that is explained; 0 is no better than the mean.

@@ -289,7 +289,7 @@ display(
 # %% [markdown]
 # ## The control: shuffled pairs
 #
-# Training losses also fall when there is nothing to learn but the training set by heart. So the same
+# Training losses fall even when the network only memorises. So the same
 # training is run once more with one change, as a {term}`control`: every X-ray gets the ECG and labs of
 # *somebody else*. The distribution of the teachers' embeddings is the same; only the pairing is gone.
 
@@ -462,7 +462,7 @@ display(Markdown("\n".join(lines)))
 
 # %% [markdown]
 # This is one validation split and one training. Chapters [06](06_clinical_transfer) to
-# [10](10_attention_shift) have the evidence.
+# [10](10_attention_shift) ask what it is worth.
 #
 # ## Exercises
 #
@@ -488,7 +488,7 @@ display(Markdown("\n".join(lines)))
 #
 # ```{dropdown} Answer
 # More updates on more X-rays, and a CLS token that is used at last. Such gains have nothing to do with
-# physiology. That is why [chapter 09](09_components) also holds PaCX-MAE against this control directly.
+# physiology. That is why [chapter 09](09_components) also compares PaCX-MAE with this control directly.
 # ```
 #
 # ## Next

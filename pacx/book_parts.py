@@ -9,23 +9,13 @@ import pandas as pd
 import yaml
 
 from pacx import paper
-from pacx.evaluation.evidence import load_evidence, pool, pooled_claims, provenance_of_evidence
-from pacx.evaluation.statistics import Estimate
+from pacx.book_claims import parts_about_claims
 from pacx.execution import key_of, signature_of, sources_of
 from pacx.figures.tables import beside_the_paper
 from pacx.run import Run
 
 #: Result tables that stand beside a published one: results/<name>.parquet.
 _COMPARED = ("transfer", "label_efficiency", "alignment", "components")
-
-#: Points where text and public code differ and encoders were trained: result table, model, and
-#: what it is held against.
-_EFFECTS = {
-    "mask ratio: the other minus the profile's": ("controls", "mae-compared", "mae"),
-    "trained LayerNorms: the final one minus all": ("keeping", "pacx-finalnorm", "pacx"),
-    "targets: standardised minus raw": ("direct", "pacx", "pacx-raw"),
-}
-
 
 #: Points of data and evaluation: result table, row of this book's choice, row of the other choice,
 #: and the columns whose values are named.
@@ -46,13 +36,12 @@ def write_parts(run: Run, project: Path, folder: Path) -> None:
     """Write the Markdown that the prose includes, and the tables to download, into a folder."""
     evidence, benchmarks = (project / "book" / part for part in ("evidence", "benchmarks"))
     settings = f"{paper.caption('settings')}\n\n{paper.pipe_table(paper.published('settings'))}"
-    parts = {name: _compared(run, name) for name in _COMPARED} | {
+    parts = {name: _compared(run, name) for name in _COMPARED}
+    parts |= parts_about_claims(run, evidence, folder)
+    parts |= {
         "settings": settings,
         "status": _status(run, project),
         "made_by": _made_by(run, project),
-        "claims": _claims(evidence),
-        "evidence": _evidence(evidence),
-        "effects": _effects(run),
         "other_choices": _other_choices(run),
         "speed": _speed(benchmarks),
         "rehearsal": _rehearsal(benchmarks),
@@ -102,77 +91,6 @@ def _made_by(run: Run, project: Path) -> str:
     return f"profile {last['profile']}, {last['made'][:10]}, commit {last['commit']}"
 
 
-def _claims(folder: Path) -> str:
-    """The claims of chapter 09 in the committed evidence, then the gain of untrained teachers."""
-    if not folder.is_dir():
-        return "Nobody has gathered the evidence yet."
-    rows = [
-        (
-            c.claim,
-            # Without an interval the claim is a count of tasks.
-            f"{c.estimate:.0f} of {c.runs}"
-            if pd.isna(c.low)
-            else str(Estimate(c.estimate, c.low, c.high)),
-            "" if pd.isna(c.low) else f"{c.holds:.0f} of {c.runs}",
-        )
-        for c in pooled_claims(folder).itertuples()
-    ]
-    claims = pd.DataFrame(rows, columns=["claim", "pooled [95 %], or tasks", "holds in"])
-    untrained = "model == 'pacx-untrained' and pooling == 'cls' and outcome.str.startswith('phys')"
-    rows = [
-        (r.outcome, str(Estimate(r.value, r.low, r.high)), f"{r.above} of {r.runs}")
-        for r in pool(load_evidence("controls", folder).query(untrained)).itertuples()
-    ]
-    gains = pd.DataFrame(rows, columns=["outcome", "pooled [95 %]", "above zero in"])
-    return (
-        f"{paper.pipe_table(claims)}\n\nNo claim, but to be held against them: teachers with "
-        f"random weights minus MAE.\n\n{paper.pipe_table(gains)}"
-    )
-
-
-def _evidence(folder: Path) -> str:
-    """Who gathered the committed evidence, with what, and how long it took."""
-    if not folder.is_dir():
-        return "Nobody has gathered it yet: the columns that show it are empty."
-    made = provenance_of_evidence(folder)
-    seconds = pd.DataFrame(made.pop("seconds"))
-    seconds["sum"] = seconds.drop(columns=["cohort", "seed"]).sum(axis=1)
-    facts = pd.DataFrame({"what": made.keys(), "value": [str(v) for v in made.values()]})
-    return (
-        f"{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:\n\n"
-        f"{paper.pipe_table(seconds)}"
-    )
-
-
-def _effects(run: Run) -> str:
-    """What choices between text and public code change, in this run and in the evidence."""
-    parts = []
-    for point, (name, model, reference) in _EFFECTS.items():
-        pair = f"model == '{model}' and reference == '{reference}'"
-        ours, repeated = pd.DataFrame(), load_evidence(name)
-        if (run.results / f"{name}.parquet").is_file():
-            ours = run.load_results(name).query(pair)
-        pooled = pd.DataFrame() if repeated is None else pool(repeated.query(pair))
-        for column, table, kind in (
-            ("this run", ours, "difference_"),
-            ("evidence", pooled, ""),
-        ):
-            for _, row in table.iterrows():
-                about = row.get("outcome", "physiology")
-                about = f"{about}, {row['fraction']:.0%} of labels" if name == "direct" else about
-                read = {"cls": ", CLS token", "mean": ", mean of patches"}.get(row["pooling"], "")
-                estimate = Estimate(*(row[f"{kind}{part}"] for part in ("value", "low", "high")))
-                parts.append((point, about + read * (name == "controls"), column, str(estimate)))
-    table = pd.DataFrame(parts, columns=["point", "outcome", "where", "value"])
-    if table.empty:
-        return "This run has trained none of them."
-    table = table.pivot_table(
-        index=["point", "outcome"], columns="where", values="value", aggfunc="first", sort=False
-    )
-    table = table.reindex(columns=["this run", "evidence"]).fillna("").reset_index()
-    return paper.pipe_table(table)
-
-
 def _other_choices(run: Run) -> str:
     """What this run's chapters measured of the other way to treat data."""
     rows = []
@@ -194,6 +112,7 @@ def _other_choices(run: Run) -> str:
 def _speed(folder: Path) -> str:
     """The committed benchmarks: every ratio beside its target, then machines and commands."""
     reports = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.json"))]
+    reports = [report for report in reports if "ratios" in report]  # not all are about speed
     if not reports:
         return "Nobody has measured it yet: run `make bench`."
     ratios = pd.DataFrame([ratio for report in reports for ratio in report["ratios"]])

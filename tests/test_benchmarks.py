@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pacx.book_parts import _speed
@@ -33,6 +34,7 @@ def test_the_table_says_which_targets_were_reached(tmp_path):
     ]
     report = {"ratios": ratios, "machine": {"processor": "abacus"}, "command": "python x.py"}
     (tmp_path / "x.json").write_text(json.dumps(report))
+    (tmp_path / "y.json").write_text(json.dumps({"machine": {}, "power": []}))  # not of speed
     cells = [[c.strip() for c in r.split("|")[1:-1]] for r in _speed(tmp_path).splitlines()]
     said = {row[0]: row[2:] for row in cells if len(row) == 4}
     assert said["fast"] == ["at least 20", "yes"]
@@ -41,3 +43,22 @@ def test_the_table_says_which_targets_were_reached(tmp_path):
     assert said["far"] == ["at most 0.003", "no"]
     assert said["open"] == ["", ""]
     assert any("abacus" in cell for row in cells for cell in row)
+
+
+def test_a_spectrum_has_a_wave_at_its_frequency_and_white_noise_everywhere(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    from spectrum import radial_spectrum
+
+    wave = np.cos(2 * np.pi * 6 * np.arange(56) / 56)
+    assert radial_spectrum(np.broadcast_to(100 * wave, (2, 56, 56))).argmax() == 6 - 1
+    noise = np.random.default_rng(0).normal(0, 3, (400, 56, 56))
+    # The lowest frequencies lose what the images' means take away.
+    np.testing.assert_allclose(radial_spectrum(noise)[3:], 9, rtol=0.1)
+
+
+def test_the_committed_spectra_are_within_a_factor_of_two():
+    report = json.loads((FOLDER.parent / "book" / "benchmarks" / "spectrum.json").read_text())
+    assert report["frequency"] == list(range(1, 29))
+    assert all(0.5 <= ratio <= 2 for ratio in report["ratio"])
+    assert report["within_a_factor_of_two"]
+    assert "ChestX-ray14" in report["source"]

@@ -10,6 +10,7 @@ import pytest
 from conftest import PROJECT, pacx
 
 from pacx.book import toc_pages
+from pacx.evaluation.evidence import superseded
 
 PAGES = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
@@ -64,6 +65,20 @@ def test_nothing_is_loaded_from_elsewhere(html, page):
 def test_pages_are_light(html):
     sizes = {page: (html / page).stat().st_size for page in PAGES}
     assert not {page: size for page, size in sizes.items() if size > 6_000_000}
+
+
+@pytest.mark.parametrize("page", ["protocol", "limits", "faq", "how_to_read", "paper_and_code"])
+def test_page_that_speaks_of_superseded_evidence_says_so(html, page):
+    text = re.sub(r"\s+", " ", (html / "book" / f"{page}.html").read_text(encoding="utf-8"))
+    assert ("Superseded evidence." in text) == (superseded() is not None)
+
+
+def test_first_page_shows_a_patient_and_who_gets_how_far(html):
+    text = (html / "book" / "index.html").read_text(encoding="utf-8")
+    for figure in ("patient", "ladder"):
+        shown = re.search(rf'<img [^>]*src="[^"]*{figure}\.svg"[^>]*>', text)
+        assert re.search(r'alt="[^"]{80,}"', shown.group())
+    assert "no table" not in text
 
 
 @pytest.mark.parametrize("page", CHAPTERS)

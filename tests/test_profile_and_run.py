@@ -240,7 +240,7 @@ def test_provenance_names_no_commit_of_a_foreign_repository(tmp_path, monkeypatc
         (lambda v: v["vit"].update(image_size=60), "vit: patch_size 8 does not divide image_size"),
         (lambda v: v["vit"].update(heads=5), "vit: heads 5 does not divide width 48"),
         (lambda v: v["mae"].update(decoder_heads=5), "mae: decoder_heads 5 does not divide"),
-        (lambda v: v["probe"].update(epochs=True), r"probe\.epochs: .*integer"),
+        (lambda v: v["paper_probe"].update(epochs=True), r"paper_probe\.epochs: .*integer"),
         (lambda v: v["phantom"]["patients"].update(nope={"train": 3}), r"phantom\.patients\.nope"),
         (lambda v: v["phantom"]["patients"]["tb"].update(trian=3), r"phantom\.patients\.tb\.trian"),
         (

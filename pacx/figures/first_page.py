@@ -1,0 +1,150 @@
+"""What the first page of the book shows: one patient's three records, and a run's claims."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pacx.constants import LABS, LEADS_MIMIC
+from pacx.evaluation.claims import PRIMARY, SECONDARY
+from pacx.evaluation.statistics import Estimate
+from pacx.figures.cxr import OUTLINES
+from pacx.figures.style import COLOURS, name_of
+from pacx.figures.tables import POOLING_NAMES
+from pacx.phantom.ecg import render_ecgs
+from pacx.phantom.labs import draw_labs
+from pacx.phantom.radiograph import render_radiographs
+from pacx.phantom.state import sample_patients
+
+#: Blood tests that the first page shows.
+SHOWN_LABS = (
+    "Creatinine", "Urea Nitrogen", "Phosphate", "Hemoglobin", "Potassium", "Sodium",
+    "Platelet Count",
+)  # fmt: skip
+#: States in which the patient of the first page is the worst of a crowd.
+SHARED = ("dilation", "fluid", "renal", "anaemia")
+HZ, _SECONDS = 500, 5
+_CROWD, _SEED = 400, 20261100  # the seed of no run
+_MARGINS = {"above": "above {:g}", "within": "within ± {:g}"}
+
+
+def one_patient() -> Figure:
+    """X-ray, lead II and seven blood tests of one phantom with a failing heart and kidneys.
+
+    The same patient in every run. The titles say what `records` shows; a test holds them to it.
+    """
+    film, masks, ecg, labs = records()
+    figure = plt.figure(figsize=(7.0, 5.4))
+    above, below = figure.subfigures(2, 1, height_ratios=(3.2, 1.5))
+    left, right = above.subplots(1, 2, width_ratios=(1, 0.85))
+    left.imshow(film, cmap="gray", vmin=0, vmax=255)
+    left.contour(masks["heart"], levels=[0.5], colors=[OUTLINES["heart"]], linewidths=1.4)
+    left.set_axis_off()
+    left.set_title("X-ray: a wide heart", fontsize=10)
+    _draw_labs(right, labs)
+    _draw_ecg(below.subplots(), ecg)
+    return figure
+
+
+def records() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, pd.Series]:
+    """The records of `one_patient`.
+
+    Returns:
+        Film (224, 224) uint8, its masks (224, 224) bool by name, lead II (T,) in mV, and the blood
+        tests by name in their units.
+    """
+    crowd = sample_patients(_CROWD, seed=_SEED)
+    plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)]
+    patient = plain.loc[[plain[list(SHARED)].min(axis=1).idxmax()]]
+    films, masks = render_radiographs(patient, 224, seed=_SEED, masks=True)
+    ecg = render_ecgs(patient, HZ, seed=_SEED)[0, LEADS_MIMIC.index("II")]
+    labs = pd.Series(draw_labs(patient, seed=_SEED)[0], index=[lab.name for lab in LABS])
+    return films[0], {name: mask[0] for name, mask in masks.items()}, ecg[: HZ * _SECONDS], labs
+
+
+def claims_to_come() -> pd.DataFrame:
+    """The claims that the next evidence is to judge, as text: what, how, margin, and its reason."""
+    return pd.DataFrame(
+        {
+            "claim": claim.text,
+            "kind": "primary" if claim in PRIMARY else "secondary",
+            "holds where the difference is": _MARGINS[claim.kind].format(claim.margin),
+            "reason of the margin": claim.why,
+        }
+        for claim in (*PRIMARY, *SECONDARY)
+    )
+
+
+def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
+    """What one run says of each claim, as text.
+
+    Args:
+        claims: As `pacx.evaluation.claims.judge_claims` returns it.
+    """
+    return pd.DataFrame(
+        {
+            "claim": claim.claim,
+            "difference in AUROC [95 %]": str(Estimate(claim.estimate, claim.low, claim.high)),
+            "holds where it is": _MARGINS[claim.kind].format(claim.margin),
+            "p": f"{claim.p if pd.isna(claim.p_holm) else claim.p_holm:.3f}",
+            "holds": "yes" if claim.holds else "no",
+        }
+        for claim in claims.itertuples()
+    )
+
+
+def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.DataFrame:
+    """AUROC of one group of tasks, as text: a row a model, a column a reading and probe.
+
+    Args:
+        ladder: As `pacx.evaluation.ladder.ladder` returns it.
+        group: `physiology` or `anatomy`.
+        fraction: Share of the labels.
+    """
+    part = ladder[(ladder["group"] == group) & (ladder["fraction"] == fraction)]
+    rows: dict[str, dict[str, str]] = {}
+    for row in part.itertuples():
+        reading = POOLING_NAMES.get(row.pooling)
+        name = name_of(row.model)
+        if reading is None:  # a baseline has one reading, the teachers one a signal
+            reading, probe = "best reading", ""
+            name = f"{name.partition(':')[0]}, {row.pooling}"
+        else:
+            probe = {"converged": ", converged probe", "paper": ", the paper's probe"}[row.probe]
+        rows.setdefault(name, {})[reading + probe] = _text(row.value, row.low, row.high)
+    table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
+    return table.rename_axis("features").reset_index()
+
+
+def _draw_labs(axis: Axes, values: pd.Series) -> None:
+    labs = [next(lab for lab in LABS if lab.name == name) for name in SHOWN_LABS]
+    axis.axvspan(0, 1, color="#dcebf5", linewidth=0, zorder=0)
+    for row, lab in enumerate(labs):
+        place = (values[lab.name] - lab.low) / (lab.high - lab.low)
+        colour = COLOURS["blue" if 0 <= place <= 1 else "vermilion"]
+        axis.plot(np.clip(place, -1, 2), row, "o", color=colour, markersize=6)
+        axis.text(2.2, row, f"{values[lab.name]:.3g}", fontsize=9, va="center", color=colour)
+    axis.set_yticks(range(len(labs)), [f"{lab.name} ({lab.unit})" for lab in labs])
+    axis.set_xticks([0, 1], ["low", "high"])
+    axis.set(xlim=(-1.2, 2.8), ylim=(len(labs) - 0.5, -0.6), xlabel="reference range")
+    axis.tick_params(labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.set_title("Blood: failing kidneys, anaemia", fontsize=10)
+
+
+def _draw_ecg(axis: Axes, ecg: np.ndarray) -> None:
+    """On the paper of an ECG: small squares of 0.04 s and 0.1 mV, large ones of five times that."""
+    bottom, top = ecg.min() - 0.25, ecg.max() + 0.25
+    for part, width in ((1, 0.3), (5, 0.7)):
+        style = {"color": "#eda9a9", "linewidth": width, "zorder": 0}
+        axis.vlines(np.arange(0, _SECONDS, 0.04 * part), bottom, top, **style)
+        axis.hlines(np.arange(-2, 3, 0.1 * part), 0, _SECONDS, **style)
+    axis.plot(np.arange(len(ecg)) / HZ, ecg, color="black", linewidth=1)
+    axis.set(xlim=(0, _SECONDS), ylim=(bottom, top), xlabel="time (s)", ylabel="lead II (mV)")
+    axis.tick_params(labelsize=8)
+    axis.set_title("ECG: a fast rhythm", fontsize=10)
+
+
+def _text(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"

@@ -1,0 +1,114 @@
+"""The first page and the protocol say what the library knows of claims, and no more."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pacx.book_claims import FOLDER, parts_about_claims
+from pacx.constants import LABS
+from pacx.evaluation.claims import PRIMARY, SECONDARY
+from pacx.evaluation.evidence import superseded
+from pacx.figures.first_page import (
+    HZ,
+    SHOWN_LABS,
+    claims_in_words,
+    claims_to_come,
+    ladder_in_words,
+    records,
+)
+from pacx.run import open_run
+
+CLAIMS = pd.DataFrame(
+    {
+        "claim": ["better", "the same"], "primary": [True, False], "estimate": [0.03, 0.001],
+        "low": [0.02, -0.01], "high": [0.04, 0.012], "kind": ["above", "within"],
+        "margin": [0.01, 0.02], "p": [0.001, 0.004], "p_holm": [0.005, np.nan],
+        "holds": [True, False],
+    }
+)  # fmt: skip
+
+
+def ladder() -> pd.DataFrame:
+    rows = [
+        ("mae", pooling, probe, fraction)
+        for pooling in ("cls", "mean")
+        for probe in ("converged", "paper")
+        for fraction in (0.1, 1.0)
+    ]
+    rows += [("pixels", "32 components", "converged", 1.0), ("teachers", "both", "converged", 1.0)]
+    table = pd.DataFrame(rows, columns=["model", "pooling", "probe", "fraction"])
+    table["value"] = 0.6 + 0.01 * np.arange(len(table))
+    table = table.assign(low=table["value"] - 0.02, high=table["value"] + 0.02)
+    return pd.concat([table.assign(group=group) for group in ("physiology", "anatomy")])
+
+
+def test_the_patient_of_the_first_page_has_what_the_titles_say():
+    film, masks, ecg, labs = records()
+    assert film.shape == (224, 224)
+    columns = {organ: np.flatnonzero(masks[organ].any(0)) for organ in ("heart", "lungs")}
+    width = {organ: found[-1] - found[0] for organ, found in columns.items()}
+    assert width["heart"] > 0.5 * width["lungs"]
+    ranges = {lab.name: lab for lab in LABS}
+    assert labs[list(SHOWN_LABS)].notna().all()
+    for name in ("Creatinine", "Urea Nitrogen", "Phosphate"):
+        assert labs[name] > ranges[name].high
+    assert labs["Hemoglobin"] < ranges["Hemoglobin"].low
+    above = ecg > 0.6 * ecg.max()
+    beats = np.flatnonzero(above[1:] & ~above[:-1])
+    assert 60 * HZ / np.diff(beats).mean() > 90
+
+
+def test_every_claim_to_come_has_its_margin_and_reason():
+    table = claims_to_come()
+    assert list(table["claim"]) == [claim.text for claim in (*PRIMARY, *SECONDARY)]
+    assert (table["kind"] == "primary").sum() == len(PRIMARY)
+    assert table["reason of the margin"].str.len().gt(10).all()
+    margins = table["holds where the difference is"]
+    assert margins.iloc[0] == f"above {PRIMARY[0].margin:g}"
+    assert margins[table["claim"].str.contains("equals")].str.startswith("within ±").all()
+
+
+def test_claims_of_a_run_are_told_with_corrected_p_where_there_is_one():
+    told = claims_in_words(CLAIMS)
+    assert list(told["p"]) == ["0.005", "0.004"]
+    assert list(told["holds"]) == ["yes", "no"]
+    assert list(told["holds where it is"]) == ["above 0.01", "within ± 0.02"]
+
+
+def test_each_probe_and_pooling_has_a_column_of_its_own():
+    told = ladder_in_words(ladder(), "physiology", 1.0).set_index("features")
+    assert list(told.columns) == [
+        "CLS token, converged probe", "CLS token, the paper's probe",
+        "mean of patches, converged probe", "mean of patches, the paper's probe", "best reading",
+    ]  # fmt: skip
+    assert told.loc["MAE", "CLS token, converged probe"].startswith("0.610")
+    pixels = told.loc["pixels (PCA), 32 components"]
+    assert list(pixels[:-1]) == [""] * 4
+    assert pixels["best reading"].startswith("0.680")
+
+
+def test_a_run_without_the_tables_says_so_and_with_them_shows_them(tmp_path):
+    run, folder = open_run("smoke", tmp_path), tmp_path / "parts"
+    folder.mkdir()
+    parts = parts_about_claims(run, FOLDER, folder)
+    assert "no table `claims`" in parts["headline"]
+    assert "no table `ladder_all`" in parts["ladder"]
+    assert (folder / "patient.svg").is_file()
+    first = (folder / "patient.svg").read_bytes()
+    run.save_results("claims", CLAIMS)
+    run.save_results("ladder_all", ladder())
+    parts = parts_about_claims(run, FOLDER, folder)
+    assert "no table" not in parts["headline"] + parts["ladder"]
+    assert parts["headline"].count("{dropdown}") == 4
+    assert "ladder.svg" in parts["ladder"]
+    assert (folder / "ladder.svg").is_file()
+    assert (folder / "patient.svg").read_bytes() == first, "the same patient in every run"
+
+
+@pytest.mark.parametrize("part", ["claims", "evidence", "effects", "superseded"])
+def test_superseded_evidence_is_shown_with_the_reason(tmp_path, part):
+    reason = superseded()
+    if reason is None:
+        pytest.skip("the committed evidence bears its claims")
+    run = open_run("smoke", tmp_path)
+    assert reason in parts_about_claims(run, FOLDER, tmp_path)[part]
