@@ -188,7 +188,9 @@ keep_home(run, figure, "11_neighbours", dataset.name)
 # %% [markdown]
 # ## A probe with few labels
 #
-# A few images with the finding, as many without, and a logistic regression from scikit-learn:
+# A few images with the finding, as many without, and a logistic regression from scikit-learn on
+# standardised features. The encoder gives two readings, the CLS token and the mean of the patches; try
+# both on data of your own.
 
 # %%
 from sklearn.linear_model import LogisticRegression
@@ -201,41 +203,45 @@ label = dataset.labels[0]
 train, test = dataset.split("train"), dataset.split("test")
 few = np.concatenate([np.flatnonzero(train[label] == value)[:20] for value in (0, 1)])
 features = {
-    split: extract_features(run, "pacx", images_of(run, dataset, split)).cls
+    split: extract_features(run, "pacx", images_of(run, dataset, split))
     for split in ("train", "test")
 }
-probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
-probe.fit(features["train"][few], train[label].to_numpy()[few])
-scores = probe.decision_function(features["test"])
+scores = {}
+for pooling in ("cls", "mean"):
+    known, unseen = (getattr(features[split], pooling) for split in ("train", "test"))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
+    probe.fit(known[few], train[label].to_numpy()[few])
+    scores[pooling] = probe.decision_function(unseen)
 
 # %% tags=["hide-input"]
 from pacx.evaluation.statistics import bootstrap_weights, fast_auroc, interval
 
 truth = test[label].to_numpy()
 weights = bootstrap_weights(test["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed)
-auroc = interval(
-    fast_auroc(truth, scores, np.ones((1, len(truth))))[0], fast_auroc(truth, scores, weights)
-)
-display(
-    Markdown(
-        f"AUROC for {label.replace('_', ' ')} on {len(truth)} test images, from {len(few)} labels: "
-        f"{auroc.value:.3f} [{auroc.low:.3f}, {auroc.high:.3f}]."
-    )
-)
+once = np.ones((1, len(truth)))
+rows = []
+for pooling, found in scores.items():
+    auroc = interval(fast_auroc(truth, found, once)[0], fast_auroc(truth, found, weights))
+    facts = {"task": label, "labels": len(few), "test images": len(truth), "pooling": pooling}
+    rows.append({**facts, "AUROC": auroc.value, "low": auroc.low, "high": auroc.high})
+show(pd.DataFrame(rows))
 
 # %% [markdown]
 # ## Do the probabilities mean what they say?
 #
-# {term}`Calibration` asks: of all images with a probability of 0.3, three in ten should have the
-# finding; have they? The export divides the probe's logits by one temperature, chosen on the validation
-# split {cite:p}`guo2017calibration`. For labels judged one by one it never changes who ranks above whom,
-# only how sure the probe sounds, and with few validation images it can also make things worse: look at
-# both.
+# {term}`Calibration` asks: of all images with a probability of 0.3, three in ten should have the finding;
+# have they? The exported probe is the converged one of [chapter 06](06_clinical_transfer), on the CLS
+# token and all training labels. It was fitted on standardised features; mean and spread are folded into
+# its weight and bias, so the file holds one linear layer that takes a CLS token as it comes. The export
+# divides its logits by one temperature, chosen on the validation split {cite:p}`guo2017calibration`, whose
+# labels have chosen the strength of the penalty as well. For labels judged one by one it never changes who
+# ranks above whom, only how sure the probe sounds, and with few validation images it can also make things
+# worse: look at both.
 #
 # ECE, the expected calibration error, is the mean distance between predicted and observed share, over
-# bins of equally many images. In a sample it is too large (`uncorrected`); `value` has the excess taken
-# off, as far as the bootstrap shows it. A perfectly calibrated probe stays below `chance` in 95 % of all
-# samples: an `uncorrected` below it cannot be told from perfect calibration.
+# bins of equally many images. In a sample it is too large (`uncorrected`); `value` is bias-corrected by
+# bootstrap. A perfectly calibrated probe stays below `chance` in 95 % of all samples: an `uncorrected`
+# below it cannot be told from perfect calibration.
 
 # %%
 from pacx.evaluation.calibration import BINS, calibration, load_probe, reliability
@@ -246,7 +252,7 @@ shown = ["metric", "temperature", "value", "low", "high", "uncorrected", "chance
 show(errors.query("task == 'macro'")[shown])
 
 # %%
-probabilities = calibrated.probabilities(features["test"])[:, 0]
+probabilities = calibrated.probabilities(features["test"].cls)[:, 0]
 curve = reliability(test[label].to_numpy(), probabilities)
 
 # %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a 95 percent interval and the number of images at each bin, and a diagonal where both are equal."}} tags=["hide-input", "public"]
@@ -269,8 +275,9 @@ _ = axis.set_title(f"{BINS} bins at most; numbers: images", fontsize=10)
 # ## Probabilities, overlays, warnings
 #
 # In a terminal: `pacx predict xray.dcm folder/ --encoder encoder --probe NAME`. Here on a real
-# radiograph that the package `pydicom-data` ships. The profile's encoder may never have seen a real
-# X-ray: this shows the tool, not a finding.
+# radiograph that the package `pydicom-data` ships: this shows the tool, not a finding. An encoder of a
+# phantom profile has only ever seen drawings, so its probability for a real chest means nothing, with or
+# without a warning.
 
 # %%
 from IPython.display import Image
@@ -282,14 +289,7 @@ predictions = run.folder / "predictions"
 shutil.rmtree(predictions, ignore_errors=True)
 x_ray = get_testdata_file("RG1_UNCR.dcm", download=False)
 said = predict([x_ray], shared, predictions, probes=[benchmark])
-display(show(said.assign(image="RG1_UNCR.dcm")))
-text = f"It got {'a' if said['warning'].iloc[0] else 'no'} warning."
-if run.is_phantom:
-    text += (
-        " This encoder has only ever seen drawings, so its probability for a real chest means nothing, "
-        "with or without a warning."
-    )
-display(Markdown(text))
+show(said.assign(image="RG1_UNCR.dcm"))
 
 # %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["remove-input", "public"]
 Image(filename=next(predictions.glob("overlays/*.png")), width=640)
@@ -360,16 +360,17 @@ import os
 import platform
 
 parameters = sum(p.numel() for p in encoder.parameters())
-display(
-    Markdown(
-        f"Measured in this run on {platform.machine()} with {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} thread(s) for PyTorch, no GPU; the encoder has"
-        f" {parameters / 1e6:.2f} million parameters."
-        + (" The paper's ViT-B/16 at 224 px is far larger." if config["width"] < 768 else "")
-    )
-)
+measured_on = {
+    "machine": platform.machine(),
+    "cores": os.cpu_count(),
+    "threads for PyTorch": torch.get_num_threads(),
+    "encoder's parameters, millions": parameters / 1e6,
+}
+show(pd.DataFrame([measured_on]), digits=2)
 
 # %% [markdown]
+# No GPU was used. The paper's ViT-B/16 at 224 px is far larger than the encoder of a phantom profile.
+#
 # ## What it is not for
 #
 # - **Not for patients.** It is no medical device. Nothing here has been validated for diagnosis or
@@ -387,7 +388,8 @@ display(
 # ## Model card
 #
 # It is the `README.md` of the export, made from this run's results. Rows of results appear once
-# chapters [06](06_clinical_transfer) and [09](09_components) have run.
+# chapters [06](06_clinical_transfer) and [09](09_components) have run. It says which probe was exported,
+# and what it reads.
 
 # %% tags=["hide-output"]
 print((shared / "README.md").read_text())
@@ -396,6 +398,19 @@ print((shared / "README.md").read_text())
 # ## Check it yourself
 
 # %%
+from pacx.evaluation.transfer import train_probes
+
+# The exported layer is the converged probe, as chapter 06 trains it.
+trained = train_probes(run, dataset, "pacx")
+assert np.allclose(calibrated.weight, trained.weight[0])
+assert np.allclose(calibrated.bias, trained.bias[0, 0])
+# On standardised features it is the same decision: the standardisation is in the layer.
+known = features["train"].cls.astype(float)
+z = (known - known.mean(axis=0)) / known.std(axis=0)
+bias = calibrated.bias + known.mean(axis=0) @ calibrated.weight
+logits = z @ (known.std(axis=0)[:, None] * calibrated.weight) + bias
+assert np.allclose(logits, known @ calibrated.weight + calibrated.bias)
+
 with torch.inference_mode():
     batch = normalise(torch.from_numpy(images.copy()))
     # timm's own forward pass gives the CLS token that pacx gives.
@@ -410,15 +425,11 @@ print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
-
-# %% tags=["hide-input"]
-display(
-    Markdown(
-        f"One folder holds the encoder for everybody: {parameters / 1e6:.2f} million parameters, one "
-        f"X-ray in, {config['width']} numbers out, {latency['images a second'].max():.0f} images a "
-        "second at best on this CPU."
-    )
-)
+#
+# One folder holds the encoder for everybody: one X-ray in, one embedding out, in `timm`, Hugging Face and
+# ONNX Runtime. Beside it lie converged probes on the CLS token with one temperature each, so that their
+# probabilities can be judged, and the range of the training images, so that odd ones are warned about.
+# What it may be used for is what you have measured on data of your own.
 
 # %% [markdown]
 # ## Exercises

@@ -153,7 +153,8 @@ def _effects(run: Run) -> str:
     parts = []
     for point, (name, model, reference) in _EFFECTS.items():
         pair = f"model == '{model}' and reference == '{reference}'"
-        ours, repeated = pd.DataFrame(), load_evidence(name)
+        # Superseded evidence had other settings: its numbers would stand beside other choices.
+        ours, repeated = pd.DataFrame(), None if superseded(FOLDER) else load_evidence(name)
         if (run.results / f"{name}.parquet").is_file():
             ours = run.load_results(name).query(pair)
         ours, repeated = (_converged(table) for table in (ours, repeated))
@@ -175,7 +176,7 @@ def _effects(run: Run) -> str:
         index=["point", "outcome"], columns="where", values="value", aggfunc="first", sort=False
     )
     table = table.reindex(columns=["this run", "evidence"]).fillna("").reset_index()
-    return _marked(FOLDER, paper.pipe_table(table))
+    return paper.pipe_table(table)
 
 
 def _converged(table: pd.DataFrame | None) -> pd.DataFrame | None:

@@ -30,6 +30,10 @@ _NOT_FOR = """\
 Research and teaching. **Not for clinical use:** it is no medical device, and nothing has been
 validated for diagnosis, triage or monitoring. It takes one frontal chest X-ray of an adult, not
 laterals, not other body parts, and replaces neither an ECG nor a blood test."""
+_PROBE = (
+    "Logistic regression on standardised features, strength chosen on validation labels, CLS token."
+)
+_CODES = {"probe": {"paper": "the paper's"}, "pooling": {"cls": "CLS token", "mean": "patches"}}
 
 
 def export_run(
@@ -180,16 +184,16 @@ def model_card(
     ]
     if probes:
         parts.append(
-            "## Probes and their calibration\n\nOne temperature a probe, from the validation "
-            "split; ECE is the mean over labels, in bins of equally many images.\n\n"
+            f"## Probes and their calibration\n\n{_PROBE} One temperature a probe, from the same "
+            "labels; ECE is the mean over labels, in bins of equally many images.\n\n"
             + pipe_table(pd.DataFrame([_probe_row(probe) for probe in probes]))
         )
     if groups is not None and len(groups):
         table = groups[["dataset", "group", "patients"]].assign(AUROC=_intervals(groups))
         parts.append(
-            "## By group\n\nMacro AUROC. Groups that a data set does not tell, or of fewer than "
-            f"{SMALLEST_GROUP} patients, are left out. Groups differ in how ill they are: a "
-            f"difference is a question, not yet a bias.\n\n{pipe_table(table)}"
+            "## By group\n\nMacro AUROC of these probes. Groups that a data set does not tell, or "
+            f"of fewer than {SMALLEST_GROUP} patients, are left out. Groups differ in how ill they "
+            f"are: a difference is a question, not yet a bias.\n\n{pipe_table(table)}"
         )
     parts.append(f"## Limits\n\n{_limits(run)}")
     return "\n\n".join(parts) + "\n"
@@ -202,7 +206,7 @@ def data_card(run: Run) -> str:
         [
             {
                 "data set": name,
-                **{split: splits.get(split, 0) for split in ("train", "val", "test")},
+                **{split: splits.get(split, 0) for split in ("train", "val", "test", "shifted")},
             }
             for name, splits in settings.patients.items()
         ]
@@ -217,14 +221,19 @@ them says anything about people.
 Hidden states (age, body mass, hypertension, dilation, fluid, anaemia and others) are drawn from a
 small causal graph. X-rays ({settings.image_size} px), twelve-lead ECGs ({settings.ecg_hz} Hz) and
 blood tests are drawn from the states, and written in the layouts of the real data sets, so that the
-same readers work on both. How strongly X-rays show the states: {settings.coupling:g} (0 = not at
-all).
+same loaders work on both. How strongly X-rays show the states: {settings.coupling:g} (0 = not at
+all). In pairs, ECG and blood tests come after the X-ray, by {settings.lag_days:g} days on average,
+and in between the acute states move on: of each, exp(-{settings.drift:g} x days) is kept.
+
+Two shortcuts are built in: sicker patients are X-rayed lying down (AP view) more often, and carry
+more devices. The split `shifted` of `phantom-truth` has another exposure, more devices and more AP
+views.
 
 ## Patients in each data set
 
 {pipe_table(patients)}
 
-Some data sets are dealt out further by their readers, by patient.
+Some data sets are split further by their loaders, by patient.
 
 ## Made by
 
@@ -233,10 +242,11 @@ seed gives the same files. The equations are those of chapter 01. Licence: Apach
 
 ## Intended use, and limits
 
-Teaching, tests and controls with known truth. The anatomy is drawn from simple shapes, the noise is
-simpler than a detector's, labels come from the states and not from readers (except where a data
-set's own labelling is imitated), and the links between heart, blood and X-ray are ours. Models
-trained on it have seen no person.
+Teaching, tests and controls with known truth. The anatomy is drawn from simple shapes that are then
+deformed, texture and noise imitate the spectrum of real X-rays and nothing else of them, labels
+come from the states and not from radiologists (except where a data set's own labelling is
+imitated), and the links between heart, blood and X-ray are ours. Models trained on it have seen no
+person.
 """
 
 
@@ -277,11 +287,17 @@ def _results(run: Run, model: str) -> str:
     table = run.load_results("transfer").query("model == @model")
     if table.empty:
         return f"Chapter 06 did not measure `{model}`."
-    columns = [c for c in ("dataset", "task", "metric") if c in table]
-    text = pipe_table(table[columns].assign(**{"score [95 %]": _intervals(table)}))
+    columns = [c for c in ("dataset", "task", "metric", "probe", "pooling") if c in table]
+    told = table[columns].fillna("").replace({c: _CODES[c] for c in columns if c in _CODES})
+    text = pipe_table(told.assign(**{"score [95 %]": _intervals(table)}))
     if model == "pacx" and (run.results / "claims.parquet").is_file():
-        holds = run.load_results("claims")["holds"]
-        text += f"\n\nOf the {len(holds)} claims of chapter 09, {holds.sum()} hold in this run."
+        claims = run.load_results("claims")
+        primary = claims[claims["primary"]] if "primary" in claims else claims  # of earlier runs
+        judged = primary[["claim"]].assign(
+            **{"difference [95 %]": _intervals(primary.rename(columns={"estimate": "value"}))},
+            holds=primary["holds"].map({True: "yes", False: "no"}),
+        )
+        text += f"\n\nThe primary claims of chapter 09, in this run:\n\n{pipe_table(judged)}"
     return text
 
 

@@ -119,8 +119,8 @@ def predict(
 
     Returns:
         One row an image: `image`, `distance` and `limit` of the training range (if there is one),
-        `<probe>: <class>` probabilities, and `warning`, empty where there is none. A file that
-        cannot be read has a warning and nothing else.
+        `<probe>: <class>` probabilities, read from the CLS token, and `warning`, empty where there
+        is none. A file that cannot be read has a warning and nothing else.
 
     Raises:
         PacxError: There is no image, none can be read, the encoder or a probe is missing, or `out`

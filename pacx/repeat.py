@@ -20,6 +20,7 @@ from tqdm import tqdm
 from pacx.chapter import open_chapter
 from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.errors import PacxError
+from pacx.evaluation.baselines import POOLINGS
 from pacx.evaluation.transfer import compare_probes, open_benchmark
 from pacx.execution import execute, signature_of, sources_of
 from pacx.profile import Profile
@@ -28,8 +29,9 @@ from pacx.training.pipeline import train_encoders
 
 #: Tables that are pooled, where a chapter has made them.
 TABLES = (
-    "transfer", "physiology", "label_efficiency", "alignment", "components", "controls", "direct",
-    "teachers", "forgetting", "keeping", "attention", "faithfulness", "randomisation", "claims",
+    "transfer", "physiology", "probe_length", "residual_states", "label_efficiency", "alignment",
+    "components", "controls", "ladder_all", "direct", "teachers", "forgetting", "keeping",
+    "attention", "faithfulness", "randomisation", "claims",
 )  # fmt: skip
 #: Phantoms that a dose-response needs.
 _DOSE_DATA = ("chexpert", "symile-mimic", "ecg-archive", "phantom-truth")
@@ -119,7 +121,10 @@ def _repeat(run: Run, cohort: int, seed: int, project: Path) -> tuple[dict, dict
 
 
 def _respond(run: Run, cohort: int, what: str, dose: float) -> pd.DataFrame:
-    """The gain on the physiology tasks under another coupling, or shorter trained teachers."""
+    """The gain on the physiology tasks under another coupling, or shorter trained teachers.
+
+    By the converged probe, from both poolings.
+    """
     profile, seed = run.profile, run.profile.evidence.seeds[0]
     name = f"{cohort}-{seed}-{what}-{dose:g}"
     if what == "coupling":
@@ -138,7 +143,7 @@ def _respond(run: Run, cohort: int, what: str, dose: float) -> pd.DataFrame:
     fractions = (min(profile.label_efficiency.fractions), 1.0)
     parts = [
         compare_probes(one, phantoms, ["pacx"], tasks=PHYSIOLOGY_TASKS, fraction=f, pooling=p)
-        for f, p in product(fractions, ("cls", "mean"))
+        for f, p in product(fractions, POOLINGS)
     ]
     return pd.concat(parts).assign(what=what, dose=dose, cohort=cohort, seed=seed)
 

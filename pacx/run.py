@@ -35,7 +35,7 @@ _CODE_OF_ARTEFACTS = ("constants.py", "phantom", "data", "models", "training")
 
 _CHAPTERS = {
     "mae": "02_cxr_mae", "labs": "03_lab_autoencoder", "ecg": "04_ecg_teacher",
-    "pacx": "05_distillation",
+    "pacx": "05_distillation", "supervised": "06_clinical_transfer",
 }  # fmt: skip
 
 

@@ -100,6 +100,17 @@ def test_intervals_hold_the_truth_nearly_as_often_as_they_say(too_sure):
     assert held >= 50
 
 
+def test_features_far_from_zero_are_not_rounded_away():
+    """A probe of standardised features on raw ones: the spread is small beside the mean."""
+    rng = np.random.default_rng(0)
+    features = (80 + 1e-3 * rng.normal(size=(50, 6))).astype(np.float32)
+    weight = (1e3 * rng.normal(size=(6, 1))).astype(np.float32)
+    bias = (-80 * weight.astype(float).sum(0)).astype(np.float32)
+    probe = CalibratedProbe("own", ("a",), False, weight, bias, 1.0, {})
+    exact = expit(features.astype(float) @ weight.astype(float) + bias.astype(float))
+    assert probe.probabilities(features) == pytest.approx(exact, abs=1e-6)
+
+
 def test_probe_survives_the_disk(tmp_path):
     rng = np.random.default_rng(0)
     weight, bias = rng.normal(size=(6, 2)).astype(np.float32), np.zeros(2, np.float32)

@@ -22,7 +22,8 @@ from pacx.evaluation.attribution import (
     rank_correlation,
     removal_curves,
 )
-from pacx.models.encoder import build_encoder
+from pacx.evaluation.probe import fit_probes
+from pacx.models.encoder import build_encoder, encode
 
 ONCE = np.ones((1, 5), np.float32)
 
@@ -64,6 +65,22 @@ def test_a_linear_model_is_explained_exactly(linear, images):
     known = ((embed(x) - embed(baseline)) @ linear.weight) * linear.encoder.share
     for method in (integrated_gradients, occlusion):
         assert torch.allclose(method(linear, x, baseline).flatten(1), known, atol=1e-4)
+
+
+def test_a_probe_of_standardised_features_decides_on_raw_ones(probe, images):
+    """The converged probe's layer, put on the encoder, gives the probe's own probabilities."""
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        many = torch.cat([images[0] + 0.3 * torch.randn(5, 3, 32, 32) for _ in range(12)])
+        cls = encode(probe.encoder, many)[0].numpy()
+    labels = (rng.random((len(cls), 2)) < 0.5).astype(np.float32)
+    fitted = fit_probes((cls, labels))
+    for label in (0, 1):
+        weight, bias = fitted.weight[0, :, label].numpy(), fitted.bias[0, 0, label].item()
+        logits = ProbedEncoder(probe.encoder, weight, bias)(many)
+        np.testing.assert_allclose(
+            logits.sigmoid().numpy(), fitted.probabilities(cls)[0, :, label], atol=1e-4
+        )
 
 
 def test_integrated_gradients_are_complete_and_equal_those_of_the_pixels(probe, images):

@@ -7,6 +7,8 @@ from sklearn.metrics import r2_score
 from tiny_hospital import cohort, hospital
 
 from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.evaluation.alignment import compare_alignment, ridge_alignment
+from pacx.evaluation.features import extract_features
 from pacx.evaluation.forgetting import compare_reconstruction, image_errors, reconstruction_errors
 from pacx.evaluation.teachers import compare_teachers, explained, true_states
 from pacx.figures.components import knowledge
@@ -15,6 +17,7 @@ from pacx.models.mae import MaskedAutoencoder
 from pacx.phantom.state import STATES
 from pacx.profile import load_profile
 from pacx.run import open_run
+from pacx.training.distill import teacher_embeddings
 from pacx.training.ecg import train_ecg
 from pacx.training.labs import train_labs
 from pacx.training.mae import pretrain_mae, pretraining_images
@@ -61,6 +64,22 @@ def test_reconstruction_compares_encoders_under_one_decoder(run):
     assert table.loc["mae", "value"] == pytest.approx(errors.mean())
     again = reconstruction_errors(run, "mae", np.array(images), batch_size=4)
     assert np.allclose(again, errors, rtol=1e-4)  # the masks do not depend on the batches
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_alignment_reads_the_pooling_that_is_asked_for(run, pooling):
+    table = compare_alignment(run, ["random"], "labs", pooling=pooling).set_index("metric")
+    assert set(table["pooling"]) == {pooling}
+    parts = {s: load_pairs(run.data_root, s, 64, run.cache) for s in ("train", "test")}
+    features = {
+        s: getattr(extract_features(run, "random", p.cxr), pooling) for s, p in parts.items()
+    }
+    targets = {s: teacher_embeddings(run, p).labs for s, p in parts.items()}
+    by_hand = ridge_alignment(
+        features["train"], targets["train"], features["test"], targets["test"]
+    )
+    assert table.loc["cosine", "value"] == pytest.approx(by_hand.cosine_centred)
+    assert table.loc["R@5", "value"] == pytest.approx(by_hand.recall[5])
 
 
 def test_explained_is_r2_of_the_repeated_cases():

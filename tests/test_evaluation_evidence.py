@@ -7,8 +7,16 @@ from scipy import stats
 
 from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.errors import PacxError
-from pacx.evaluation.evidence import FOLDER, load_evidence, pool, pooled_claims
-from pacx.figures.tables import beside_the_evidence
+from pacx.evaluation.claims import PRIMARY
+from pacx.evaluation.evidence import (
+    FOLDER,
+    load_evidence,
+    pool,
+    pooled_claims,
+    provenance_of_evidence,
+    superseded,
+)
+from pacx.figures.tables import about_the_evidence, beside_the_evidence, in_the_evidence
 from pacx.profile import load_profile
 
 
@@ -45,24 +53,40 @@ def test_pooled_interval_covers_no_effect():
     assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 400)
 
 
-def test_claims_are_pooled_and_tasks_counted(tmp_path):
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},  # as superseded evidence has them
+        {"primary": True, "kind": "within", "margin": 0.02, "pooling": ["cls", "mean", "cls"],
+         "reference_pooling": "mean", "model": "pacx", "reference": "mae", "p": 0.1, "p_holm": 0.2},
+    ],
+)  # fmt: skip
+def test_claims_are_pooled_and_tasks_counted(tmp_path, more):
     facts = {
         "cohort": [0, 1, 2],
         "seed": 0,
         "estimate": [0.1, 0.2, 0.3],
         "holds": [True, False, True],
-    }
-    pd.DataFrame(facts).assign(claim="c").to_csv(tmp_path / "claims.csv", index=False)
+        "claim": "c",
+    } | more
+    pd.DataFrame(facts).to_csv(tmp_path / "claims.csv", index=False)
     effects = {task: 0.1 if k < 3 else 0.0 for k, task in enumerate(PHYSIOLOGY_TASKS)}
     tasks = [
         repetitions(effect, seeds=1, seed=7).assign(task=task, fraction=0.01)
         for task, effect in effects.items()
     ]
-    pd.concat(tasks).to_csv(tmp_path / "label_efficiency.csv", index=False)
+    tasks = pd.concat(tasks)
+    if more:  # other readings stand beside
+        tasks = tasks.assign(probe="converged", pooling="cls")
+        none = tasks.assign(difference_value=-1, difference_low=-2, difference_high=0)
+        tasks = pd.concat([tasks, none.assign(pooling="mean"), none.assign(probe="paper")])
+    tasks.to_csv(tmp_path / "label_efficiency.csv", index=False)
     claim, count = pooled_claims(tmp_path).to_dict("records")
     half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
     assert (claim["estimate"], claim["low"]) == pytest.approx((0.2, 0.2 - half))
     assert (claim["holds"], claim["runs"]) == (2, 3)
+    for fact in {"primary", "kind", "margin"} & set(more):
+        assert claim[fact] == more[fact]
     assert (count["estimate"], count["runs"]) == (3, len(PHYSIOLOGY_TASKS))
 
 
@@ -78,22 +102,62 @@ def test_a_run_stands_beside_the_evidence(tmp_path, monkeypatch):
     assert beside_the_evidence(ours, "transfer").data["runs above, below zero"].tolist() == [""]
 
 
-def test_the_first_page_says_what_the_evidence_says():
-    """Random teachers give more than half of the gain; with raw targets there is less of both."""
-    gain = pool(load_evidence("controls").query("pooling == 'cls'"))
-    gain = gain[gain["outcome"].str.startswith("physiology")].set_index(["model", "outcome"])
-    gain = gain["value"].unstack("model")
-    assert (gain["pacx-untrained"] > gain["pacx"] / 2).all()
-    assert (gain["pacx-raw"] < gain["pacx"]).all()
-    assert (gain["pacx-untrained-raw"] < gain["pacx-raw"] / 4).all()
+def test_evidence_without_a_key_stands_beside_its_values_but_not_beside_another_pooling(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path,))
+    ours = [
+        repetitions(cohorts=1, seeds=1).assign(pooling=pooling, probe=probe)
+        for pooling in ("cls", "mean")
+        for probe in ("converged", "paper")
+    ]
+    ours = pd.concat(ours)
+    repetitions().to_csv(tmp_path / "transfer.csv", index=False)
+    shown = beside_the_evidence(ours, "transfer").data
+    told = shown[shown["evidence [95 %]"] != ""]
+    assert list(told["pooling"]) == ["CLS token"] * 2
+    assert set(told["probe"]) == {"converged", "the paper's"}
+    repetitions().assign(pooling="mean", probe="paper").to_csv(
+        tmp_path / "transfer.csv", index=False
+    )
+    shown = beside_the_evidence(ours, "transfer").data
+    told = shown[shown["evidence [95 %]"] != ""]
+    assert told[["pooling", "probe"]].to_numpy().tolist() == [["mean of patches", "the paper's"]]
+
+
+def test_what_shows_superseded_evidence_says_so(tmp_path, monkeypatch):
+    repetitions().to_csv(tmp_path / "transfer.csv", index=False)
+    for function in (load_evidence, superseded):
+        monkeypatch.setattr(function, "__defaults__", (tmp_path,))
+    ours = repetitions(cohorts=1, seeds=1)
+
+    def shown():
+        pages = beside_the_evidence(ours, "transfer"), in_the_evidence("transfer", "seed == 0")
+        return [*(page.to_html() for page in pages), about_the_evidence().data]
+
+    assert superseded() is None  # nobody knows of it
+    assert not any("superseded" in page for page in shown())
+    (tmp_path / "provenance.json").write_text('{"profile": "evidence"}')
+    assert superseded() is None
+    (tmp_path / "provenance.json").write_text('{"superseded": "Of <old> phantoms."}')
+    assert superseded() == "Of <old> phantoms."
+    assert all("superseded. Of &lt;old&gt; phantoms." in page for page in shown())
 
 
 def test_committed_evidence_is_of_the_committed_profile():
+    """Or it is superseded, and says why: then it is whole, and of its own profile's cohorts."""
     if not FOLDER.is_dir():
         pytest.skip("no evidence has been gathered yet")
-    profile = load_profile("evidence")
-    assert load_profile(FOLDER / "profile.yaml") == profile
-    expected = {(c, s) for c in profile.evidence.cohorts for s in profile.evidence.seeds}
+    if reason := superseded():
+        assert "\n" not in reason
+        made = provenance_of_evidence()
+        expected = {(c, s) for c in made["cohorts"] for s in made["seeds"]}
+    else:
+        profile = load_profile("evidence")
+        assert load_profile(FOLDER / "profile.yaml") == profile
+        expected = {(c, s) for c in profile.evidence.cohorts for s in profile.evidence.seeds}
+        judged = load_evidence("claims")
+        assert {claim.text for claim in PRIMARY} <= set(judged["claim"])
     for file in FOLDER.glob("*.csv"):
         table = load_evidence(file.stem)
         found = set(zip(table["cohort"], table["seed"], strict=True))

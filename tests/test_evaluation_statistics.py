@@ -9,6 +9,7 @@ from pacx.evaluation.statistics import (
     bootstrap_weights,
     delong,
     difference_of,
+    equivalence_p,
     f1_thresholds,
     fast_auroc,
     fast_average_precision,
@@ -19,6 +20,7 @@ from pacx.evaluation.statistics import (
     macro_f1,
     mean_over_cases,
     paired_table,
+    superiority_p,
     verdict,
 )
 
@@ -193,9 +195,71 @@ def test_bootstrap_p_fits_the_interval():
     assert np.isnan(bootstrap_p(np.full(9, np.nan)))
 
 
+#: 20,001 resamples of a normal difference, without luck: its quantiles.
+NORMAL = norm.ppf((np.arange(20_001) + 0.5) / 20_001)
+
+
+@pytest.mark.parametrize("value", [-0.02, 0.0, 0.01, 0.03, 0.06])
+@pytest.mark.parametrize("error", [0.005, 0.02])
+@pytest.mark.parametrize("margin", [0.0, 0.01, 0.02])
+def test_one_sided_tests_are_those_of_a_normal_difference(value, error, margin):
+    spread = value + error * NORMAL
+    above = norm.sf((value - margin) / error)
+    assert superiority_p(spread, margin) == pytest.approx(above, abs=2e-4)
+    lower, upper = norm.sf((value + margin) / error), norm.cdf((value - margin) / error)
+    assert equivalence_p(spread, margin) == pytest.approx(max(lower, upper), abs=2e-4)
+    assert equivalence_p(-spread, margin) == equivalence_p(spread, margin)
+
+
+def test_equivalence_holds_where_the_90_percent_interval_is_within_the_margin():
+    for value, error in ((0.0, 0.012), (0.0, 0.013), (0.01, 0.005), (0.01, 0.0065)):
+        low, high = value + error * norm.ppf([0.05, 0.95])
+        inside = -0.02 < low < high < 0.02
+        assert (equivalence_p(value + error * NORMAL, 0.02) < 0.05) == inside
+
+
+def test_superiority_without_a_margin_is_half_of_the_two_sided_p():
+    spread = np.random.default_rng(13).normal(0.03, 0.02, 999)
+    assert superiority_p(spread) == pytest.approx(bootstrap_p(spread) / 2)
+
+
+def test_one_sided_tests_of_few_or_no_resamples():
+    assert superiority_p(np.array([1.0, 2, 3])) == 1 / 4  # never 0
+    assert superiority_p(np.array([1.0, np.nan, 3]), 2.0) == 2 / 3
+    assert superiority_p(np.full(9, 0.01), 0.01) == 1.0  # as much as the margin is not more
+    assert equivalence_p(np.full(19, 0.02), 0.02) == 1.0
+    assert equivalence_p(np.zeros(19), 0.02) == 1 / 20
+    nothing = np.full(9, np.nan)
+    assert superiority_p(nothing) == 1.0
+    assert equivalence_p(nothing, 0.1) == 1.0
+
+
+@pytest.mark.parametrize(("truth", "test"), [(0.05, "above"), (0.05, "within"), (-0.05, "within")])
+def test_a_difference_at_the_margin_is_claimed_in_one_of_twenty_data_sets(truth, test):
+    """Means of 60 cases by the bootstrap, 600 data sets: by chance between 3 and 8 %."""
+    rng, claimed = np.random.default_rng(14), 0
+    weights = bootstrap_weights(np.arange(60), 400, seed=0)
+    for _ in range(600):
+        cases = rng.normal(truth, 0.1, 60)
+        spread = weights @ cases / 60
+        p = superiority_p(spread, 0.05) if test == "above" else equivalence_p(spread, 0.05)
+        claimed += p < 0.05
+    assert 0.03 <= claimed / 600 <= 0.08
+
+
 def test_holm_by_hand():
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.7])) == pytest.approx([1.0, 1.0])
+    assert holm(np.array([0.03])) == pytest.approx([0.03])
+    assert len(holm(np.array([]))) == 0
+
+
+def test_holm_keeps_the_chance_of_any_false_alarm():
+    """Five true null hypotheses whose tests share half of their noise: 4,000 families."""
+    rng = np.random.default_rng(15)
+    z = np.sqrt(0.5) * (rng.normal(size=(4000, 1)) + rng.normal(size=(4000, 5)))
+    alarms = [(holm(p) < 0.05).any() for p in norm.sf(z)]
+    assert 0.02 < np.mean(alarms) < 0.05
 
 
 def test_mean_over_cases_has_the_interval_of_a_mean():

@@ -26,19 +26,22 @@ from pacx.data.table import make_dataset
 from pacx.errors import PacxError
 from pacx.evaluation import features as features_module
 from pacx.evaluation.features import encoder_of, extract_features, extract_rollouts, images_of
-from pacx.evaluation.probe import fit_probes, labels_of
+from pacx.evaluation.probe import fit_paper_probes, fit_probes, labels_of
 from pacx.evaluation.statistics import bootstrap_weights, f1_thresholds, macro_auroc
 from pacx.evaluation.transfer import (
+    best_reading,
     compare_probes,
     labels_left_out,
     open_benchmark,
     probe_scores,
+    train_probes,
 )
 from pacx.profile import VitSettings, load_profile
 from pacx.run import open_run
 from pacx.training.fit import fit
 from pacx.training.mae import MaePretraining, new_mae
 
+PROBES = ("converged", "paper")
 REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 
 
@@ -115,24 +118,158 @@ def test_draws_and_cache(run, monkeypatch):
     np.testing.assert_array_equal(probe_scores(run, dataset, "random", fraction=0.5), first)
 
 
-def test_mirrored_images_are_a_second_view(run, monkeypatch):
+def test_mirrored_images_are_a_second_view_of_the_papers_probe(run, monkeypatch):
     dataset = _dataset(run)
     seen = []
 
     def spy(train, *rest, **settings):
         seen.append(train[0])
-        return fit_probes(train, *rest, **settings)
+        return fit_paper_probes(train, *rest, **settings)
 
-    monkeypatch.setattr("pacx.evaluation.transfer.fit_probes", spy)
-    probe_scores(run, dataset, "random")
-    probe = run.profile.probe.model_copy(update={"flip": True})
-    monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"probe": probe}))
-    probe_scores(run, dataset, "random")
+    monkeypatch.setattr("pacx.evaluation.transfer.fit_paper_probes", spy)
+    plain = np.array(probe_scores(run, dataset, "random"))
+    probe_scores(run, dataset, "random", probe="paper")
+    probe = run.profile.paper_probe.model_copy(update={"flip": True})
+    monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"paper_probe": probe}))
+    probe_scores(run, dataset, "random", probe="paper")
     assert [len(views) for views in seen] == [1, 2]
     np.testing.assert_array_equal(seen[0][0], seen[1][0])
     images = images_of(run, dataset, "train")[:, :, ::-1]
     np.testing.assert_allclose(seen[1][1], extract_features(run, "random", images).cls, atol=1e-5)
-    assert load_profile("paper").probe.flip
+    np.testing.assert_array_equal(probe_scores(run, dataset, "random"), plain)
+    assert load_profile("paper").paper_probe.flip
+
+
+def test_the_papers_probe_is_another_one_and_kept_apart(run, monkeypatch):
+    dataset = _dataset(run)
+    both = {p: np.array(probe_scores(run, dataset, "random", probe=p)) for p in PROBES}
+    assert not np.allclose(both["converged"], both["paper"], atol=1e-3)
+    train, val = (
+        (extract_features(run, "random", images_of(run, dataset, s)).cls, labels_of(dataset, s))
+        for s in ("train", "val")
+    )
+    test = extract_features(run, "random", images_of(run, dataset, "test")).cls
+    expected = fit_paper_probes(train, val, run.profile.paper_probe, seed=run.profile.seed)
+    np.testing.assert_allclose(both["paper"], expected.probabilities(test), atol=1e-5)
+    expected = fit_probes(train, val).probabilities(test)
+    np.testing.assert_allclose(both["converged"], expected, atol=1e-5)
+    for name in ("fit_probes", "fit_paper_probes"):  # a second fit would fail
+        monkeypatch.setattr(f"pacx.evaluation.transfer.{name}", None)
+    for name, scores in both.items():
+        np.testing.assert_array_equal(probe_scores(run, dataset, "random", probe=name), scores)
+        table = compare_probes(run, dataset, ["random"], reference="random", probe=name)
+        assert table["probe"].tolist() == [name]
+        truth = labels_of(dataset, "test")
+        assert table["value"][0] == pytest.approx(roc_auc_score(truth, scores[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_validation_labels_choose_only_where_all_training_labels_are_known(
+    run, monkeypatch, fraction
+):
+    seen = []
+
+    def spy(train, val, **settings):
+        seen.append((val, settings["subsets"]))
+        return fit_probes(train, val, **settings)
+
+    monkeypatch.setattr("pacx.evaluation.transfer.fit_probes", spy)
+    probe_scores(run, _dataset(run), "random", fraction=fraction)
+    ((val, subsets),) = seen
+    assert (val is None) == (fraction < 1)
+    assert (subsets is None) == (fraction == 1)
+    assert subsets is None or subsets.shape == (run.profile.label_efficiency.draws, 15)
+
+
+def _with_readings(monkeypatch, dataset, shown):
+    """Features of the test images and of the others: each reading shows the labels, or nothing."""
+
+    def features_of(run, dataset, model, split, reading):
+        truth, rng = labels_of(dataset, split), np.random.default_rng(len(split))
+        where = "test" if split == "test" else "train and val"
+        strength = 3.0 if shown[reading] in (where, "everywhere") else 0.0
+        return (strength * truth + rng.normal(size=(len(truth), 4))).astype(np.float32)
+
+    monkeypatch.setattr("pacx.evaluation.transfer.features_of", features_of)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_the_best_reading_is_chosen_by_validation_not_by_test_labels(run, monkeypatch, fraction):
+    dataset = _dataset(run)
+    shown = {"cls": "test", "mean": "train and val"}
+    _with_readings(monkeypatch, dataset, shown)
+    facts = {"fraction": fraction}
+    assert best_reading(run, dataset, "mae", **facts) == "mean"
+    best = compare_probes(run, dataset, ["mae", "random"], pooling="best", **facts)
+    mean = compare_probes(run, dataset, ["mae", "random"], pooling="mean", **facts)
+    assert best["pooling"].tolist() == ["mean", "mean"]
+    pd.testing.assert_frame_equal(best, mean)
+    _with_readings(monkeypatch, dataset, {"cls": "everywhere", "mean": "test"})
+    best = compare_probes(run, dataset, ["mae"], pooling="best", **facts)
+    assert best["pooling"].tolist() == ["cls"]
+    assert best["value"][0] > 0.9
+
+
+def test_each_model_has_its_own_best_reading_and_the_first_of_equal_ones(run, monkeypatch):
+    dataset = _dataset(run)
+
+    def features_of(run, dataset, model, split, reading):
+        truth = labels_of(dataset, split)
+        told = {"mae": "mean", "pacx": "cls", "pixels": "32 components"}.get(model) == reading
+        noise = np.random.default_rng(len(truth)).normal(size=(len(truth), 3))
+        return (2.0 * told * truth + noise).astype(np.float32)
+
+    monkeypatch.setattr("pacx.evaluation.transfer.features_of", features_of)
+    models = ["mae", "pacx", "random", "pixels"]
+    table = compare_probes(run, dataset, models, pooling="best").set_index("model")
+    assert table["pooling"].to_dict() == {
+        "mae": "mean", "pacx": "cls", "random": "cls", "pixels": "32 components",
+    }  # fmt: skip
+    assert np.isnan(table.loc["mae", "difference_value"])
+
+
+def test_the_best_reading_may_differ_between_tasks(run, monkeypatch):
+    dataset = _dataset(run)
+    rng = np.random.default_rng(0)
+    table = dataset.table.assign(other=rng.integers(0, 2, 60).astype(float))
+    dataset = make_dataset("own", "multilabel", ["bright", "other"], table, dataset.root)
+
+    def features_of(run, dataset, model, split, reading):
+        truth = labels_of(dataset, split)
+        noise = np.random.default_rng(len(truth)).normal(size=(len(truth), 3))
+        shown = truth[:, [1 if reading == "mean" else 0]]
+        return (2 * shown + noise).astype(np.float32)
+
+    monkeypatch.setattr("pacx.evaluation.transfer.features_of", features_of)
+    assert best_reading(run, dataset, "mae", tasks=["bright"]) == "cls"
+    assert best_reading(run, dataset, "mae", tasks=["other"]) == "mean"
+
+
+def test_a_model_with_one_reading_needs_no_choice(run, monkeypatch):
+    dataset = _dataset(run)
+    monkeypatch.setattr("pacx.evaluation.transfer.train_probes", None)
+    assert best_reading(run, dataset, "supervised") == "own head"
+    assert best_reading(run, dataset, "states") == "true states"
+
+
+def test_the_split_of_another_hospital_is_scored_by_the_same_probes(run):
+    dataset = _dataset(run)
+    table = dataset.table.copy()
+    table.loc[table.index[40:52], "split"] = "shifted"
+    table["bright"] = np.abs(table["bright"] - (table.index % 5 == 0))  # no score is perfect
+    dataset = replace(dataset, table=table)
+    found = {
+        split: compare_probes(run, dataset, ["random"], reference="random", split=split)["value"][0]
+        for split in ("test", "shifted")
+    }
+    probes = train_probes(run, dataset, "random")
+    for split, value in found.items():
+        features = extract_features(run, "random", images_of(run, dataset, split)).cls
+        scores = probes.probabilities(features)[0]
+        assert value == pytest.approx(roc_auc_score(labels_of(dataset, split), scores), abs=1e-6)
+    assert found["test"] != found["shifted"]
+    with pytest.raises(PacxError, match="split 'shifted' is empty"):
+        compare_probes(run, replace(dataset, table=table[:40]), ["random"], split="shifted")
 
 
 def test_changed_labels_are_probed_again(run):

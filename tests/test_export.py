@@ -21,6 +21,7 @@ from pacx.cards import export_run
 from pacx.cli import app
 from pacx.data.images import normalise, read_image
 from pacx.errors import PacxError
+from pacx.evaluation.claims import PRIMARY
 from pacx.models.encoder import add_lora, build_encoder, encode, merge_lora, save_encoder
 from pacx.models.export import (
     ONNX,
@@ -205,7 +206,10 @@ def test_export_and_predict_of_a_run(smoke_runs, tmp_path):
     }  # fmt: skip
     card = (to / "README.md").read_text()
     assert card.startswith("---\nlicense: apache-2.0\n")
-    for part in ("Not for clinical use", "| tb |", "ECE, calibrated", "## Limits"):
+    for part in (
+        "Not for clinical use", "| tb |", "ECE, calibrated", "## Limits", "CLS token",
+        "Logistic regression on standardised features", PRIMARY[0].text,
+    ):  # fmt: skip
         assert part in card
     assert "Every patient is made up" in (to / "DATA_CARD.md").read_text()
     with pytest.raises(PacxError, match="exists"):

@@ -21,9 +21,10 @@ from pacx.constants import (
     PHYSIOLOGY_TASKS,
 )  # fmt: skip
 from pacx.errors import PacxError
-from pacx.phantom import cohort, hospital
+from pacx.phantom import cohort, hospital, state
 from pacx.phantom.findings import VINDR_FINDINGS
 from pacx.phantom.hospital import DATASETS, write_hospital
+from pacx.phantom.layouts import SHARE_OF_MORE_DEVICES
 
 SIZES = {
     "chexpert": {"train": 24, "val": 6},
@@ -235,6 +236,83 @@ def test_phantom_truth(root):
         assert Image.open(base / image).size == (32, 32)
         for mask in ("lungs", "heart", "bones", "devices", "body"):
             assert (base / "masks" / mask / name).is_file()
+
+
+def test_the_split_of_another_hospital_is_darker_and_has_more_devices(tmp_path):
+    sizes = {"test": 300, "shifted": 300}
+    write(tmp_path, {"phantom-truth": sizes})
+    base = tmp_path / "phantom-truth"
+    table = pd.read_csv(base / "labels.csv").set_index("split")
+    assert table.index.value_counts().to_dict() == sizes
+    grey = table["image"].map(lambda name: np.asarray(Image.open(base / name)).mean())
+    assert grey["shifted"].mean() < grey["test"].mean() - 5
+    for device in ("pacemaker", "tube"):
+        share = state.FACTS[device][0]
+        error = 4 * np.sqrt(0.25 / 300)
+        assert table.loc["test", device].mean() == pytest.approx(share, abs=error)
+        expected = share + SHARE_OF_MORE_DEVICES * (1 - share)
+        assert table.loc["shifted", device].mean() == pytest.approx(expected, abs=error)
+    # Neither the patients nor what ails them is different.
+    states = table.filter(like="state_")
+    assert (states.loc["shifted"].mean() - states.loc["test"].mean()).abs().max() < 0.33
+    assert not set(table.loc["shifted", "patient"]) & set(table.loc["test", "patient"])
+
+
+def _truth_of_pairs(root):
+    """Split -> `truth.csv`, and the very patients that were drawn, by admission."""
+    base = root / "symile-mimic"
+    settings = json.loads((base / "phantom.json").read_text())
+    names = {"splits": "patients", "image_size": "image_size", "ecg_hz": "ecg_hz"}
+    facts = {ours: settings[theirs] for ours, theirs in names.items()}
+    facts |= {name: settings[name] for name in ("coupling", "lag_days", "drift")}
+    seed = cohort.seed_of(settings["seed"], "symile-mimic")
+    drawn = cohort.Cohort(seed=seed, bar=None, **facts)
+    patients = drawn.patients()
+    patients.index = 20_000_001 + 3 * np.arange(len(patients))  # hadm_id
+    splits = ("train", "val", "val_retrieval", "test")
+    return {s: pd.read_csv(base / "data_npy" / s / "truth.csv") for s in splits}, patients, seed
+
+
+def test_tasks_beside_the_pairs_are_those_of_their_patients(root):
+    truth, patients, seed = _truth_of_pairs(root)
+    tasks = state.task_labels(patients, seed)
+    for split, table in truth.items():
+        members = table["hadm_id"]
+        expected = tasks.loc[members].reset_index(drop=True)
+        pd.testing.assert_frame_equal(table[list(tasks)], expected, check_names=False)
+        found = table.filter(like="state_").rename(columns=lambda name: name[6:])
+        known = patients.loc[members, list(state.STATES)].reset_index(drop=True)
+        np.testing.assert_allclose(found, known, atol=1e-4)
+        ids = np.load(root / "symile-mimic" / "data_npy" / split / f"hadm_id_{split}.npy")
+        assert np.array_equal(members, ids)
+    everybody = pd.concat(truth.values()).drop_duplicates("hadm_id")
+    for task, name in state.TASK_STATES.items():
+        ill = everybody[task] == 1
+        gap = everybody.loc[ill, f"state_{name}"].mean()
+        assert gap > everybody.loc[~ill, f"state_{name}"].mean() + 0.8, task
+
+
+def test_the_time_between_x_ray_and_ecg_is_written_beside_the_pairs(root, tmp_path):
+    """It moves acute states only for ECG and labs: X-rays and labels are of its start."""
+    assert (_truth_of_pairs(root)[0]["train"]["lag_days"] == 0).all()
+    sizes = {"symile-mimic": {"train": 200, "val": 10, "test": 12}}
+    for folder, drift in (("now", 0.0), ("later", 0.3)):
+        write_hospital(tmp_path / folder, sizes, 32, 100, 7, lag_days=0.5, drift=drift)
+    (now, _, _), (later, _, _) = (_truth_of_pairs(tmp_path / f) for f in ("now", "later"))
+    for split in now:
+        pd.testing.assert_frame_equal(now[split], later[split])
+    days = later["train"]["lag_days"]
+    assert (days > 0).all()
+    assert days.mean() == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(200))
+
+    def load(folder, name, split="train"):
+        return np.load(
+            tmp_path / folder / "symile-mimic" / "data_npy" / split / f"{name}_{split}.npy"
+        )
+
+    assert np.array_equal(load("now", "cxr"), load("later", "cxr"))
+    for name in ("ecg", "labs_percentiles"):
+        assert not np.array_equal(load("now", name), load("later", name)), name
 
 
 def test_no_patient_is_in_two_data_sets(root):

@@ -39,6 +39,73 @@ def test_states_are_about_standard_normal_and_follow_their_equations(patients):
         earlier.add(name)
 
 
+@pytest.mark.parametrize("fact", list(state.FACTS))
+def test_view_and_devices_are_as_frequent_and_more_so_in_sicker_patients(fact):
+    many, apart = (state.sample_patients(20_000, 5, share) for share in (1.0, 0.0))
+    share, weights = state.FACTS[fact]
+    error = np.sqrt(share * (1 - share) / 20_000)
+    for patients in (many, apart):
+        assert patients[fact].mean() == pytest.approx(share, abs=4 * error)
+    pd.testing.assert_frame_equal(many[list(state.STATES)], apart[list(state.STATES)])
+    if not weights:
+        assert many[fact].equals(apart[fact])
+        return
+    score = sum(weight * many[name] for name, weight in weights.items())
+    sicker = score > score.median()
+    assert many.loc[sicker, fact].mean() > 1.4 * many.loc[~sicker, fact].mean()
+    # Without confounding no state tells of it: 13 correlations of 20,000 patients.
+    told = apart[list(state.STATES)].corrwith(apart[fact].astype(float))
+    assert told.abs().max() < 4 / np.sqrt(20_000)
+    half = state.sample_patients(20_000, 5, 0.5)[fact].astype(float)
+    assert 0.2 < np.corrcoef(half, score)[0, 1] / np.corrcoef(many[fact], score)[0, 1] < 0.9
+
+
+def test_acute_states_move_on_and_chronic_ones_stay():
+    before = state.sample_patients(20_000, 6)
+    days = np.repeat([0.0, 0.5, 2.0, 30.0], 5000)
+    after = state.move_on(before, days, 0.3, np.random.default_rng(0))
+    acute = list(state.ACUTE)
+    assert after.drop(columns=acute).equals(before.drop(columns=acute))
+    assert list(after) == list(before)
+    for day in np.unique(days):
+        rows = days == day
+        for name in acute:
+            kept = np.corrcoef(before.loc[rows, name], after.loc[rows, name])[0, 1]
+            assert kept == pytest.approx(np.exp(-0.3 * day), abs=4 / np.sqrt(5000)), (name, day)
+            assert after.loc[rows, name].std() == pytest.approx(1, abs=0.06)
+    assert after.loc[days == 0, acute].equals(before.loc[days == 0, acute])
+    still = state.move_on(before, days, 0.0, np.random.default_rng(0))
+    pd.testing.assert_frame_equal(still, before)
+
+
+def test_residual_states_are_what_the_other_states_do_not_predict():
+    states = state.sample_patients(20_000, 7)[list(state.STATES)]
+    residuals = state.residual_states(states)
+    assert list(residuals) == list(state.STATES)
+    assert residuals.std().to_numpy() == pytest.approx(1, abs=0.03)
+    for name in state.STATES:
+        others = states.drop(columns=name)
+        assert others.corrwith(residuals[name]).abs().max() < 4 / np.sqrt(20_000), name
+        design = np.column_stack([np.ones(len(states)), others])
+        left = states[name] - design @ np.linalg.lstsq(design, states[name], rcond=None)[0]
+        assert np.corrcoef(left, residuals[name])[0, 1] > 0.999, name
+
+
+def test_nothing_in_the_picture_tells_of_the_negative_controls():
+    """Given the other states, no view or device goes with potassium or conduction."""
+    patients = state.sample_patients(50_000, 8)
+    residuals = state.residual_states(patients)[["potassium", "conduction"]]
+    for fact in (*state.FACTS, "rotation", "age_years", "bmi_value"):
+        told = residuals.corrwith(patients[fact].astype(float))
+        assert told.abs().max() < 4 / np.sqrt(50_000), fact
+
+
+def test_residual_states_are_those_of_each_patient_alone(patients):
+    everybody = state.residual_states(patients)
+    few = state.residual_states(patients.iloc[[7, 3]])
+    pd.testing.assert_frame_equal(few, everybody.iloc[[7, 3]])
+
+
 def test_task_prevalence(patients):
     tasks = state.task_labels(patients, 3)
     assert list(tasks) == [*PHYSIOLOGY_TASKS, *ANATOMY_TASKS]

@@ -17,7 +17,7 @@ from pacx.errors import PacxError
 from pacx.evaluation.calibration import CalibratedProbe, calibration, train_calibrated_probe
 from pacx.evaluation.features import extract_features, images_of
 from pacx.evaluation.subgroups import subgroups
-from pacx.evaluation.transfer import probe_scores
+from pacx.evaluation.transfer import probe_scores, train_probes
 from pacx.models.encoder import build_encoder, encode
 from pacx.models.export import export_encoder, load_exported
 from pacx.phantom.dicom import write_dicom
@@ -204,6 +204,9 @@ def test_the_saved_probe_is_the_probe_of_the_results(run, task, labels):
         "own", dataset.labels, probe.multiclass, probe.weight, probe.bias, 1, {}
     )
     np.testing.assert_allclose(plain.probabilities(features), scores, atol=1e-5)
+    converged = train_probes(run, dataset, "random", probe="converged", pooling="cls")
+    np.testing.assert_array_equal(probe.weight, converged.weight[0])
+    np.testing.assert_array_equal(probe.bias, converged.bias[0, 0])
     assert set(probe.measured) == {"ECE", "ECE, calibrated"}
     table = calibration(run, dataset, "random")
     assert table["task"].tolist() == [*labels, "macro"] * 2

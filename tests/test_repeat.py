@@ -59,6 +59,7 @@ def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
     assert (table["value"] == table["cohort"] + table["seed"]).all()
     assert sorted(table["value"]) == [10, 11, 20, 21]
     made = json.loads((out / "provenance.json").read_text())
+    assert "superseded" not in made
     assert load_profile(out / "profile.yaml") == profile
     assert load_profile(run.folder / "10-0" / "profile.yaml").variants == profile.variants
     assert load_profile(run.folder / "10-1" / "profile.yaml").variants == ["pacx-labs"]

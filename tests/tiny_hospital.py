@@ -43,7 +43,10 @@ def hospital() -> Path:
 
 def cohort(name: str) -> Cohort:
     """The very patients that `hospital` wrote."""
-    return Cohort(SIZES[name], SIZE, HZ, seed_of(SEED, name), 1.0, tqdm(disable=True))
+    return Cohort(
+        splits=SIZES[name], image_size=SIZE, ecg_hz=HZ, seed=seed_of(SEED, name), coupling=1.0,
+        lag_days=0.0, drift=0.0, bar=tqdm(disable=True),
+    )  # fmt: skip
 
 
 def truth(name: str) -> pd.DataFrame:

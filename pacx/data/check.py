@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from pacx.constants import LABS
+from pacx.constants import LABS, SHIFTED
 from pacx.data.datasets import DATASETS, read_folder
 from pacx.data.datasets.symile_mimic import open_split, to_grey
 from pacx.data.images import read_image, read_mask
@@ -50,7 +50,7 @@ class Check:
             shares = self.prevalence.pivot(index="label", columns="split", values="share")
             shares = shares.reindex(
                 index=self.prevalence["label"].unique(),
-                columns=[s for s in SPLITS if s in shares],
+                columns=[s for s in (*SPLITS, SHIFTED) if s in shares],
             )
             what = "Share measured" if self.name == "symile-mimic" else "Share positive"
             shares = shares.rename_axis(index=None, columns=None)
@@ -212,13 +212,13 @@ def _example(check: Check, file: pd.Series) -> str:
 def _count(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.groupby("split")["patient"]
     counts = pd.DataFrame({"images": groups.size(), "patients": groups.nunique()})
-    return counts.reindex([s for s in SPLITS if s in counts.index]).reset_index()
+    return counts.reindex([s for s in (*SPLITS, SHIFTED) if s in counts.index]).reset_index()
 
 
 def _prevalence(dataset: Dataset) -> pd.DataFrame:
     rows = []
     for label in dataset.labels:
-        for split in SPLITS:
+        for split in (*SPLITS, SHIFTED):
             known = dataset.table.loc[dataset.table["split"] == split, label].dropna()
             if len(known):
                 rows.append((label, split, int(known.sum()), len(known), known.mean()))

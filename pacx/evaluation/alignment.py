@@ -1,7 +1,7 @@
 """Zero-shot alignment: can a linear map from X-ray features find the teacher's embedding?"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -114,21 +114,28 @@ def ridge_alignment(
 
 
 def compare_alignment(
-    run: Run, models: Sequence[str], target: str, *, reference: str = "mae"
+    run: Run,
+    models: Sequence[str],
+    target: str,
+    *,
+    pooling: Literal["cls", "mean"] = "cls",
+    reference: str = "mae",
 ) -> pd.DataFrame:
-    """Align several encoders with one trained teacher, from CLS features, on the same test pairs.
+    """Align several encoders with one trained teacher, on the same test pairs.
 
     Args:
         run: The run.
         models: Encoders.
         target: `ecg` or `labs`.
+        pooling: What the ridge regression reads: `cls`, as in the paper, or `mean` of the patches.
         reference: The encoder that the others are compared with.
 
     Returns:
-        One row a metric (`cosine`, `R@1`, `R@5`, `R@10`) and model: dataset, target, metric,
-        model, value, low, high, `chance` (cosine: of randomly chosen pairs), `hits` and `pairs`
-        (R@k), `p` (cosine: permutation test against shuffled pairs) and the paired differences of
-        the cosine. Intervals of the cosine are bootstraps over patients, of R@k Wilson's.
+        One row a metric (`cosine`, `R@1`, `R@5`, `R@10`) and model: dataset, target, pooling,
+        metric, model, value, low, high, `chance` (cosine: of randomly chosen pairs), `hits` and
+        `pairs` (R@k), `p` (cosine: permutation test against shuffled pairs) and the paired
+        differences of the cosine. Intervals of the cosine are bootstraps over patients, of R@k
+        Wilson's.
     """
     size, pairs, targets = run.profile.vit.image_size, {}, {}
     for split in ("train", "test"):
@@ -138,7 +145,7 @@ def compare_alignment(
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
     aligned, rows = {}, []
     for model in dict.fromkeys([*models, reference]):
-        features = {s: extract_features(run, model, pairs[s].cxr).cls for s in pairs}
+        features = {s: getattr(extract_features(run, model, pairs[s].cxr), pooling) for s in pairs}
         aligned[model] = ridge_alignment(
             features["train"], targets["train"], features["test"], targets["test"]
         )
@@ -147,7 +154,7 @@ def compare_alignment(
         cosines = aligned[model].cosines
         return cosines.mean(), weights @ cosines / weights.sum(axis=1)
 
-    facts = {"dataset": "symile-mimic", "target": target}
+    facts = {"dataset": "symile-mimic", "target": target, "pooling": pooling}
     cosine = paired_table(models, reference, measure, **facts, metric="cosine")
     chance, p = zip(
         *(permutation_test(aligned[m].prediction, targets["test"]) for m in models), strict=True

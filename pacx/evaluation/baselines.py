@@ -14,7 +14,6 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
 from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets.symile_mimic import load_pairs
 from pacx.data.table import Dataset
@@ -26,7 +25,6 @@ from pacx.training.mae import pretraining_images
 POOLINGS = ("cls", "mean")
 _COMPONENTS = (16, 32, 64, 96, 128, 192)
 _RANKS = (4, 8, 16, 32)
-_PENALTIES = 10.0 ** np.arange(-1, 6)
 
 #: Baseline -> how its features may be read; which one is best, validation labels say.
 READINGS: dict[str, tuple[str, ...]] = {
@@ -81,11 +79,6 @@ def supervised_head(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
     """Weight (1, 2 D, C) and bias (1, 1, C) of the network that was trained on the labels."""
     head = load_file(run.artefact("supervised") / "head.safetensors")
     return head["weight"].T[None], head["bias"][None, None]
-
-
-def tasks_of(group: str) -> tuple[str, ...]:
-    """Tasks of `phantom-truth` by cause: `physiology` or `anatomy`."""
-    return {"physiology": PHYSIOLOGY_TASKS, "anatomy": ANATOMY_TASKS}[group]
 
 
 def _pixel_components(run: Run, images: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class CalibratedProbe:
-    """A linear layer on the CLS token, with the temperature that its logits are divided by.
+    """A linear layer on the CLS token as it comes, with the temperature that divides its logits.
 
     Attributes:
         dataset: Whose labels it learned.
@@ -46,7 +46,9 @@ class CalibratedProbe:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (N, C) of CLS tokens (N, D)."""
-        return _probabilities(features @ self.weight + self.bias, self.temperature, self.multiclass)
+        # Features may be far from 0 beside their spread: 32 bit would cancel.
+        logits = features.astype(np.float64) @ self.weight + self.bias
+        return _probabilities(logits, self.temperature, self.multiclass)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; everything that is not an array is in its header."""
@@ -83,7 +85,9 @@ def load_probe(path: str | Path) -> CalibratedProbe:
 
 
 def train_calibrated_probe(run: Run, dataset: Dataset, model: str) -> CalibratedProbe:
-    """The probe of chapter 06 on all training labels, as a layer, with its calibration.
+    """The converged probe on the CLS token and all training labels, with its calibration.
+
+    The features' standardisation is part of its weight and bias.
 
     Args:
         run: The run.
@@ -103,7 +107,10 @@ def train_calibrated_probe(run: Run, dataset: Dataset, model: str) -> Calibrated
 
 
 def calibration(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
-    """Expected calibration error on the test split, as trained and at the temperature.
+    """Expected calibration error of the converged probe on the CLS token, before and after.
+
+    Before: as trained. After: at the temperature that is best on the validation split, whose labels
+    have also chosen the strength of the probe's penalty. Both are measured on the test split.
 
     Args:
         run: The run.

@@ -17,6 +17,10 @@ from pacx.run import Run
 
 ALPHA = 0.05
 FEW = "few"  # the smallest share of labels in the profile
+_COLUMNS = [
+    "claim", "primary", "model", "reference", "pooling", "reference_pooling", "estimate", "low",
+    "high", "kind", "margin", "p", "p_holm", "holds",
+]  # fmt: skip
 
 
 class Claim(NamedTuple):
@@ -131,6 +135,8 @@ def judge_claims(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFr
                 "kind": claim.kind, "margin": claim.margin, "p": test(spread - base, claim.margin),
             }
         )  # fmt: skip
+    if not rows:
+        return pd.DataFrame(columns=_COLUMNS)
     table = pd.DataFrame(rows)
     first = table["primary"]
     table.loc[first, "p_holm"] = holm(table.loc[first, "p"].to_numpy())

@@ -17,7 +17,8 @@ FOLDER = Path(pacx.__file__).parents[1] / "book" / "evidence"
 #: What may name a row; `model` and `reference` are the encoders.
 KEYS = (
     "dataset", "target", "group", "task", "outcome", "region", "method", "what", "dose", "teachers",
-    "state", "metric", "fraction", "pooling", "model", "reference", "claim",
+    "state", "metric", "fraction", "features", "probe", "epochs", "pooling", "model", "reference",
+    "claim",
 )  # fmt: skip
 
 
@@ -37,8 +38,18 @@ def load_evidence(name: str, folder: Path = FOLDER) -> pd.DataFrame | None:
 
 
 def provenance_of_evidence(folder: Path = FOLDER) -> dict:
-    """Profile, seeds, versions and seconds of each repetition."""
+    """Profile, seeds, versions and seconds of each repetition; `superseded` only where it is."""
     return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+
+
+def superseded(folder: Path = FOLDER) -> str | None:
+    """Why the evidence in a folder no longer bears a claim, in one line; None where it does.
+
+    It is also None where there is no evidence. Whatever shows superseded evidence says this line.
+    """
+    if not (folder / "provenance.json").is_file():
+        return None
+    return provenance_of_evidence(folder).get("superseded")
 
 
 def dose_responses(folder: Path = FOLDER) -> pd.DataFrame | None:
@@ -67,15 +78,25 @@ def dose_responses(folder: Path = FOLDER) -> pd.DataFrame | None:
 def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
     """The claims of chapter 09, pooled, and in how many repetitions each holds.
 
+    A repetition reads each encoder as its own validation labels say, so the pooling that a claim
+    was judged by is not one of its keys.
+
     Returns:
-        `claim`, `estimate`, `low`, `high`, `runs`, `holds`. The last rows say how many physiology
-        tasks have a pooled interval above zero, `estimate` of `runs`.
+        `claim`, `estimate`, `low`, `high`, `runs`, `holds` and, where the evidence has them,
+        `primary`, `kind` and `margin`. The last rows say how many physiology tasks have a pooled
+        interval above zero, `estimate` of `runs`, by the converged probe on the CLS token.
     """
     claims = load_evidence("claims", folder)
-    held = claims.groupby("claim")["holds"].sum()
-    told = pool(claims, "estimate").rename(columns={"value": "estimate"})
-    told["holds"] = told["claim"].map(held)
-    tasks = pool(load_evidence("label_efficiency", folder))
+    told = pool(claims[["claim", "estimate", "cohort", "seed"]], "estimate")
+    told = told.rename(columns={"value": "estimate"})
+    told["holds"] = told["claim"].map(claims.groupby("claim")["holds"].sum())
+    for fact in ("primary", "kind", "margin"):
+        if fact in claims:
+            told[fact] = told["claim"].map(claims.groupby("claim")[fact].first())
+    tasks = load_evidence("label_efficiency", folder)
+    for column, wanted in {"probe": "converged", "pooling": "cls"}.items():
+        tasks = tasks[tasks[column] == wanted] if column in tasks else tasks
+    tasks = pool(tasks)
     tasks = tasks[tasks["task"].isin(PHYSIOLOGY_TASKS) & (tasks["model"] == "pacx")]
     counts = [
         {

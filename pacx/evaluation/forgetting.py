@@ -1,4 +1,4 @@
-"""Forgetting: how well does the MAE's own decoder still paint from a changed encoder?"""
+"""Forgetting: how well does the MAE's own decoder still reconstruct from a changed encoder?"""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ def reconstruction_errors(
     """Error of each image's removed patches; the decoder and the masks are the same for all models.
 
     Args:
-        run: A run that holds the artefact `mae`, whose decoder paints.
+        run: A run that holds the artefact `mae`, whose decoder reconstructs.
         model: Encoder, see `pacx.evaluation.features.encoder_of`.
         images: (N, H, W) uint8.
         batch_size: Images at once.

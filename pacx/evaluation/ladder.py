@@ -40,27 +40,25 @@ def ladder(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFrame:
     encoders = [model for model in models if readings_of(model) == POOLINGS]
     others = [model for model in models if model not in encoders]
     tables = []
-    for (group, tasks), fraction in product(
-        GROUPS.items(), (min(run.profile.label_efficiency.fractions), 1.0)
-    ):
-        usual = {"tasks": tasks, "fraction": fraction}
-        tables += [
-            compare_probes(run, dataset, encoders, pooling=pooling, probe=probe, **usual)
-            for pooling, probe in product(POOLINGS, ("converged", "paper"))
-        ]
+    fractions = dict.fromkeys((min(run.profile.label_efficiency.fractions), 1.0))
+    for (group, tasks), fraction in product(GROUPS.items(), fractions):
         known = [model for model in others if fraction == 1 or model != "supervised"]
-        tables[-1] = pd.concat(
-            [tables[-1], compare_probes(run, dataset, known, pooling="best", **usual)]
-        )
-        tables = [t.assign(group=group) if "group" not in t else t for t in tables]
+        parts = [(encoders, *part) for part in product(POOLINGS, ("converged", "paper"))]
+        tables += [
+            compare_probes(
+                run, dataset, some, tasks=tasks, fraction=fraction, pooling=pooling, probe=probe
+            ).assign(group=group)
+            for some, pooling, probe in [*parts, (known, "best", "converged")]
+            if some
+        ]
     return pd.concat([*tables, teacher_scores(run, GROUPS)], ignore_index=True)
 
 
 def acceptance(run: Run) -> pd.DataFrame:
     """Whether a run's phantoms can tell a network from a linear model: only then they bear claims.
 
-    Each model is read as validation labels say is best. The last criterion renders the test
-    patients once more with a coupling of 0, so that the X-ray shows no state.
+    Each model is read as validation labels say is best. For the last criteria the patients of
+    `phantom-truth` are rendered once more with a coupling of 0, so that no X-ray shows a state.
 
     Args:
         run: A phantom run that holds the encoders `mae` and `supervised`.

@@ -18,7 +18,8 @@ from pacx.profile import ProbeSettings
 #: Inverse strengths of the L2 penalty that are tried, scikit-learn's `C`.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FOLDS = 5
-_COARSE, _FINE = 1e-2, 1e-6  # largest gradient at the end: to compare strengths, and to keep
+# Largest gradient at the end: to compare strengths, to keep, and what steps without a loss reach.
+_COARSE, _FINE, _FINEST = 1e-3, 1e-6, 1e-8
 
 
 class Probes(NamedTuple):
@@ -39,8 +40,10 @@ class Probes(NamedTuple):
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Probabilities (K, M, C) of features (M, D)."""
-        x = torch.from_numpy(np.array(features, np.float32))
-        return _probabilities(x @ self.weight + self.bias, self.multiclass).numpy()
+        x = torch.from_numpy(np.array(features, np.float64))
+        # Features may be far from 0 beside their spread: 32 bit would cancel.
+        logits = x @ self.weight.double() + self.bias.double()
+        return _probabilities(logits, self.multiclass).float().numpy()
 
 
 def fit_probes(
@@ -176,7 +179,7 @@ def labels_of(dataset: Dataset, split: str) -> np.ndarray:
 def _fit(x, y, held_out, multiclass):
     """Weight (D, C), bias (1, C) and validation loss (C,) of one probe; x (N, D), y (N, C)."""
     mean, spread = x.mean(0), x.std(0, correction=0)
-    spread = torch.where(spread > 1e-9 * mean.abs().clamp(min=1), spread, torch.inf)
+    spread = torch.where(spread > 1e-9 * mean.abs(), spread, torch.inf)  # a constant's is rounding
     x = (x - mean) / spread
     # In the axes of the principal components the penalty is the same and the problem is easy.
     variance, axes = torch.linalg.eigh(x.T @ x)
@@ -184,7 +187,7 @@ def _fit(x, y, held_out, multiclass):
     z = x @ axes
     strengths = torch.tensor(STRENGTHS, dtype=z.dtype)[:, None].expand(-1, y.shape[1])
     if held_out is None:
-        inside = _folds(y)
+        inside = _folds(y, multiclass)
         found = _solve(z, y, inside, strengths, multiclass, _COARSE)
         losses = _losses(_logits(z, found), y[:, None, None], multiclass)
         outside = ~inside.all(2, keepdim=True) if multiclass else ~inside  # (N, F, C)
@@ -201,7 +204,7 @@ def _fit(x, y, held_out, multiclass):
     chosen = strengths.gather(0, best[None])
     everything = torch.ones_like(y, dtype=torch.bool)[:, None]
     found = _solve(z, y, everything, chosen, multiclass, _FINE)[:, 0, 0]
-    weight = axes @ found[:-1] / spread[:, None]
+    weight = (axes @ found[:-1] / spread[:, None]).float().double()  # so that the bias fits it
     return weight, found[-1:] - mean @ weight, losses.gather(0, best[None])[0]
 
 
@@ -264,6 +267,16 @@ def _solve(z, y, inside, strengths, multiclass, tolerance):
 
     with torch.no_grad():
         optimiser.step(closure)
+        if tolerance == _FINE:
+            # A sum of losses is too coarse to tell smaller steps apart, the gradient is not.
+            closure()
+            found, before = moves.clone(), moves.grad.abs().max()
+            optimiser.param_groups[0].update(
+                line_search_fn=None, max_iter=200, tolerance_grad=_FINEST, tolerance_change=0.0
+            )
+            optimiser.step(closure)
+            if not moves.grad.abs().max() <= before:
+                moves.copy_(found)
     return begin + units * moves
 
 
@@ -272,12 +285,13 @@ def _logits(z, found):
     return (z @ found[:-1].flatten(1)).view(len(z), *found.shape[1:]) + found[-1]
 
 
-def _folds(y):
+def _folds(y, multiclass):
     """(N, F, C) bool: whether a case trains the fold; each class is dealt out in turn."""
     dealt = torch.stack([(torch.cumsum(y == value, 0) - 1) % FOLDS for value in (0, 1)])
     fold = torch.where(y == 1, dealt[1], dealt[0])
-    if len(y[0]) > 1 and (y.nansum(1) == 1).all():  # exclusive classes are dealt out together
-        fold = torch.gather(dealt[1], 1, y.argmax(1, keepdim=True)).expand_as(y)
+    if multiclass:  # a case trains all classes or none
+        own = y.nan_to_num().argmax(1, keepdim=True)
+        fold = torch.gather(dealt[1], 1, own).expand_as(y)
     return fold[:, None] != torch.arange(FOLDS)[:, None]
 
 

@@ -25,6 +25,8 @@ _BANDS = {
 def subgroups(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
     """Macro AUROC on the test images of groups: sex, age band, view, and whether a device shows.
 
+    Of the converged probe on the CLS token, trained on all labels of everybody.
+
     Args:
         run: The run.
         dataset: A benchmark; groups that its table does not tell are left out, as are those of

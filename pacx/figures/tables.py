@@ -6,7 +6,7 @@ import pandas as pd
 from IPython.display import HTML
 from pandas.io.formats.style import Styler
 
-from pacx.evaluation.evidence import KEYS, load_evidence, pool
+from pacx.evaluation.evidence import KEYS, load_evidence, pool, superseded
 from pacx.evaluation.statistics import Estimate, difference_of
 from pacx.figures.style import name_of
 from pacx.paper import MODEL_NAMES, published
@@ -19,8 +19,13 @@ _IN_THE_PAPER = {
     "pacx-regression": "regression_only",
 }
 
-_POOLINGS = {"cls": "CLS token", "mean": "mean of patches"}
-_TARGETS = {"ecg": "ECG"}
+#: How a table calls a pooling; a baseline's reading keeps its name.
+POOLING_NAMES = {"cls": "CLS token", "mean": "mean of patches"}
+_CODES = {
+    "pooling": POOLING_NAMES,
+    "probe": {"paper": "the paper's"},
+    "target": {"ecg": "ECG"},
+}
 
 
 def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
@@ -29,7 +34,7 @@ def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
         frame = frame.assign(fraction=frame["fraction"].map("{:.0%}".format, na_action="ignore"))
     if "task" in frame:
         frame = frame.assign(task=frame["task"].str.replace("_", " "))
-    frame = frame.replace({"pooling": _POOLINGS, "target": _TARGETS})
+    frame = frame.replace({column: codes for column, codes in _CODES.items() if column in frame})
     words = {column: str(column).replace("_", " ") for column in frame}
     text = frame.rename(columns=words)
     return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
@@ -74,10 +79,13 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
     """A published table with this run's numbers below each of its rows, in the paper's order.
 
+    The paper reads the CLS token, so rows of other poolings are left out. The paper's own probe has
+    a line of its own, where this run has trained it.
+
     Args:
         ours: Tidy results with the columns `dataset`, `metric`, `model`, `value`, `low`, `high`,
             those of a paired difference from the MAE, and, where the paper has them, `target` or
-            `fraction`.
+            `fraction`; `pooling` and `probe` where there are several.
         table: Name of the published table, see `pacx.paper.published`.
 
     Returns:
@@ -85,16 +93,25 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
         where the paper, or this run, has no number.
     """
     theirs = published(table)
+    if "pooling" in ours:  # masks have none
+        ours = ours[ours["pooling"].isna() | (ours["pooling"] == "cls")]
+    by_theirs = ours["probe"].eq("paper") if "probe" in ours else pd.Series(False, ours.index)
     keys = [k for k in ("dataset", "target", "metric", "fraction") if k in theirs and k in ours]
     ours = ours.assign(model=ours["model"].replace(_IN_THE_PAPER))
     ours["dataset"] = ours["dataset"].replace({"tb": "TB (Shenzhen)"})
     models = [m for m in MODEL_NAMES if m in set(theirs["model"])]
     rows = theirs[keys].drop_duplicates()
-    known = {"paper": _cells(theirs, keys), "this run": _cells(ours, keys)}
+    known = {
+        "paper": _cells(theirs, keys),
+        "this run": _cells(ours[~by_theirs], keys),
+        "this run, the paper's probe": _cells(ours[by_theirs], keys),
+    }
     lines = []
     for row in rows.itertuples(index=False):
         for source, cells in known.items():
             found = [cells.get((*map(_key, row), model)) for model in models]
+            if source not in ("paper", "this run") and not any(found):
+                continue
             mae, pacx = (cells.get((*map(_key, row), model)) for model in ("mae", "pacx"))
             texts = ["–" if one is None else _score(one) for one in found]
             lines.append((*row, source, *texts, _change(mae, pacx)))
@@ -109,26 +126,36 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     """This run's paired differences beside those of the repetitions on fresh cohorts.
 
+    Older evidence may lack a key that this run has: then it stands beside each of the key's values,
+    but for the pooling, which without a key was the CLS token.
+
     Args:
         ours: Result table of this run with paired differences.
         name: The evidence's table of the same shape.
 
     Returns:
         One row a row of `ours` with a difference; empty columns where nobody has gathered evidence.
+        The caption says so where the evidence is superseded.
     """
     ours = ours.dropna(subset=["difference_value"])
     ours = ours[ours["model"] != ours["reference"]].reset_index(drop=True)
     keys = [key for key in KEYS if key in ours]
     evidence = load_evidence(name)
     pooled = ours[keys][:0] if evidence is None else pool(evidence)
-    pooled = pooled.reindex(columns=[*keys, "value", "low", "high", "runs", "above", "below"])
-    both = ours[keys].merge(pooled, on=keys, how="left")
+    numbers = ["value", "low", "high", "runs", "above", "below"]
+    shared = [key for key in keys if key in pooled]
+    pooled = pooled.reindex(columns=[*shared, *numbers])
+    both = ours[keys].merge(pooled, on=shared, how="left")
+    if "pooling" in set(keys) - set(shared):
+        both[numbers] = both[numbers].where(both["pooling"] != "mean")
     both["model"] = both["model"].map(name_of)
     told = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
-    return show(
-        both[told].assign(
-            **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
-            **_evidence_columns(both),
+    return _dated(
+        show(
+            both[told].assign(
+                **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
+                **_evidence_columns(both),
+            )
         )
     )
 
@@ -142,14 +169,31 @@ def in_the_evidence(name: str, query: str, *columns: str) -> Styler:
         *columns: Columns to keep, in front of the model.
 
     Returns:
-        One row a combination, or a sentence where nobody has gathered evidence.
+        One row a combination, or a sentence where nobody has gathered evidence. The caption says so
+        where the evidence is superseded.
     """
     evidence = load_evidence(name)
     if evidence is None:
         return show(pd.DataFrame({"evidence": ["It is in the book's repository, not installed."]}))
     pooled = pool(evidence.query(query))
     models = pooled["model"].map(name_of)
-    return show(pooled[list(columns)].assign(model=models, **_evidence_columns(pooled)))
+    return _dated(show(pooled[list(columns)].assign(model=models, **_evidence_columns(pooled))))
+
+
+def about_the_evidence() -> HTML:
+    """One line above a figure of the evidence, where it is superseded; else nothing."""
+    reason = superseded()
+    return HTML(f"<p>{escape(_warning(reason))}</p>" if reason else "")
+
+
+def _dated(table: Styler) -> Styler:
+    """Say above a table of the evidence if it is superseded."""
+    reason = superseded()
+    return table.set_caption(escape(_warning(reason))) if reason else table
+
+
+def _warning(reason: str) -> str:
+    return f"This evidence is superseded. {reason}"
 
 
 def _evidence_columns(pooled: pd.DataFrame) -> dict[str, list[str]]:

@@ -81,7 +81,7 @@ def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict
     p["tilt"] = 0.07 * normal()
     p["scale_x"], p["scale_y"] = 1 + 0.06 * normal(), 1 + 0.06 * normal()
     p["shift_x"], p["shift_y"] = 0.06 * normal(), 0.06 * normal()
-    p["warp"] = 0.07 * rng.standard_normal((n, 2, 5, 5))
+    p["warp"] = 0.08 * rng.standard_normal((n, 2, 5, 5))
     p["inspiration"] = 0.045 * normal() - 0.04 * p["ap_view"]
     p["build"], p["heart_habitus"], p["heart_angle"] = normal(), normal(), normal()
     p["kilovoltage"], p["exposure"] = normal(), normal()
@@ -240,14 +240,15 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     film = (absorption - low) / (0.95 * np.exp(0.12 * p.kilovoltage))
     veil = 0.45 * np.exp(0.2 * p.scatter)  # scattered radiation blurs a part of the picture
     film = film + veil * (blurred(film, 0.055 * size) - film)
-    coarse = np.exp(0.15 * (p.fluid + p.inflammation - p.copd))  # interstitium, and its loss
+    coarse = (1 - outside) * np.exp(0.9 * np.tanh(0.28 * (p.fluid + p.inflammation - p.copd)))
+    # Wet or infected lungs are coarse, emphysema is smooth, and a pneumothorax has no texture.
     film = film + p.mottle * mottle * (0.02 + (0.045 * coarse - 0.02) * lung) * body
     film = np.clip(film, 0.0, None)
     film = film / np.sqrt(np.sqrt(1 + (film * film) ** 2)) * 1.06
     film = film**p.gamma
     film = _on_the_detector(p, film)
     film += p.noise * rng.standard_normal(film.shape, np.float32) * (1.4 - 0.7 * film)
-    film = blurred(film, 0.54)
+    film = blurred(film, 0.58)
     image = np.clip(film * 255, 0, 255).astype(np.uint8)
     masks = {
         "lungs": (pleura > 0) & (diaphragm > y) & (heart_distance < 0)

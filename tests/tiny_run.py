@@ -1,0 +1,36 @@
+"""A tiny run with all that baselines and the ladder need, made once a test session."""
+
+import tempfile
+from functools import cache
+
+from pacx.phantom.hospital import write_hospital
+from pacx.profile import load_profile
+from pacx.run import Run, open_run
+from pacx.training.pipeline import train_encoders
+
+SIZE, SEED = 32, 12
+PATIENTS = {
+    "chexpert": {"train": 96, "val": 8},
+    "symile-mimic": {"train": 64, "val": 10, "test": 20},
+    "ecg-archive": {"train": 24},
+    "phantom-truth": {"train": 150, "val": 60, "test": 80, "shifted": 40},
+}
+_folders = []
+
+
+@cache
+def phantom_run() -> Run:
+    """A run whose networks have seen each X-ray once; never changed."""
+    _folders.append(tempfile.TemporaryDirectory())  # goes when the session ends
+    profile = load_profile("smoke")
+    once = {"epochs": 1, "batch_size": 16}
+    stages = ("mae", "labs", "ecg", "supervised")
+    parts = {stage: getattr(profile, stage).model_copy(update=once) for stage in stages}
+    hospital = {"image_size": SIZE, "patients": PATIENTS, "seed": SEED}
+    parts["phantom"] = profile.phantom.model_copy(update=hospital)
+    parts["vit"] = profile.vit.model_copy(update={"image_size": SIZE})
+    parts["label_efficiency"] = profile.label_efficiency.model_copy(update={"fractions": [0.5, 1]})
+    run = open_run(profile.model_copy(update=parts), _folders[-1].name)
+    write_hospital(run.data_root, **run.profile.phantom.model_dump())
+    train_encoders(run, *stages)
+    return run
