@@ -7,14 +7,12 @@ from pacx.evaluation.statistics import (
     Estimate,
     bootstrap_p,
     bootstrap_weights,
-    delong,
     difference_of,
     equivalence_p,
     f1_thresholds,
     fast_auroc,
     fast_average_precision,
     holm,
-    interval,
     macro_auroc,
     macro_average_precision,
     macro_f1,
@@ -119,71 +117,6 @@ def test_tuned_thresholds_are_the_best_there_are():
         reached = f1_score(truth[known, c], scores[known, c] >= chosen[c])
         assert reached == pytest.approx(max(found))
     assert chosen[2] == 0.5  # nobody is ill
-
-
-#: Albumin, total protein, K-G score, and whether surgery helped: 43 patients of DeLong, DeLong and
-#: Clarke-Pearson (1988) without missing values, as in SAS/STAT, "Comparing ROC Curves".
-OVARIAN = np.fromstring("""
-3.0 5.8 10 0  3.2 6.3 5 1  3.9 6.8 3 1  2.8 4.8 6 0  3.2 5.8 3 1  0.9 4.0 5 0  2.5 5.7 8 0
-1.6 5.6 5 1   3.8 5.7 5 1  3.7 6.7 6 1  3.2 5.4 4 1  3.8 6.6 6 1  4.1 6.6 5 1  3.6 5.7 5 1
-4.3 7.0 4 1   3.6 6.7 4 0  2.3 4.4 6 1  4.2 7.6 4 0  4.0 6.6 6 0  3.5 5.8 6 1  3.8 6.8 7 1
-3.0 4.7 8 0   4.5 7.4 5 1  3.7 7.4 5 1  3.1 6.6 6 1  4.1 8.2 6 1  4.3 7.0 5 1  4.3 6.5 4 1
-3.2 5.1 5 1   2.6 4.7 6 1  3.3 6.8 6 0  1.7 4.0 7 0  3.7 6.1 5 1  3.3 6.3 7 1  4.2 7.7 6 1
-3.5 6.2 5 1   2.9 5.7 9 0  2.1 4.8 7 1  2.8 6.2 8 0  4.0 7.0 7 1  3.3 5.7 6 1  3.7 6.9 5 1
-3.6 6.6 5 1
-""", sep=" ").reshape(-1, 4)  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("column", "expected", "p"),
-    [(0, (0.0108, -0.1761, 0.1976), 0.9102), (1, (-0.0780, -0.2830, 0.1271), 0.4561)],
-)
-def test_delong_on_the_published_example(column, expected, p):
-    """Albumin, then total protein, against the K-G score, as SAS prints them."""
-    no_help = 1 - OVARIAN[:, 3]
-    difference, ours = delong(no_help, -OVARIAN[:, column], OVARIAN[:, 2])
-    assert difference == pytest.approx(expected, abs=5e-5)
-    assert ours == pytest.approx(p, abs=5e-5)
-
-
-def test_delong_of_few_cases_by_hand():
-    """Two ill, two well: a has all four pairs in order, b one and a tie."""
-    truth = np.array([1, 1, 0, 0, np.nan])
-    a, b = np.array([4.0, 3, 2, 1, 9]), np.array([2.0, 1, 3, 1, 9])
-    # In b the first ill beats one of two well (1/2), the second ties with one (1/4). Below none of
-    # the ill is the well of 3 (0); that of 1 is below one and ties with one (3/4). In a all are 1.
-    ill, well = np.array([1 / 2, 3 / 4]), np.array([1, 1 / 4])
-    error = np.sqrt(ill.var(ddof=1) / 2 + well.var(ddof=1) / 2)
-    difference, p = delong(truth, a, b)
-    assert difference.value == pytest.approx(ill.mean())
-    assert difference.high - difference.value == pytest.approx(1.959964 * error)
-    assert p == pytest.approx(2 * norm.sf(ill.mean() / error))
-    assert delong(truth, a, a) == (Estimate(0.0, 0.0, 0.0), 1.0)
-
-
-def test_delong_without_a_spread_says_so():
-    difference, p = delong(np.array([1, 0, 0.0]), np.array([3, 2, 1]), np.array([2, 3, 1]))
-    assert difference.value == pytest.approx(0.5)
-    assert np.isnan([difference.low, difference.high, p]).all()  # a single case of the ill
-    truth, right = np.array([1, 1, 0, 0.0]), np.array([4, 3, 2, 1.0])
-    assert delong(truth, right, -right) == (Estimate(1.0, 1.0, 1.0), 0.0)
-
-
-def test_delong_agrees_with_the_paired_bootstrap():
-    rng = np.random.default_rng(11)
-    truth = (rng.random(800) < 0.3).astype(float)
-    shared = rng.normal(size=800) + truth
-    first, second = shared + rng.normal(size=(2, 800)) * [[0.7], [1.0]]
-    exact, p = delong(truth, first, second)
-    assert exact.value == pytest.approx(
-        roc_auc_score(truth, first) - roc_auc_score(truth, second), abs=1e-12
-    )
-    weights = bootstrap_weights(np.arange(800), 2000, seed=0)
-    spread = fast_auroc(truth, first, weights) - fast_auroc(truth, second, weights)
-    drawn = interval(exact.value, spread)
-    width = exact.high - exact.low
-    assert drawn == pytest.approx(exact, abs=0.06 * width)
-    assert bootstrap_p(spread) == pytest.approx(p, abs=0.02)
 
 
 def test_bootstrap_p_fits_the_interval():

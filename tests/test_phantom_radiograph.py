@@ -181,7 +181,7 @@ def radial_spectrum(images):
 @pytest.mark.real
 @pytest.mark.parametrize("filter_", ["bicubic", "as loaded"])
 def test_the_spectrum_is_within_a_factor_of_two_of_real_x_rays(tmp_path, filter_):
-    """Phantoms are drawn at 56 px, real X-rays come down to it from 224, by one filter or another."""
+    """Phantoms are drawn at 56 px, real X-rays come down to it, by one filter or another."""
     files = sorted((REAL / "nih-14" / "images").glob("*.png"))[::2]
     if not files:
         pytest.skip(f"no X-rays of NIH ChestX-ray14 in {REAL / 'nih-14'} (set PACX_REAL)")

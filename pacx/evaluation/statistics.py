@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, rankdata
 
 
 class Estimate(NamedTuple):
@@ -163,39 +162,6 @@ def f1_thresholds(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
             ends = np.flatnonzero(np.diff(ordered, append=np.nan))
             chosen[c] = ordered[ends[np.argmax(f1[ends])]]
     return chosen
-
-
-def delong(truth: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[Estimate, float]:
-    """DeLong's test: the difference of two correlated AUROCs of one binary task.
-
-    It takes cases as independent: where patients have several images, use the bootstrap.
-    DeLong, DeLong and Clarke-Pearson 1988; by midranks as in Sun and Xu 2014.
-
-    Args:
-        truth: (N,) 1, 0 or NaN = unknown.
-        first: (N,) scores.
-        second: (N,) scores of the same cases.
-
-    Returns:
-        AUROC of `first` minus AUROC of `second` with its 95 % interval, and the two-sided p.
-        Interval and p are NaN where a class has a single case, which has no spread.
-    """
-    ill, well = (np.stack([first, second])[:, truth == value] for value in (1, 0))
-    n_ill, n_well = ill.shape[1], well.shape[1]
-    ranks = rankdata(np.hstack([ill, well]), axis=1)
-    # Of each case: the share of the other class that it is on the right side of.
-    won = (ranks[:, :n_ill] - rankdata(ill, axis=1)) / n_well
-    kept = 1 - (ranks[:, n_ill:] - rankdata(well, axis=1)) / n_ill
-    value = won[0].mean() - won[1].mean()
-    variance = np.nan
-    if min(n_ill, n_well) > 1:
-        variance = np.var(won[0] - won[1], ddof=1) / n_ill
-        variance += np.var(kept[0] - kept[1], ddof=1) / n_well
-    error = np.sqrt(variance)
-    # Without any spread the difference is certain.
-    p = 2 * norm.sf(abs(value) / error) if error != 0 else float(value == 0)
-    low, high = value + error * norm.ppf([0.025, 0.975])
-    return Estimate(float(value), float(low), float(high)), float(p)
 
 
 def bootstrap_p(differences: np.ndarray) -> float:
