@@ -759,4 +759,4 @@ else:
 # ## References
 #
 # The method and its component analysis: {cite:p}`liu2026pacx`. Randomised controls of this kind:
-# {cite:p}`adebayo2018sanity`.
+# {cite:p}`adebayo2018sanity`. Claims: {cite:p}`holm1979simple`, {cite:p}`schuirmann1987comparison`.
