@@ -261,8 +261,15 @@ show(wide.rename(columns=lambda name: name if name == "teacher" else f"mean cosi
 # setting away).
 #
 # ## Training
+#
+# The control of the next section is trained beside it on the second core, and so is the network that
+# [chapter 06](06_clinical_transfer) sets above all encoders of a phantom run.
 
 # %%
+from pacx.training.pipeline import train_side_by_side
+
+ceiling = ["supervised"] if run.is_phantom else []
+train_side_by_side(run, "pacx", "pacx-shuffled", *ceiling)
 history = pd.read_csv(distill(run, "pacx") / "history.csv")
 
 # %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive loss and the regression loss, each with one line for the ECG teacher and one for the lab encoder."}} tags=["hide-input"]

@@ -218,7 +218,7 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     tissue -= 0.16 * below * step(p.stomach - 0.35, 0.2) * bubble
 
     vessels, hilum = _vessels(p, s, y, side)
-    vessels = vessels * blood
+    vessels = vessels * (1 - 0.2 * p.anaemia)
     tissue += cavity * (1 - heart) * 0.10 * blood * hilum * (1 + 0.10 * p.fluid)
     tissue += _diseases(p, chest)
     air_gap = step((x - middle) * p.air_side, 0.02) * p.pneumothorax * lung * step(0.15 - y, 0.25)
@@ -298,7 +298,7 @@ def _diseases(p, a):
     level = softplus(0.8 * p.fluid + 0.3 * p.renal + a.side(0.5, -0.5) * p.effusion_side - 0.4)
     surface = a.dome + 0.16 - 0.10 * level - 0.30 * level * np.maximum(s - 0.42, 0)
     added += a.cavity * (1 - a.heart) * 0.24 * step(y - surface, 0.09) * np.minimum(level, 1.5)
-    infected = 0.32 * softplus(1.6 * p.inflammation - 1.0)
+    infected = 0.45 * softplus(1.6 * p.inflammation - 1.0)
     focus_x = a.x - a.middle - p.focus_side * p.focus_x
     focus = blob(focus_x, y - p.focus_y, p.focus_size, p.focus_size)
     added += lung * np.minimum(infected, 0.70) * focus * (0.8 + 0.35 * a.patchy)
@@ -340,7 +340,7 @@ def _bones(p, a):
     clavicle = clavicle * step(inner, 0.02) * step(0.78 - s, 0.03)
     column = np.abs(x - a.spine_x - 0.02 * p.tilt * y) - 0.085
     vertebrae = np.cos(6.2832 * (y / 0.145 + p.rib_phase))
-    spine = step(-column, 0.03) * (0.7 + 0.3 * vertebrae + 0.10 * p.renal * vertebrae)
+    spine = step(-column, 0.03) * (0.7 + (0.4 + 0.20 * p.renal) * vertebrae)
     humerus = step(0.12 - np.hypot(a.out - 0.90, y + 0.66), 0.04)
     scapula = step(0.05 - np.abs(a.out - 0.70 - 0.12 * y), 0.03)
     scapula = scapula * step(0.32 - np.abs(y + 0.32), 0.1)
