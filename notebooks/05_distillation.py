@@ -262,14 +262,15 @@ show(wide.rename(columns=lambda name: name if name == "teacher" else f"mean cosi
 #
 # ## Training
 #
-# The control of the next section is trained beside it on the second core, and so is the network that
-# [chapter 06](06_clinical_transfer) sets above all encoders of a phantom run.
+# Beside it the second core trains the control of the next section, another control of
+# [chapter 08](08_alignment), and the network that [chapter 06](06_clinical_transfer) sets above all
+# encoders of a phantom run.
 
 # %%
 from pacx.training.pipeline import train_side_by_side
 
 ceiling = ["supervised"] if run.is_phantom else []
-train_side_by_side(run, "pacx", "pacx-shuffled", *ceiling)
+train_side_by_side(run, *ceiling, "pacx", "pacx-shuffled", "pacx-untrained")
 history = pd.read_csv(distill(run, "pacx") / "history.csv")
 
 # %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive loss and the regression loss, each with one line for the ECG teacher and one for the lab encoder."}} tags=["hide-input"]

@@ -39,7 +39,10 @@ def banner(run: Run) -> HTML:
     """What a reader must know about a page's numbers: whose patients, which profile, when."""
     made = run.provenance()
     if run.is_phantom:
-        data = "<b>Phantom numbers are phantom numbers.</b> Every patient on this page is made up."
+        data = (
+            "<b>Simulated patients.</b> Differences between models are informative; absolute "
+            "scores do not transfer to real patients."
+        )
     else:
         data = f"<b>Real data</b>, read from {run.data_root.name}."
     return HTML(

@@ -235,9 +235,8 @@ def macro_score(
     """
     chosen = [dataset.labels.index(t) for t in tasks or dataset.labels]
     truth = labels_of(dataset, split)[:, chosen]
-    patients = dataset.split(split)["patient"].to_numpy()
-    weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
-    once = np.ones((1, len(truth)), np.float32)
+    patients = np.unique(dataset.split(split)["patient"], return_inverse=True)[1]
+    resamples, seed = run.profile.bootstrap, run.profile.seed
 
     def scores(split: Split) -> list[np.ndarray]:
         found = probe_scores(
@@ -256,9 +255,19 @@ def macro_score(
         thresholds = [f1_thresholds(known, p) for p in scores("val")]
         score = macro_f1
         judged = [p >= t for p, t in zip(scores(split), thresholds, strict=True)]
-    judged = [draw[:, chosen] for draw in judged]
-    point = np.mean([score(truth, draw, once)[0] for draw in judged])
-    return point, np.mean([score(truth, draw, weights) for draw in judged], axis=0)
+    judged = np.stack([draw[:, chosen] for draw in judged])
+
+    def fill(out: np.ndarray) -> None:
+        once = np.ones((1, len(truth)), np.float32)
+        weights = bootstrap_weights(patients, resamples, seed)
+        for part, cases in ((out[:1], once), (out[1:], weights)):
+            part[:] = np.mean([score(truth, draw, cases) for draw in judged], axis=0)
+
+    # Many tables ask for the same score, in several chapters.
+    data = " ".join(map(identity_of, (truth, judged, patients)))
+    key = f"score {metric} {dataset.task} {data} {resamples} {seed}"
+    out = cached_array(run.cache, key, (1 + resamples,), np.float64, fill, "evaluation")
+    return float(out[0]), np.array(out[1:])
 
 
 def compare_segmentation(
