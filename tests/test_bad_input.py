@@ -113,8 +113,8 @@ SETTINGS = [
     ({"label_efficiency": {"fractions": [2.0], "draws": 1}}, "label_efficiency.fractions"),
     ({"label_efficiency": {"fractions": [], "draws": 1}}, "label_efficiency.fractions"),
     ({"label_efficiency": {"fractions": [float("nan")], "draws": 1}}, "fractions"),
-    ({"probe": {"learning_rate": float("inf")}}, "probe.learning_rate"),
-    ({"probe": {"epochs": 1.5}}, "probe.epochs"),
+    ({"paper_probe": {"learning_rate": float("inf")}}, "paper_probe.learning_rate"),
+    ({"paper_probe": {"epochs": 1.5}}, "paper_probe.epochs"),
     ({7: "seven"}, "7"),
 ]
 

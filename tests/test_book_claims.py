@@ -105,7 +105,7 @@ def test_a_run_without_the_tables_says_so_and_with_them_shows_them(tmp_path):
     assert (folder / "patient.svg").read_bytes() == first, "the same patient in every run"
 
 
-@pytest.mark.parametrize("part", ["claims", "evidence", "effects", "superseded"])
+@pytest.mark.parametrize("part", ["claims", "evidence", "superseded"])
 def test_superseded_evidence_is_shown_with_the_reason(tmp_path, part):
     reason = superseded()
     if reason is None:

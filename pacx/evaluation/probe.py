@@ -3,6 +3,8 @@
 Both return `Probes`: linear layers on features as they come, whatever happened to them inside.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,7 @@ from pacx.profile import ProbeSettings
 #: Inverse strengths of the L2 penalty that are tried, scikit-learn's `C`.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FOLDS = 5
+_LARGE = 100_000_000  # features x labels x rows
 # Largest gradient at the end: to compare strengths, to keep, and what steps without a loss reach.
 _COARSE, _FINE, _FINEST = 1e-3, 1e-6, 1e-8
 
@@ -77,7 +80,8 @@ def fit_probes(
     x, y = _checked(train)
     held_out = None if val is None else _checked(val)
     rows = np.arange(len(y))[None] if subsets is None else subsets
-    parts = [_fit(x[one], y[one], held_out, multiclass) for one in torch.from_numpy(rows)]
+    with _few_threads(x.shape[1] * y.shape[1] * rows.shape[1]):
+        parts = [_fit(x[one], y[one], held_out, multiclass) for one in torch.from_numpy(rows)]
     weight, bias, loss = (torch.stack(part).float() for part in zip(*parts, strict=True))
     return Probes(weight, bias, multiclass, loss)
 
@@ -113,10 +117,42 @@ def fit_paper_probes(
         PacxError: A feature is NaN or infinite.
     """
     x, y = _checked(train, torch.float32)
-    val_x, val_y = _checked(val, torch.float32)
     x = x[None] if x.ndim == 2 else x
     if subsets is None:
         subsets = np.arange(len(y))[None]
+    with _few_threads(x.shape[2] * y.shape[1] * subsets.size):
+        return _train(x, y, _checked(val, torch.float32), settings, multiclass, subsets, seed)
+
+
+def draw_subsets(labels: np.ndarray, fraction: float, draws: int, seed: int) -> np.ndarray:
+    """Draw training rows so that every class keeps at least one positive and one negative.
+
+    Paper, section 'Label efficiency'; its public code also guarantees one positive only.
+
+    Args:
+        labels: (N, C), 1, 0 or NaN.
+        fraction: Share of the rows.
+        draws: K independent draws.
+        seed: Of the draws.
+
+    Returns:
+        (K, n) row numbers, n = `round(fraction * N)`.
+
+    Raises:
+        PacxError: The share is too small to hold one positive of each class.
+    """
+    n = round(fraction * len(labels))
+    return np.stack([_draw(labels, n, np.random.default_rng([seed, k])) for k in range(draws)])
+
+
+def labels_of(dataset: Dataset, split: str) -> np.ndarray:
+    """(N, C) float32 labels of a split; 1, 0 or NaN = unknown."""
+    return dataset.split(split)[list(dataset.labels)].to_numpy(np.float32)
+
+
+def _train(x, y, val, settings, multiclass, subsets, seed):
+    """The paper's probes on features (V, N, D)."""
+    val_x, val_y = val
     # The same order and views for all heads: none sees the others.
     orders, views = (torch.Generator().manual_seed(s) for s in (seed, seed + 1))
     rows = torch.from_numpy(subsets)
@@ -150,32 +186,6 @@ def fit_paper_probes(
     return Probes(best_weight, best_bias, multiclass, loss)
 
 
-def draw_subsets(labels: np.ndarray, fraction: float, draws: int, seed: int) -> np.ndarray:
-    """Draw training rows so that every class keeps at least one positive and one negative.
-
-    Paper, section 'Label efficiency'; its public code also guarantees one positive only.
-
-    Args:
-        labels: (N, C), 1, 0 or NaN.
-        fraction: Share of the rows.
-        draws: K independent draws.
-        seed: Of the draws.
-
-    Returns:
-        (K, n) row numbers, n = `round(fraction * N)`.
-
-    Raises:
-        PacxError: The share is too small to hold one positive of each class.
-    """
-    n = round(fraction * len(labels))
-    return np.stack([_draw(labels, n, np.random.default_rng([seed, k])) for k in range(draws)])
-
-
-def labels_of(dataset: Dataset, split: str) -> np.ndarray:
-    """(N, C) float32 labels of a split; 1, 0 or NaN = unknown."""
-    return dataset.split(split)[list(dataset.labels)].to_numpy(np.float32)
-
-
 def _fit(x, y, held_out, multiclass):
     """Weight (D, C), bias (1, C) and validation loss (C,) of one probe; x (N, D), y (N, C)."""
     mean, spread = x.mean(0), x.std(0, correction=0)
@@ -206,6 +216,17 @@ def _fit(x, y, held_out, multiclass):
     found = _solve(z, y, everything, chosen, multiclass, _FINE)[:, 0, 0]
     weight = (axes @ found[:-1] / spread[:, None]).float().double()  # so that the bias fits it
     return weight, found[-1:] - mean @ weight, losses.gather(0, best[None])[0]
+
+
+@contextmanager
+def _few_threads(size: int) -> Iterator[None]:
+    """One thread for small problems, where several would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if size < _LARGE else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _solve(z, y, inside, strengths, multiclass, tolerance):
