@@ -18,11 +18,11 @@ from pacx.errors import PacxError
 from pacx.profile import ProbeSettings
 
 #: Inverse strengths of the L2 penalty that are tried, scikit-learn's `C`.
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 5
 _LARGE = 100_000_000  # features x labels x rows
 # Largest gradient at the end: to compare strengths, to keep, and what steps without a loss reach.
-_COARSE, _FINE, _FINEST = 1e-3, 1e-6, 1e-8
+_COARSE, _FINE, _FINEST = 1e-2, 1e-6, 1e-8
 
 
 class Probes(NamedTuple):
