@@ -51,7 +51,8 @@ def parts_about_claims(run: Run, evidence: Path, folder: Path) -> dict[str, str]
         folder: Of the book's generated parts.
     """
     use_style()
-    _draw(one_patient(), folder / "patient.svg")
+    # A film in SVG would be half of the first page's weight.
+    _draw(one_patient(), folder / "patient.webp", dpi=160, pil_kwargs={"quality": 85})
     return {
         "ladder": _ladder(run, folder),
         "headline": _headline(run),
@@ -63,9 +64,9 @@ def parts_about_claims(run: Run, evidence: Path, folder: Path) -> dict[str, str]
     }
 
 
-def _draw(figure: Figure, file: Path) -> None:
+def _draw(figure: Figure, file: Path, **options: object) -> None:
     """The same figure gives the same bytes."""
-    figure.savefig(file, metadata={"Date": None})
+    figure.savefig(file, **options)
     plt.close(figure)
 
 
@@ -73,7 +74,7 @@ def _ladder(run: Run, folder: Path) -> str:
     """The figure of who gets how far in this run, with its words."""
     if not (run.results / "ladder_all.parquet").is_file():
         return "This run holds no table `ladder_all`, which [](../notebooks/09_components) makes."
-    _draw(ladder(run.load_results("ladder_all")), folder / "ladder.svg")
+    _draw(ladder(run.load_results("ladder_all")), folder / "ladder.svg", metadata={"Date": None})
     return _LADDER
 
 

@@ -67,7 +67,7 @@ def test_pages_are_light(html):
     assert not {page: size for page, size in sizes.items() if size > 6_000_000}
 
 
-@pytest.mark.parametrize("page", ["protocol", "limits", "faq", "how_to_read", "paper_and_code"])
+@pytest.mark.parametrize("page", ["protocol", "limits", "faq", "how_to_read"])
 def test_page_that_speaks_of_superseded_evidence_says_so(html, page):
     text = re.sub(r"\s+", " ", (html / "book" / f"{page}.html").read_text(encoding="utf-8"))
     assert ("Superseded evidence." in text) == (superseded() is not None)
@@ -76,7 +76,7 @@ def test_page_that_speaks_of_superseded_evidence_says_so(html, page):
 def test_first_page_shows_a_patient_and_who_gets_how_far(html):
     text = (html / "book" / "index.html").read_text(encoding="utf-8")
     for figure in ("patient", "ladder"):
-        shown = re.search(rf'<img [^>]*src="[^"]*{figure}\.svg"[^>]*>', text)
+        shown = re.search(rf'<img [^>]*src="[^"]*{figure}\.(?:svg|webp)"[^>]*>', text)
         assert re.search(r'alt="[^"]{80,}"', shown.group())
     assert "no table" not in text
 
@@ -180,7 +180,9 @@ def test_page_in_a_browser(browser, site, page):
     tab.wait_for_selector("html[data-theme=dark]")
     # axe-core takes no stand on text over several grounds: outputs must have the text's own colour.
     colour = "all => all.map(one => getComputedStyle(one).color)"
-    shown = tab.eval_on_selector_all(".cell_output :is(.text_html p, td), .bd-article p", colour)
+    shown = tab.eval_on_selector_all(
+        ".cell_output :is(.text_html p, td), .bd-article p:not(figcaption p)", colour
+    )
     assert len(set(shown)) <= 1
     tab.close()
 

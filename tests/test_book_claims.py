@@ -93,8 +93,8 @@ def test_a_run_without_the_tables_says_so_and_with_them_shows_them(tmp_path):
     parts = parts_about_claims(run, FOLDER, folder)
     assert "no table `claims`" in parts["headline"]
     assert "no table `ladder_all`" in parts["ladder"]
-    assert (folder / "patient.svg").is_file()
-    first = (folder / "patient.svg").read_bytes()
+    assert (folder / "patient.webp").is_file()
+    first = (folder / "patient.webp").read_bytes()
     run.save_results("claims", CLAIMS)
     run.save_results("ladder_all", ladder())
     parts = parts_about_claims(run, FOLDER, folder)
@@ -102,7 +102,7 @@ def test_a_run_without_the_tables_says_so_and_with_them_shows_them(tmp_path):
     assert parts["headline"].count("{dropdown}") == 4
     assert "ladder.svg" in parts["ladder"]
     assert (folder / "ladder.svg").is_file()
-    assert (folder / "patient.svg").read_bytes() == first, "the same patient in every run"
+    assert (folder / "patient.webp").read_bytes() == first, "the same patient in every run"
 
 
 @pytest.mark.parametrize("part", ["claims", "evidence", "superseded"])
