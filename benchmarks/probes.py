@@ -23,7 +23,8 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from pacx.data.images import normalise
-from pacx.evaluation.probe import FOLDS, STRENGTHS, draw_subsets, fit_paper_probes, fit_probes
+from pacx.evaluation.paper_probe import fit_paper_probes
+from pacx.evaluation.probe import FOLDS, STRENGTHS, draw_subsets, fit_probes
 from pacx.evaluation.statistics import macro_auroc
 from pacx.models.encoder import build_encoder, encode
 from pacx.phantom.radiograph import render_radiographs

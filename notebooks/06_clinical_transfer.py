@@ -228,7 +228,8 @@ _ = axis.legend(title="AUROC [95 %]")
 
 # %%
 from pacx.constants import PHYSIOLOGY_TASKS
-from pacx.evaluation.probe import fit_paper_probes, fit_probes
+from pacx.evaluation.paper_probe import fit_paper_probes
+from pacx.evaluation.probe import fit_probes
 from pacx.evaluation.statistics import macro_auroc
 
 asked, names = first, first.labels

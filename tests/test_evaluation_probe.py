@@ -12,12 +12,11 @@ from sklearn.preprocessing import StandardScaler
 
 from pacx.errors import PacxError
 from pacx.evaluation import probe
+from pacx.evaluation.paper_probe import _aurocs, fit_paper_probes
 from pacx.evaluation.probe import (
     FOLDS,
     STRENGTHS,
-    _aurocs,
     draw_subsets,
-    fit_paper_probes,
     fit_probes,
 )
 from pacx.evaluation.statistics import macro_auroc

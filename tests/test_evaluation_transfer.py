@@ -26,7 +26,8 @@ from pacx.data.table import make_dataset
 from pacx.errors import PacxError
 from pacx.evaluation import features as features_module
 from pacx.evaluation.features import encoder_of, extract_features, extract_rollouts, images_of
-from pacx.evaluation.probe import fit_paper_probes, fit_probes, labels_of
+from pacx.evaluation.paper_probe import fit_paper_probes
+from pacx.evaluation.probe import fit_probes, labels_of
 from pacx.evaluation.statistics import bootstrap_weights, f1_thresholds, macro_auroc
 from pacx.evaluation.transfer import (
     best_reading,

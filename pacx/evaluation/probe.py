@@ -1,7 +1,4 @@
-"""Linear probes on frozen features: the book's yardstick, solved to convergence, and the paper's.
-
-Both return `Probes`: linear layers on features as they come, whatever happened to them inside.
-"""
+"""Linear probes on frozen features, solved to convergence: the book's yardstick."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.special import logit
-from scipy.stats import rankdata
 
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
-from pacx.profile import ProbeSettings
 
 #: Inverse strengths of the L2 penalty that are tried, scikit-learn's `C`.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -26,7 +21,7 @@ _COARSE, _FINE, _FINEST = 1e-2, 1e-6, 1e-8
 
 
 class Probes(NamedTuple):
-    """K linear layers on the same features.
+    """K linear layers on the same features as they come, whatever happened to them inside.
 
     Attributes:
         weight: (K, D, C) float32.
@@ -46,7 +41,7 @@ class Probes(NamedTuple):
         x = torch.from_numpy(np.array(features, np.float64))
         # Features may be far from 0 beside their spread: 32 bit would cancel.
         logits = x @ self.weight.double() + self.bias.double()
-        return _probabilities(logits, self.multiclass).float().numpy()
+        return to_probabilities(logits, self.multiclass).float().numpy()
 
 
 def fit_probes(
@@ -77,51 +72,13 @@ def fit_probes(
     Raises:
         PacxError: A feature is NaN or infinite.
     """
-    x, y = _checked(train)
-    held_out = None if val is None else _checked(val)
+    x, y = checked(train)
+    held_out = None if val is None else checked(val)
     rows = np.arange(len(y))[None] if subsets is None else subsets
-    with _few_threads(x.shape[1] * y.shape[1] * rows.shape[1]):
+    with few_threads(x.shape[1] * y.shape[1] * rows.shape[1]):
         parts = [_fit(x[one], y[one], held_out, multiclass) for one in torch.from_numpy(rows)]
     weight, bias, loss = (torch.stack(part).float() for part in zip(*parts, strict=True))
     return Probes(weight, bias, multiclass, loss)
-
-
-def fit_paper_probes(
-    train: tuple[np.ndarray, np.ndarray],
-    val: tuple[np.ndarray, np.ndarray],
-    settings: ProbeSettings,
-    *,
-    multiclass: bool = False,
-    subsets: np.ndarray | None = None,
-    seed: int = 0,
-) -> Probes:
-    """The paper's probe: a few epochs of AdamW on raw features; the best validation epoch is kept.
-
-    Paper, section 'Linear probe': AdamW, binary cross-entropy on each label (cross-entropy over
-    classes), best epoch by validation AUROC. Unknown labels (NaN) carry no loss. After so few
-    steps a probe is seldom at its optimum: how far off, chapter 06 shows.
-
-    Args:
-        train: Features (N, D) and labels (N, C). Or features (V, N, D) of V views of every image,
-            such as plain and mirrored: each step draws one of them for each case.
-        val: Features (M, D) and labels (M, C) of the validation split.
-        settings: Epochs, batch size, learning rate, weight decay.
-        multiclass: Whether exactly one of the C labels is 1.
-        subsets: (K, n) training rows of each of K heads; all rows, one head, when None.
-        seed: Of the order of the batches, and of the views.
-
-    Returns:
-        The K probes.
-
-    Raises:
-        PacxError: A feature is NaN or infinite.
-    """
-    x, y = _checked(train, torch.float32)
-    x = x[None] if x.ndim == 2 else x
-    if subsets is None:
-        subsets = np.arange(len(y))[None]
-    with _few_threads(x.shape[2] * y.shape[1] * subsets.size):
-        return _train(x, y, _checked(val, torch.float32), settings, multiclass, subsets, seed)
 
 
 def draw_subsets(labels: np.ndarray, fraction: float, draws: int, seed: int) -> np.ndarray:
@@ -150,40 +107,48 @@ def labels_of(dataset: Dataset, split: str) -> np.ndarray:
     return dataset.split(split)[list(dataset.labels)].to_numpy(np.float32)
 
 
-def _train(x, y, val, settings, multiclass, subsets, seed):
-    """The paper's probes on features (V, N, D)."""
-    val_x, val_y = val
-    # The same order and views for all heads: none sees the others.
-    orders, views = (torch.Generator().manual_seed(s) for s in (seed, seed + 1))
-    rows = torch.from_numpy(subsets)
-    heads, size = rows.shape
-    weight = torch.zeros(heads, x.shape[2], y.shape[1], requires_grad=True)
-    bias = torch.zeros(heads, 1, y.shape[1], requires_grad=True)
-    optimiser = torch.optim.AdamW(
-        [weight, bias], lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    best = torch.full((heads,), -1.0, dtype=torch.float64)
-    best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
-    for _ in range(settings.epochs):
-        order = torch.randperm(size, generator=orders)
-        for part in rows[:, order].split(settings.batch_size, dim=1):
-            view = torch.randint(len(x), part.shape[1:], generator=views)
-            loss = _losses(x[view, part] @ weight + bias, y[part], multiclass)
-            optimiser.zero_grad()
-            # The sum of each head's mean: heads do not change each other's steps.
-            loss.nanmean(dim=(1, 2) if loss.ndim == 3 else 1).sum().backward()
-            optimiser.step()
-        with torch.no_grad():
-            scores = _probabilities(val_x @ weight + bias, multiclass).numpy()
-            reached = torch.from_numpy(_aurocs(val_y.numpy(), scores))
-            # Without both classes in validation there is no AUROC; then the last epoch is kept.
-            better = ~(reached <= best)
-            best = torch.where(better, reached, best)
-            best_weight[better], best_bias[better] = weight[better], bias[better]
-    loss = _losses(val_x @ best_weight + best_bias, val_y, multiclass)
-    loss = loss.nanmean(1).nan_to_num()
-    loss = loss[:, None].expand(-1, y.shape[1]) if multiclass else loss
-    return Probes(best_weight, best_bias, multiclass, loss)
+def checked(
+    pair: tuple[np.ndarray, np.ndarray], dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features and labels as tensors.
+
+    Raises:
+        PacxError: A feature is NaN or infinite.
+    """
+    x, y = (torch.from_numpy(np.array(a)).to(dtype) for a in pair)
+    if not x.isfinite().all():
+        row, column = (~x.isfinite()).nonzero()[0, -2:].tolist()
+        raise PacxError(
+            f"Features for a probe: row {row}, column {column} is NaN or infinite. The encoder's "
+            "weights or its images are damaged; train or load it anew."
+        )
+    return x, y
+
+
+def log_losses(logits: torch.Tensor, labels: torch.Tensor, multiclass: bool) -> torch.Tensor:
+    """Log loss (..., C) of each label, NaN where it is unknown; (...) of exclusive classes."""
+    if multiclass:
+        return -(labels * logits.log_softmax(-1)).sum(-1)
+    labels = labels.expand_as(logits)
+    known = ~labels.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
+    return torch.where(known, losses, torch.nan)
+
+
+def to_probabilities(logits: torch.Tensor, multiclass: bool) -> torch.Tensor:
+    """Sigmoid of each label's logit, or softmax over exclusive classes."""
+    return logits.softmax(-1) if multiclass else logits.sigmoid()
+
+
+@contextmanager
+def few_threads(size: int) -> Iterator[None]:
+    """One thread for small problems, where several would mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if size < _LARGE else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fit(x, y, held_out, multiclass):
@@ -199,7 +164,7 @@ def _fit(x, y, held_out, multiclass):
     if held_out is None:
         inside = _folds(y, multiclass)
         found = _solve(z, y, inside, strengths, multiclass, _COARSE)
-        losses = _losses(_logits(z, found), y[:, None, None], multiclass)
+        losses = log_losses(_logits(z, found), y[:, None, None], multiclass)
         outside = ~inside.all(2, keepdim=True) if multiclass else ~inside  # (N, F, C)
         outside = outside[..., 0] if multiclass else outside
         losses = torch.where(outside.unsqueeze(2), losses, torch.nan).flatten(0, 1)
@@ -207,7 +172,7 @@ def _fit(x, y, held_out, multiclass):
         everything = torch.ones_like(y, dtype=torch.bool)[:, None]
         found = _solve(z, y, everything, strengths, multiclass, _COARSE)
         val_z = (held_out[0] - mean) / spread @ axes
-        losses = _losses(_logits(val_z, found), held_out[1][:, None, None], multiclass)[:, 0]
+        losses = log_losses(_logits(val_z, found), held_out[1][:, None, None], multiclass)[:, 0]
     losses = losses.nanmean(0).nan_to_num()  # (G, C), or (G,) of exclusive classes
     losses = losses[:, None].expand(-1, y.shape[1]) if multiclass else losses
     best = losses.argmin(0)
@@ -216,17 +181,6 @@ def _fit(x, y, held_out, multiclass):
     found = _solve(z, y, everything, chosen, multiclass, _FINE)[:, 0, 0]
     weight = (axes @ found[:-1] / spread[:, None]).float().double()  # so that the bias fits it
     return weight, found[-1:] - mean @ weight, losses.gather(0, best[None])[0]
-
-
-@contextmanager
-def _few_threads(size: int) -> Iterator[None]:
-    """One thread for small problems, where several would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if size < _LARGE else threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _solve(z, y, inside, strengths, multiclass, tolerance):
@@ -316,17 +270,6 @@ def _folds(y, multiclass):
     return fold[:, None] != torch.arange(FOLDS)[:, None]
 
 
-def _checked(pair, dtype=torch.float64):
-    x, y = (torch.from_numpy(np.array(a)).to(dtype) for a in pair)
-    if not x.isfinite().all():
-        row, column = (~x.isfinite()).nonzero()[0, -2:].tolist()
-        raise PacxError(
-            f"Features for a probe: row {row}, column {column} is NaN or infinite. The encoder's "
-            "weights or its images are damaged; train or load it anew."
-        )
-    return x, y
-
-
 def _draw(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     chosen: list[int] = []
     for column in labels.T:
@@ -342,33 +285,3 @@ def _draw(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
         )
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     return np.concatenate([chosen, rng.choice(rest, n - len(chosen), replace=False)]).astype(int)
-
-
-def _losses(logits: torch.Tensor, labels: torch.Tensor, multiclass: bool) -> torch.Tensor:
-    """Log loss (..., C) of each label, NaN where it is unknown; (...) of exclusive classes."""
-    if multiclass:
-        return -(labels * logits.log_softmax(-1)).sum(-1)
-    labels = labels.expand_as(logits)
-    known = ~labels.isnan()
-    losses = F.binary_cross_entropy_with_logits(logits, labels.nan_to_num(), reduction="none")
-    return torch.where(known, losses, torch.nan)
-
-
-def _probabilities(logits: torch.Tensor, multiclass: bool) -> torch.Tensor:
-    return logits.softmax(-1) if multiclass else logits.sigmoid()
-
-
-def _aurocs(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Macro AUROC (K,) of K heads' scores (K, N, C) by ranks; NaN where no label has both classes.
-
-    The same as `macro_auroc` head by head, which sorts once for each head and label.
-    """
-    # An unknown label counts for neither side, and ranks last.
-    ranks = rankdata(np.where(np.isnan(truth), np.inf, scores), axis=1)
-    positive = (truth == 1).astype(float)
-    n_positive, n_negative = positive.sum(0), (truth == 0).sum(0)
-    below = np.einsum("knc,nc->kc", ranks, positive) - n_positive * (n_positive + 1) / 2
-    measured = (n_positive > 0) & (n_negative > 0)
-    if not measured.any():
-        return np.full(len(scores), np.nan)
-    return (below[:, measured] / (n_positive * n_negative)[measured]).mean(axis=1)

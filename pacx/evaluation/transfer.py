@@ -14,10 +14,10 @@ from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leak
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import features_of, readings_of, supervised_head
 from pacx.evaluation.features import extract_features, images_of
+from pacx.evaluation.paper_probe import fit_paper_probes
 from pacx.evaluation.probe import (
     Probes,
     draw_subsets,
-    fit_paper_probes,
     fit_probes,
     labels_of,
 )
