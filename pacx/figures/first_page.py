@@ -85,10 +85,10 @@ def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "claim": claim.claim,
+            "holds": "yes" if claim.holds else "no",
             "difference in AUROC [95 %]": str(Estimate(claim.estimate, claim.low, claim.high)),
             "holds where it is": _MARGINS[claim.kind].format(claim.margin),
             "p": f"{claim.p if pd.isna(claim.p_holm) else claim.p_holm:.3f}",
-            "holds": "yes" if claim.holds else "no",
         }
         for claim in claims.itertuples()
     )
