@@ -46,7 +46,9 @@ from pathlib import Path
 def main():
     source, html = Path(sys.argv[2]), Path(sys.argv[4]) / "_build" / "html"
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        page = (html / file.relative_to(source)).with_suffix(".html")
+        page = html / file.relative_to(source)
+        if page.suffix in (".md", ".ipynb"):
+            page = page.with_suffix(".html")
         page.parent.mkdir(parents=True, exist_ok=True)
         content = file.read_bytes()
         with page.open("wb") as out:
