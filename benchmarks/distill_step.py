@@ -13,8 +13,8 @@ from pathlib import Path
 from _measure import serve, take_turns, write_report
 
 WAYS = {
-    "precomputed": ["precomputed", "32-true"],
-    "teachers in the loop": ["loop", "32-true"],
+    "precomputed": ["precomputed", "fp32"],
+    "teachers in the loop": ["loop", "fp32"],
 }
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         return
     ways = dict(WAYS)
     if options.bf16:
-        ways["precomputed, bf16-mixed"] = ["precomputed", "bf16-mixed"]
+        ways["precomputed, bf16"] = ["precomputed", "bf16"]
     load = os.getloadavg()[0]
     shared = ["--batch", str(options.batch), "--device", options.device]
     shared += ["--depth", str(options.depth)]
@@ -80,7 +80,7 @@ def make(way: str, precision: str, options: argparse.Namespace):
     loss = DistillationLoss().to(device)
     weights = [p for m in (student, heads, loss) for p in m.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.05, fused=True)
-    half = precision == "bf16-mixed"
+    half = precision == "bf16"
 
     def teach() -> dict:
         if way == "precomputed":

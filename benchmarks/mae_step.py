@@ -18,7 +18,7 @@ from _measure import serve, take_turns, write_report
 MASK_RATIO = 0.9
 #: In the order of `_measure.take_turns`; "ours" is what the others are held against.
 REFERENCES = ("reference", "reference, fused attention")
-TYPES = {"bf16-mixed": "bfloat16", "16-mixed": "float16"}
+TYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=("32-true", *TYPES), default="32-true")
+    parser.add_argument("--precision", choices=("fp32", *TYPES), default="fp32")
     parser.add_argument("--bf16", action="store_true", help="also bf16; slow where emulated")
     parser.add_argument("--compile", action="store_true", help="also torch.compile")
     parser.add_argument("--depth", type=int, default=12, help="fewer blocks for a quick look")
@@ -41,11 +41,11 @@ def main() -> None:
         return
     ways = {"ours": ("ours", options.precision)}
     if options.bf16:
-        ways["ours, bf16-mixed"] = ("ours", "bf16-mixed")
+        ways["ours, bf16"] = ("ours", "bf16")
     if options.compile and shutil.which("g++"):
         ways["ours, compiled"] = ("compiled", options.precision)
     if options.reference:
-        theirs = "16-mixed" if options.device == "cuda" else options.precision
+        theirs = "fp16" if options.device == "cuda" else options.precision
         ways |= {name: (name, theirs) for name in REFERENCES}
     load = os.getloadavg()[0]
     shared = ["--batch", str(options.batch), "--device", options.device]
@@ -126,7 +126,7 @@ def make(way: str, precision: str, options: argparse.Namespace):
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=ours or None
     )
-    scaler = torch.amp.GradScaler(options.device, enabled=precision == "16-mixed")
+    scaler = torch.amp.GradScaler(options.device, enabled=precision == "fp16")
     kind = getattr(torch, TYPES[precision]) if precision in TYPES else None
 
     def step() -> None:

@@ -30,7 +30,7 @@ def main() -> None:
     """Run all parts, print, and write what `--json` asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="rehearsal")
-    parser.add_argument("--precision", default="32-true")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--json", type=Path, help="file for the results")
     parser.add_argument("--child", nargs=2, metavar=("PART", "RUNS"), help=argparse.SUPPRESS)
     options = parser.parse_args()

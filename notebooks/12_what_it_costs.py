@@ -134,15 +134,15 @@ show(text.unstack("stage").loc[list(CARDS)].add_prefix("GPU-hours, stage ").rese
 # all of them:
 #
 # ```sh
-# torchrun --nproc-per-node 4 -m pacx train --profile paper --precision bf16-mixed
-# pacx run --profile paper --precision bf16-mixed
+# torchrun --nproc-per-node 4 -m pacx train --profile paper --precision bf16
+# pacx run --profile paper --precision bf16
 # ```
 #
 # Under SLURM, below a first line `#!/bin/bash`:
 #
 # ```sh
 # #SBATCH --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 --time=2-00:00
-# srun pacx train --profile paper --precision bf16-mixed
+# srun pacx train --profile paper --precision bf16
 # ```
 #
 # Both write a checkpoint every few minutes and go on from it. The batch in the profile is the whole

@@ -41,7 +41,7 @@ PrecisionOption = Annotated[
     str | None,
     typer.Option(
         "--precision",
-        help="Of the trainings: 32-true, bf16-mixed or 16-mixed; replaces the profile's own.",
+        help="Of the trainings: fp32, bf16 or fp16; replaces the profile's own.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the splits and candidates.")]

@@ -1,14 +1,14 @@
 """Several processes of one training: which of them this is, and waiting for the others.
 
-A process that was started alone is number 0 of 1 and waits for nobody. Lightning is imported where
-it is needed: that takes a second, and only trainings need it.
+A process that was started alone is number 0 of 1 and waits for nobody.
 """
 
 import os
+import re
 from datetime import timedelta
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from pacx.errors import PacxError
 
@@ -17,35 +17,27 @@ PATIENCE = timedelta(hours=12)
 
 
 def join_processes() -> None:
-    """Join the other processes that `torchrun` or SLURM's `srun` started for this training.
+    """Join the processes that `torchrun`, `accelerate launch` or SLURM's `srun` started together.
 
     Raises:
-        PacxError: What the starter says of their number does not fit together.
+        PacxError: The starter says too little, or the others cannot be reached.
     """
-    from lightning.fabric import Fabric
-    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-    from lightning.fabric.strategies import DDPStrategy
-
-    kinds = [kind for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()]
+    environment = os.environ
+    if "RANK" not in environment and int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+        environment |= _of_slurm(environment)
+    if int(environment.get("WORLD_SIZE", 1)) == 1:
+        return
     try:
-        together = kinds[0]().world_size() if kinds else 1
-        if together > 1:
-            Fabric(strategy=DDPStrategy(timeout=PATIENCE), **_layout(together)).launch()
+        if torch.cuda.is_available():  # SLURM may show each process its own GPU only
+            local = int(environment.get("LOCAL_RANK", 0))
+            torch.cuda.set_device(local % torch.cuda.device_count())
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        distributed.init_process_group(backend, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise PacxError(
-            f"These processes cannot train together: {error} To train in this one alone inside a "
-            "SLURM job, unset SLURM_NTASKS."
+            f"These processes cannot train together: {error} To train in one process, unset "
+            "WORLD_SIZE, or in a SLURM job SLURM_STEP_NUM_TASKS."
         ) from error
-
-
-def trainer_settings() -> dict:
-    """What Lightning's `Trainer` must be told: all joined processes, or this one alone."""
-    if world() > 1:
-        return {"strategy": "ddp", **_layout(world())}
-    from lightning.fabric.plugins.environments import LightningEnvironment
-
-    # Alone also inside a job that was given more, and on a machine with several GPUs.
-    return {"devices": 1, "plugins": [LightningEnvironment()]}
 
 
 def rank() -> int:
@@ -65,17 +57,19 @@ def wait() -> None:
         distributed.barrier()
 
 
-def gather(value: object) -> list:
-    """The values of all processes, in their order."""
-    values = [value] * world()
+def agree(value: bool) -> bool:
+    """The value of the first process."""
+    values = [value]
     if world() > 1:
-        distributed.all_gather_object(values, value)
-    return values
+        distributed.broadcast_object_list(values)
+    return values[0]
 
 
-def own_seed(seed: int) -> int:
-    """A seed of this process, so that no two of them augment or drop alike."""
-    return seed + rank()
+def mean(values: Tensor) -> Tensor:
+    """The mean over all processes."""
+    if world() > 1:
+        distributed.all_reduce(values)
+    return values / world()
 
 
 def device() -> torch.device:
@@ -83,8 +77,13 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _layout(together: int) -> dict[str, int]:
-    """Processes on each machine, and machines, as the starter says."""
-    on_each = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE")
-    on_each = int(on_each or together // int(os.environ.get("SLURM_NNODES", "1")))
-    return {"devices": on_each, "num_nodes": max(1, together // on_each)}
+def _of_slurm(job: dict[str, str]) -> dict[str, str]:
+    """What `torchrun` would have set; the first process is on the first machine of the list."""
+    first = re.sub(r"\[(\d+).*", r"\1", job["SLURM_STEP_NODELIST"]).split(",")[0]
+    return {
+        "RANK": job["SLURM_PROCID"],
+        "LOCAL_RANK": job["SLURM_LOCALID"],
+        "WORLD_SIZE": job["SLURM_STEP_NUM_TASKS"],
+        "MASTER_ADDR": job.get("MASTER_ADDR", first),
+        "MASTER_PORT": job.get("MASTER_PORT", str(20_000 + int(job["SLURM_JOB_ID"]) % 20_000)),
+    }

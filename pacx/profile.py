@@ -25,7 +25,7 @@ from pacx.errors import PacxError
 
 Share = Field(ge=0.0, le=1.0)
 #: Of a training's forward and backward pass, in Lightning's words; weights stay 32 bit.
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["fp32", "bf16", "fp16"]
 #: What every random number generator accepts.
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 # Strict, or `epochs: true` would be one epoch.
@@ -199,7 +199,7 @@ class Profile(Settings):
     seed: Seed = Field(
         description="of weights, augmentation, masks and probes; patients have their own"
     )
-    precision: Precision = Field("32-true", description="of the trainings of stages 1 and 2")
+    precision: Precision = Field("fp32", description="of the trainings of stages 1 and 2")
     data_root: Path | None = Field(description="folder of the real data; None: phantom hospital")
     phantom: PhantomSettings
     benchmarks: list[Benchmark] = Field(

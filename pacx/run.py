@@ -143,7 +143,7 @@ class Run:
 
     def provenance(self) -> dict:
         """Who made a number: profile, seeds, commit, versions, machine, time (UTC)."""
-        packages = ("torch", "timm", "peft", "lightning", "numpy", "scikit-learn")
+        packages = ("torch", "timm", "peft", "numpy", "scikit-learn")
         return {
             "profile": self.profile.name,
             "seed": self.profile.seed,
@@ -269,7 +269,7 @@ def _is_made(folder: Path, key: str) -> bool:
     """Whether an artefact is valid, as the first of all processes sees it."""
     stamp = folder / "made.json"
     made = stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["key"] == key
-    return processes.gather(made)[0]
+    return processes.agree(made)
 
 
 @contextmanager

@@ -93,7 +93,7 @@ def test_export_of_a_copied_run_touches_no_run(tmp_path):
 
 
 def test_book_of_other_settings_touches_no_run(tmp_path):
-    run = open_run(load_profile("smoke", precision="bf16-mixed"), tmp_path)
+    run = open_run(load_profile("smoke", precision="bf16"), tmp_path)
     run.save_results("numbers", pd.DataFrame({"value": [1]}))
     done = pacx("book", "--profile", "smoke", "--runs", str(tmp_path))
     assert done.returncode == 1

@@ -48,13 +48,6 @@ def test_constraints_satisfy_pyproject():
         assert need.specifier.contains(version), f"{need} but {version}"
 
 
-def test_malicious_lightning_releases_are_excluded():
-    lightning = requirements()["lightning"].specifier
-    assert not lightning.contains("2.6.2")
-    assert not lightning.contains("2.6.3")
-    assert pins()["lightning"] not in ("2.6.2", "2.6.3")
-
-
 def test_licences_of_all_dependencies_are_listed():
     listed = (PROJECT / "LICENSES.md").read_text()
     assert not [name for name in requirements() if f"| {name} |" not in listed]

@@ -21,6 +21,7 @@ from to_kill import PARTS, Noisy, train, work_alone
 
 from pacx.errors import PacxError
 from pacx.run import CHECKPOINT, open_run
+from pacx.training import checkpoint
 from pacx.training import fit as fitting
 
 KILLS = int(os.environ.get("PACX_KILLS", "10"))  # of all parts together
@@ -33,7 +34,8 @@ STARTS.set_forkserver_preload(["pacx.book", "pacx.data.pair_files", "pacx.traini
 @pytest.fixture
 def often(monkeypatch):
     """A checkpoint after every step."""
-    monkeypatch.setattr(fitting, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(fitting, "LOOK_EVERY", 1)
 
 
 @pytest.mark.parametrize("stop", range(1, 10))

@@ -32,9 +32,9 @@ def test_shipped_profiles_are_valid(name):
 
 
 def test_the_paper_trains_in_16_bit_and_its_rehearsal_runs_on_a_cpu():
-    assert load_profile("paper").precision == "16-mixed"
-    assert load_profile("paper", precision="bf16-mixed").precision == "bf16-mixed"
-    assert load_profile("rehearsal").precision == "32-true"
+    assert load_profile("paper").precision == "fp16"
+    assert load_profile("paper", precision="bf16").precision == "bf16"
+    assert load_profile("rehearsal").precision == "fp32"
 
 
 def edited(tmp_path, change):

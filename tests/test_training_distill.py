@@ -18,6 +18,7 @@ from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.models.mae import MaskedAutoencoder
 from pacx.profile import load_profile
 from pacx.run import open_run
+from pacx.training.batches import seed_step
 from pacx.training.distill import (
     VARIANTS,
     Distillation,
@@ -83,9 +84,9 @@ def images():
 
 def loss_on(images, replay=None):
     mae, _ = tiny_student()
-    term = MaeTerm(mae, 0.75, None if replay is None else replay.numpy(), seed=0)
+    term = MaeTerm(mae, 0.75, None if replay is None else replay.numpy())
     torch.manual_seed(1)  # the masks
-    return term(images)
+    return term(images, torch.Generator().manual_seed(0))
 
 
 def test_the_mae_term_takes_the_batch_or_what_is_replayed(images):
@@ -95,12 +96,14 @@ def test_the_mae_term_takes_the_batch_or_what_is_replayed(images):
     assert loss_on(paired, replay=others) != loss_on(paired, replay=paired)
 
 
-def test_no_two_processes_replay_the_same_x_rays(monkeypatch):
-    seeds = []
+def test_no_two_processes_and_no_two_steps_augment_alike(monkeypatch):
+    drawn = set()
     for rank in (0, 1):
         monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        seeds.append(MaeTerm(tiny_student()[0], 0.75, None, seed=7).draws.initial_seed())
-    assert seeds == [7, 8]
+        for seed, step in ((7, 0), (7, 1), (8, 0)):
+            generator = seed_step(seed, step)
+            drawn |= {torch.rand((), generator=generator).item(), torch.rand(()).item()}
+    assert len(drawn) == 12
 
 
 def test_teachers_embed_the_data_they_are_given_whatever_its_names(tmp_path):
@@ -138,15 +141,16 @@ def test_the_mae_term_trains_the_student_and_leaves_the_decoder(images):
     heads, loss = DistillationHeads(24, {"ecg": 5}, 8), DistillationLoss(modalities=("ecg",))
     settings = load_profile("smoke").distill
     plain = Distillation(student, heads, loss, settings, 0)
-    with_term = Distillation(student, heads, loss, settings, 0, MaeTerm(mae, 0.75, None, 0), 2.0)
+    with_term = Distillation(student, heads, loss, settings, 0, MaeTerm(mae, 0.75, None), 2.0)
     batch = [images[0], torch.randn(6, 5)]
     totals = []
     for stage in (plain, with_term):
         torch.manual_seed(2)
-        totals.append(stage.training_step(batch, 0).item())
-    term = with_term.history[0]["mae"]
+        total, terms = stage(*batch, generator=torch.Generator().manual_seed(0))
+        totals.append(total.item())
+    term = terms["mae"].item()
     assert totals[1] == pytest.approx(totals[0] + 2 * term, rel=1e-5)
-    with_term.mae_term(images[0]).backward()
+    with_term.mae_term(images[0], torch.Generator()).backward()
     touched = {n for n, p in with_term.named_parameters() if p.grad is not None}
     assert any("lora_B" in name for name in touched)
     assert not any("decoder" in name or "mask_token" in name for name in touched)

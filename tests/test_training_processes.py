@@ -1,5 +1,6 @@
 """Trainings in several processes, in parts of a batch, and in half precision."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from pacx.models.encoder import add_lora, build_encoder
 from pacx.models.mae import MaskedAutoencoder
 from pacx.profile import DistillSettings, load_profile
 from pacx.training.distill import Distillation
+from pacx.training import fit as fitting
 from pacx.training.fit import fit
 from pacx.training.mae import MaePretraining
 
@@ -90,17 +92,23 @@ def test_train_under_torchrun_fills_the_run_once(tmp_path):
 
 
 def test_processes_of_slurm_are_counted_or_refused(monkeypatch):
-    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    job = {"NTASKS": "8", "NNODES": "2", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}
+    job = {"NTASKS": "8", "STEP_NUM_TASKS": "1", "PROCID": "3", "LOCALID": "1", "JOB_ID": "7"}
     for name, value in job.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
-    assert processes._layout(8) == {"devices": 4, "num_nodes": 2}
-    with pytest.raises(PacxError, match=r"--ntasks-per-node.*alone.*unset SLURM_NTASKS"):
-        processes.join_processes()
-    monkeypatch.delenv("SLURM_NTASKS")
-    processes.join_processes()
+    processes.join_processes()  # one step of a larger job
     assert processes.world() == 1
+    for nodes, first in {"gpu[03-04,7]": "gpu03", "a1,b[2-3]": "a1", "node": "node"}.items():
+        given = processes._of_slurm(os.environ | {"SLURM_STEP_NODELIST": nodes})
+        assert given["MASTER_ADDR"] == first
+        assert (given["RANK"], given["LOCAL_RANK"], given["WORLD_SIZE"]) == ("3", "1", "1")
+
+
+def test_processes_that_cannot_meet_are_an_error(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with pytest.raises(PacxError, match=r"cannot train together: .*MASTER_PORT.* unset WORLD_SIZE"):
+        processes.join_processes()
 
 
 def test_a_batch_that_cannot_be_divided_is_an_error():
@@ -116,7 +124,7 @@ def test_parts_of_a_batch_make_the_same_step():
 
 
 def test_half_precision_is_close_and_keeps_whole_weights():
-    whole, half = (pretrain(8, precision=p) for p in ("32-true", "bf16-mixed"))
+    whole, half = (pretrain(8, precision=p) for p in ("fp32", "bf16"))
     assert all(weight.dtype == torch.float32 for weight in half[0])
     # bfloat16 keeps 8 bits: 2^-8 of a loss that is near 1.
     np.testing.assert_allclose(half[1]["loss"], whole[1]["loss"], rtol=2**-6)
@@ -128,7 +136,7 @@ def test_half_precision_clips_gradients():
     images = rng.integers(0, 256, (8, 32, 32), dtype=np.uint8)
     ecg = rng.normal(size=(8, 12)).astype(np.float32)
     losses = []
-    for precision in ("32-true", "bf16-mixed"):
+    for precision in ("fp32", "bf16"):
         torch.manual_seed(0)
         student = add_lora(build_encoder(32, 8, 24, 1, 2))
         heads, loss = DistillationHeads(24, {"ecg": 12}, 16), DistillationLoss(modalities=("ecg",))
@@ -140,16 +148,16 @@ def test_half_precision_clips_gradients():
 
 def test_a_loss_that_is_no_number_stops_the_training_there():
     stage = Breaks(*tiny_mae(8))
-    with pytest.raises(PacxError, match=r"tiny: the loss became NaN.*Lower the learning rate"):
-        fit(stage, [tiny_images(8)], "tiny", steps=9)
-    assert len(stage.history) == 2
+    with pytest.raises(PacxError, match=r"tiny: the loss is NaN.*Lower the learning rate"):
+        fit(stage, [tiny_images(8)], "tiny", steps=99)
+    assert stage.steps == fitting.LOOK_EVERY
 
 
 def test_half_precision_of_16_bit_needs_a_gpu():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(PacxError, match="16-mixed needs a GPU"):
-        pretrain(8, precision="16-mixed")
+    with pytest.raises(PacxError, match="fp16 needs a GPU"):
+        pretrain(8, precision="fp16")
 
 
 def test_distillation_refuses_parts_of_a_batch():
@@ -163,26 +171,27 @@ def test_commands_name_what_can_be_trained(tmp_path):
     assert done.returncode == 1
     assert "Not in this profile: mea. Choose mae, mae-compared, labs" in done.stderr
     done = pacx("train", "--precision", "8", "--runs", str(tmp_path))
-    assert "precision: Input should be '32-true'" in done.stderr
+    assert "precision: Input should be 'fp32'" in done.stderr
 
 
 class OneMask(MaePretraining):
     """An MAE whose images all lose the same patches, and are not augmented."""
 
-    def training_step(self, batch, batch_idx):
-        mask = torch.linspace(0, 1, 16).expand(len(batch[0]), -1)
-        loss = self.mae(normalise(batch[0]), self.mask_ratio, mask).loss
-        self.note(loss=loss)
-        return loss
+    def forward(self, images, generator):
+        mask = torch.linspace(0, 1, 16).expand(len(images), -1)
+        loss = self.mae(normalise(images), self.mask_ratio, mask).loss
+        return loss, {"loss": loss}
 
 
 class Breaks(MaePretraining):
     """An MAE whose second loss is infinite."""
 
-    def note(self, **terms):
-        super().note(
-            **{name: term * np.inf if self.history else term for name, term in terms.items()}
-        )
+    steps = 0
+
+    def forward(self, images, generator):
+        self.steps += 1
+        loss, _ = super().forward(images, generator)
+        return loss, {"loss": loss * (1 if self.steps == 1 else np.inf)}
 
 
 def tiny_mae(batch: int) -> tuple:

@@ -22,6 +22,7 @@ from pacx.execution import execute
 from pacx.phantom.hospital import write_hospital
 from pacx.profile import load_profile
 from pacx.run import open_run
+from pacx.training import checkpoint
 from pacx.training import fit as fitting
 from pacx.training.fit import Stage, fit
 
@@ -59,14 +60,6 @@ def main():
 """
 
 
-class Inner(nn.Module):
-    """Has a generator of its own."""
-
-    def __init__(self):
-        super().__init__()
-        self.draws = torch.Generator().manual_seed(5)
-
-
 class Noisy(Stage):
     """Draws from every source of randomness that the real stages draw from."""
 
@@ -74,18 +67,23 @@ class Noisy(Stage):
         torch.manual_seed(3)
         settings = load_profile("smoke").labs.model_copy(update={"epochs": 5, "batch_size": 4})
         super().__init__(settings, 0)
-        self.model, self.part = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)), Inner()
-        self.stop, self.pause = stop, pause
+        self.model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
+        self.stop, self.pause, self.steps = stop, pause, 0
 
-    def training_step(self, batch, _):
-        """One step, which the chosen one does not survive."""
-        if len(self.history) == self.stop:
+    def forward(self, rows, generator):
+        """Loss of (B, 3), which the chosen step does not survive."""
+        if self.steps == self.stop:
             raise InterruptedError
+        self.steps += 1
         time.sleep(self.pause)
-        noise = torch.randn(3, generator=self.draws) * torch.randn(3, generator=self.part.draws)
-        loss = (self.model(batch[0] + noise) - torch.rand(3)).square().mean()
-        self.note(loss=loss)
-        return loss
+        noise = torch.randn(3, generator=generator)
+        loss = (self.model(rows + noise) - torch.rand(3)).square().mean()
+        return loss, {"loss": loss}
+
+
+def checkpoint_at_every_step() -> None:
+    """Of all trainings of this process."""
+    checkpoint.CHECKPOINT_SECONDS, fitting.LOOK_EVERY = 0, 1
 
 
 def train(folder: Path, stage: Noisy) -> bytes:
@@ -135,7 +133,7 @@ def give_executed_chapters(given: Path) -> None:
 
 
 def train_noisy(given: Path, out: Path) -> None:
-    fitting.CHECKPOINT_SECONDS = 0
+    checkpoint_at_every_step()
 
     def make(folder: Path) -> None:
         (folder / "weights").write_bytes(train(folder, Noisy(pause=0.1)))

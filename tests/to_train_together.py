@@ -7,7 +7,6 @@ to_train_together.py OUT DIR STOP   both on; checkpoints after every step in DIR
 import sys
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import torch
 
@@ -15,24 +14,27 @@ from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, build_encoder
 from pacx.processes import join_processes, rank
 from pacx.profile import load_profile
-from pacx.training import distill, fit
+from pacx.training import checkpoint, distill, fit
 
 ROWS, STEPS = 16, 3
 
 
-class Watch(L.Callback):
+class Watch:
     """Keeps the gradients that the optimiser gets, and fails at a step."""
 
-    def __init__(self, stop: int):
-        self.seen, self.stop = [], stop
+    def __init__(self, stage: distill.Distillation, stop: int):
+        self.stage, self.stop, self.seen, self.adamw = stage, stop, [], fit._adamw
 
-    def on_train_batch_start(self, trainer, stage, batch, batch_idx):
-        if trainer.global_step == self.stop:
+    def __call__(self, stage):
+        optimiser = self.adamw(stage)
+        optimiser.register_step_pre_hook(self.keep)
+        return optimiser
+
+    def keep(self, *_):
+        if len(self.seen) == self.stop:
             raise InterruptedError
-
-    def on_before_optimizer_step(self, trainer, stage, optimiser):
-        named = [(n, p.grad.clone()) for n, p in stage.named_parameters() if p.grad is not None]
-        self.seen.append(dict(named))
+        grads = {n: p.grad.clone() for n, p in self.stage.named_parameters() if p.grad is not None}
+        self.seen.append(grads)
 
 
 def main(out: Path, folder: Path | None = None, stop: int = -1) -> None:
@@ -46,10 +48,9 @@ def main(out: Path, folder: Path | None = None, stop: int = -1) -> None:
     settings = load_profile("smoke").distill.model_copy(update={"batch_size": ROWS})
     stage = distill.Distillation(student, heads, DistillationLoss(), settings, seed=0)
     if folder is None:
-        distill.augment = lambda images, how, draws: (images.float(), None)
-    fit.CHECKPOINT_SECONDS = 0
-    watch, trainer = Watch(stop), fit.L.Trainer
-    fit.L.Trainer = lambda callbacks, **kw: trainer(callbacks=[*callbacks, watch], **kw)
+        distill.augment = lambda images, how, generator: (images.float(), None)
+    checkpoint.CHECKPOINT_SECONDS, fit.LOOK_EVERY = 0, 1
+    fit._adamw = watch = Watch(stage, stop)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2 * ROWS, 32, 32), dtype=np.uint8)
     teachers = [rng.normal(size=(2 * ROWS, width)).astype(np.float32) for width in widths.values()]

@@ -27,14 +27,13 @@ class Segmentation(Stage):
         # In a list, the frozen encoder stays out of parameters() and of train().
         self.frozen = [encoder]
 
-    def training_step(self, batch, _):
-        """One step on images and masks, (B, H, W) each."""
-        images, masks = augment(batch[0], SEGMENTATION, self.draws, masks=batch[1])
+    def forward(self, images, masks, generator):
+        """Loss of images and masks, (B, H, W) each."""
+        images, masks = augment(images, SEGMENTATION, generator, masks=masks)
         with torch.no_grad():
-            _, patches = encode(self.frozen[0].to(self.device), normalise(images))
+            _, patches = encode(self.frozen[0].to(images.device), normalise(images))
         loss = segmentation_loss(self.decoder(patches), masks[:, None])
-        self.note(**loss._asdict())
-        return loss.total
+        return loss.total, loss._asdict()
 
 
 def segment(

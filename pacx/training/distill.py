@@ -19,7 +19,7 @@ from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, encode, load_encoder, merge_lora, save_encoder
 from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.models.mae import MaskedAutoencoder
-from pacx.processes import device, own_seed
+from pacx.processes import device
 from pacx.profile import DistillSettings
 from pacx.run import Run
 from pacx.training.ecg import load_ecg, new_teacher
@@ -90,22 +90,18 @@ class MaeTerm(nn.Module):
         mae: Its encoder is the student's.
         mask_ratio: Share of patches removed.
         replay: (N, H, W) uint8 X-rays to draw from; None takes the batch's own.
-        seed: Of the draws and their augmentation.
     """
 
-    def __init__(
-        self, mae: MaskedAutoencoder, mask_ratio: float, replay: np.ndarray | None, seed: int
-    ):
+    def __init__(self, mae: MaskedAutoencoder, mask_ratio: float, replay: np.ndarray | None):
         super().__init__()
         self.mae, self.mask_ratio, self.replay = mae, mask_ratio, replay
-        self.draws = torch.Generator().manual_seed(own_seed(seed))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The loss, a scalar, for a batch of paired X-rays (B, H, W)."""
         if self.replay is not None:
-            rows = torch.randint(len(self.replay), (len(images),), generator=self.draws)
+            rows = torch.randint(len(self.replay), (len(images),), generator=generator)
             images = torch.from_numpy(np.array(self.replay[rows.numpy()])).to(images.device)
-        images, _ = augment(images, PRETRAINING, self.draws)
+        images, _ = augment(images, PRETRAINING, generator)
         return self.mae(normalise(images), self.mask_ratio).loss
 
 
@@ -129,19 +125,18 @@ class Distillation(Stage):
         self.student, self.heads, self.loss = student, heads, loss
         self.mae_term, self.mae_weight = mae_term, mae_weight
 
-    def training_step(self, batch, _):
-        """One step on X-rays (B, H, W) and each modality's embeddings (B, D_teacher)."""
-        images, _ = augment(batch[0], DISTILLATION, self.draws)
-        cls, _ = encode(self.student, normalise(images))
-        teachers = dict(zip(self.heads.teacher_widths, batch[1:], strict=True))
+    def forward(self, images, *embeddings, generator):
+        """Loss of X-rays (B, H, W) and each modality's embeddings (B, D_teacher)."""
+        augmented, _ = augment(images, DISTILLATION, generator)
+        cls, _ = encode(self.student, normalise(augmented))
+        teachers = dict(zip(self.heads.teacher_widths, embeddings, strict=True))
         # Logits reach 100, which half precision would round by up to a quarter.
         with torch.autocast(cls.device.type, enabled=False):
             terms = self.loss(self.heads(cls.float(), teachers), teachers)
         if self.mae_term is not None:
-            terms["mae"] = self.mae_term(batch[0])
+            terms["mae"] = self.mae_term(images, generator)
             terms["total"] = terms["total"] + self.mae_weight * terms["mae"]
-        self.note(**terms)
-        return terms["total"]
+        return terms["total"], terms
 
 
 def distill(run: Run, name: str = "pacx") -> Path:
@@ -262,4 +257,4 @@ def _mae_term(run: Run, variant: Variant, student: PeftModel) -> MaeTerm:
     mae = load_mae(run, variant.start).train().requires_grad_(False)
     mae.encoder = student.get_base_model()
     replay = pretraining_images(run, "train") if variant.replay else None
-    return MaeTerm(mae, run.profile.mae.mask_ratio, replay, run.profile.seed)
+    return MaeTerm(mae, run.profile.mae.mask_ratio, replay)

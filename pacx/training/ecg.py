@@ -22,12 +22,10 @@ class EcgDiagnosis(Stage):
         super().__init__(settings, seed)
         self.model = model
 
-    def training_step(self, batch, _):
-        """One step on ECGs (B, 12, T) and diagnoses (B, K)."""
-        ecg, diagnoses = batch
+    def forward(self, ecg, diagnoses, generator):
+        """Loss of ECGs (B, 12, T) and diagnoses (B, K)."""
         loss = F.binary_cross_entropy_with_logits(self.model(ecg), diagnoses)
-        self.note(loss=loss)
-        return loss
+        return loss, {"loss": loss}
 
 
 def train_ecg(run: Run) -> Path:

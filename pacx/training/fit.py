@@ -1,34 +1,31 @@
-"""What all stages share: batches of arrays, AdamW with warm-up and cosine, one training loop."""
+"""The loop that trains every stage: whole batches, AdamW, warm-up and cosine."""
 
-import logging
 import math
-import os
-import time
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, Sampler
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from pacx import processes
 from pacx.errors import PacxError
 from pacx.profile import OptimiserSettings, Precision
-from pacx.run import CHECKPOINT
+from pacx.training.batches import parts_of_batches, seed_step, to_device
+from pacx.training.checkpoint import Checkpoint
 
-CHECKPOINT_SECONDS = 300  # between two checkpoints; shorter trainings write none
+LOOK_EVERY = 10  # steps between two looks at the losses: on a GPU, each look waits for it
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
+class Stage(nn.Module):
+    """What is trained: the networks, how fast they learn, and `forward`, the loss of one batch.
 
-class Stage(L.LightningModule):
-    """A training stage: one AdamW, linear warm-up, cosine to zero, and a history of losses.
-
-    Subclasses write `training_step` and return the loss.
+    `forward(*batch, generator)` takes the batch's arrays as tensors and a CPU generator for
+    augmentation; it returns the loss, a scalar, and the terms to log by name. Dropout and masks
+    draw from torch's own generator. Both are seeded anew for each step.
     """
 
     betas = (0.9, 0.999)
@@ -37,46 +34,7 @@ class Stage(L.LightningModule):
 
     def __init__(self, settings: OptimiserSettings, seed: int):
         super().__init__()
-        self.settings = settings
-        # Augmentation and hidden labs draw from here, the same on every device. The MAE's masks and
-        # dropout draw from torch's own generator.
-        self.draws = torch.Generator().manual_seed(processes.own_seed(seed))
-        self.history: list[dict[str, float]] = []
-
-    def note(self, **terms: torch.Tensor) -> None:
-        """Keep the terms of this batch's loss for the training curve, the mean over processes."""
-        values = torch.stack([term.detach().float() for term in terms.values()])
-        if processes.world() > 1:
-            values = self.trainer.strategy.reduce(values, reduce_op="mean")
-        self.history.append(dict(zip(terms, values.tolist(), strict=True)))
-
-    def configure_optimizers(self):
-        """AdamW, stepped once a batch through warm-up and cosine."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        free = [p for p in trained if p.ndim < 2] if self.decay_matrices_only else []
-        decayed = [p for p in trained if not (self.decay_matrices_only and p.ndim < 2)]
-        # A fused optimiser unscales 16-bit gradients in its step, too late to clip them.
-        clips_half = self.trainer.gradient_clip_val and self.trainer.precision != "32-true"
-        optimiser = torch.optim.AdamW(
-            [{"params": decayed}, {"params": free, "weight_decay": 0.0}],
-            lr=self.settings.learning_rate,
-            betas=self.betas,
-            weight_decay=self.settings.weight_decay,
-            fused=None if clips_half else True,
-        )
-        total = self.trainer.estimated_stepping_batches
-        warmup = max(1, round(self.settings.warmup_share * total))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        self.settings, self.seed = settings, seed
 
 
 def fit(
@@ -85,10 +43,10 @@ def fit(
     label: str,
     *,
     folder: Path | None = None,
-    steps: int = -1,
+    steps: int | None = None,
     clip: float | None = None,
     accumulate: int = 1,
-    precision: Precision = "32-true",
+    precision: Precision = "fp32",
 ) -> pd.DataFrame:
     """Train a stage on arrays held in memory (or mapped), whole batches only.
 
@@ -96,24 +54,84 @@ def fit(
     rows, and gradients are averaged.
 
     Args:
-        stage: The module; `stage.settings` says how long and how fast.
+        stage: What is trained; `stage.settings` says how long and how fast.
         arrays: Arrays with the same first axis; a batch is one slice of each, in this order.
         label: Shown by the progress bar.
-        folder: Where a long training keeps a checkpoint; one that is there is gone on from, bit
-            for bit on a CPU.
+        folder: Where a long training keeps a checkpoint. A training that was stopped goes on from
+            it, bit for bit on a CPU.
         steps: Stop after so many steps instead of `settings.epochs`.
         clip: Largest norm of the gradient.
         accumulate: Parts that a batch is cut into, one after another, to save memory.
-        precision: Of the forward and backward pass, in Lightning's words.
+        precision: Of the forward pass: `fp32`, `bf16` or, on a GPU only, `fp16`.
 
     Returns:
-        One row a step: the terms that the stage noted, the mean over the parts of the batch.
+        One row a step: the logged terms, their mean over the parts of the batch.
 
     Raises:
         PacxError: There are fewer rows than a batch, a batch cannot be divided, the processor
             has no such precision, or the loss became NaN or infinite.
     """
-    batch, rows = stage.settings.batch_size, len(arrays[0])
+    device, settings = processes.device(), stage.settings
+    _check(len(arrays[0]), settings.batch_size, accumulate, precision, label)
+    total = steps or settings.epochs * (len(arrays[0]) // settings.batch_size)
+    stage.to(device).train()
+    model = DistributedDataParallel(stage) if processes.world() > 1 else stage
+    optimiser = _adamw(stage)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    checkpoint = Checkpoint(folder, stage=stage, optimiser=optimiser, scaler=scaler)
+    done, history, unread = *checkpoint.load(), []
+    parts = parts_of_batches(arrays, settings.batch_size, accumulate, done, total)
+    parts = to_device(parts, device)
+    progress = tqdm(total=total, initial=done, desc=label, unit="step", leave=False,
+                    disable=processes.rank() > 0)  # fmt: skip
+
+    for step in range(done, total):
+        generator = seed_step(stage.seed, step)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.learning_rate * schedule(step, total, settings.warmup_share)
+        for _ in range(accumulate):
+            with torch.autocast(device.type, _HALF.get(precision), enabled=precision in _HALF):
+                loss, terms = model(*next(parts), generator=generator)
+            scaler.scale(loss / accumulate).backward()
+            unread.append(torch.stack([term.detach().float() for term in terms.values()]))
+        scaler.unscale_(optimiser)
+        if clip:
+            nn.utils.clip_grad_norm_(stage.parameters(), clip)
+        scaler.step(optimiser)
+        scaler.update()
+        optimiser.zero_grad()
+
+        if (step + 1) % LOOK_EVERY == 0 or step + 1 == total:
+            losses = processes.mean(torch.stack(unread)).unflatten(0, (-1, accumulate)).mean(1)
+            history += [dict(zip(terms, row, strict=True)) for row in losses.tolist()]
+            unread.clear()
+            if not losses.isfinite().all():
+                raise PacxError(f"{label}: the loss is NaN or infinite. Lower the learning rate.")
+            progress.update(step + 1 - progress.n)
+            checkpoint.save(step + 1, history)
+    progress.close()
+    stage.cpu()
+    return pd.DataFrame(history).assign(step=np.arange(1, total + 1))
+
+
+def schedule(step: int, total: int, warmup_share: float) -> float:
+    """Share of the learning rate at a step: a linear warm-up, then a cosine to zero."""
+    warmup = max(1, round(warmup_share * total))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def _adamw(stage: Stage) -> torch.optim.AdamW:
+    trained = [p for p in stage.parameters() if p.requires_grad]
+    free = [p for p in trained if stage.decay_matrices_only and p.ndim < 2]
+    decayed = [p for p in trained if not (stage.decay_matrices_only and p.ndim < 2)]
+    groups = [{"params": decayed}, {"params": free, "weight_decay": 0.0}]
+    decay = stage.settings.weight_decay
+    return torch.optim.AdamW(groups, betas=stage.betas, weight_decay=decay, fused=True)
+
+
+def _check(rows: int, batch: int, accumulate: int, precision: Precision, label: str) -> None:
     if rows < batch:
         raise PacxError(f"{label}: {rows} training rows are fewer than one batch of {batch}.")
     if batch % (processes.world() * accumulate):
@@ -121,159 +139,5 @@ def fit(
             f"{label}: a batch of {batch} cannot be divided among {processes.world()} processes "
             f"in {accumulate} parts. Change batch_size, accumulate or the number of processes."
         )
-    if precision == "16-mixed" and processes.device().type == "cpu":
-        raise PacxError(f"{label}: precision 16-mixed needs a GPU. Choose bf16-mixed or 32-true.")
-    total = steps if steps > 0 else stage.settings.epochs * (rows // batch)
-    order = _Order(rows, batch, total, accumulate)
-    if processes.rank():
-        torch.manual_seed(processes.own_seed(torch.initial_seed()))  # of dropout and masks
-    loader = DataLoader(_Arrays(arrays), sampler=order, batch_size=None)
-    callbacks, start = [_Progress(label, total)], None
-    if folder is not None:
-        callbacks.append(_Checkpoints(folder / CHECKPOINT, order))
-        start = folder / CHECKPOINT if (folder / CHECKPOINT).is_file() else None
-    trainer = L.Trainer(
-        max_steps=total,
-        max_epochs=-1,
-        gradient_clip_val=clip,
-        accumulate_grad_batches=accumulate,
-        precision=precision,
-        use_distributed_sampler=False,
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **processes.trainer_settings(),
-    )
-    with warnings.catch_warnings():
-        # The arrays are in memory: worker processes would only copy them.
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        # `_Checkpoints` winds the order of batches on, which Lightning cannot see.
-        warnings.filterwarnings("ignore", ".*dataloader is not resumable.*")
-        trainer.fit(stage, loader, ckpt_path=start, weights_only=True)
-    parts = pd.DataFrame(stage.history)
-    history = parts.groupby(np.arange(len(parts)) // accumulate).mean()
-    return history.assign(step=np.arange(1, len(history) + 1))
-
-
-class _Order(Sampler):
-    """Row numbers of this process's batches for a whole training, each epoch shuffled anew.
-
-    The order is seeded by the number of rows: encoders that are compared see the same batches
-    whatever their seed, and processes that train together agree.
-
-    Attributes:
-        done: How many batches to pass over.
-        random: State of torch's generators after them.
-    """
-
-    def __init__(self, rows: int, batch: int, total: int, parts: int):
-        self.rows, self.batch, self.total, self.parts = rows, batch, total, parts
-        self.done, self.random = 0, None
-
-    def __len__(self) -> int:
-        return self.total * self.parts
-
-    def __iter__(self) -> Iterator[list[int]]:
-        shuffled = RandomSampler(
-            range(self.rows), generator=torch.Generator().manual_seed(self.rows)
-        )
-        epoch = BatchSampler(shuffled, self.batch, drop_last=True)
-        for step in range(self.total):
-            if step == self.done and self.random is not None:
-                torch.set_rng_state(self.random["cpu"])
-                torch.cuda.set_rng_state_all(self.random["cuda"])
-            if step % len(epoch) == 0:
-                batches = iter(epoch)
-                if step:  # a loader draws once for each epoch, Lightning has seen only one
-                    torch.empty((), dtype=torch.int64).random_()
-            batch = next(batches)
-            if step >= self.done:
-                own = batch[processes.rank() :: processes.world()]
-                yield from (own[part :: self.parts] for part in range(self.parts))
-
-
-class _Checkpoints(L.Callback):
-    """Writes a checkpoint now and then, with what Lightning leaves out: order and randomness."""
-
-    def __init__(self, file: Path, order: _Order):
-        self.file, self.order, self.written = file, order, time.monotonic()
-
-    def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        due = whole and time.monotonic() - self.written >= CHECKPOINT_SECONDS
-        if trainer.strategy.broadcast(due):
-            partial = self.file.with_suffix(".partial")
-            trainer.save_checkpoint(partial)
-            if trainer.is_global_zero:
-                os.replace(partial, self.file)
-            self.written = time.monotonic()
-
-    def on_save_checkpoint(self, trainer, stage, checkpoint):
-        own = {
-            "random": {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()},
-            "draws": {name: draws.get_state() for name, draws in _draws_of(stage)},
-        }
-        checkpoint["pacx"] = {
-            "done": trainer.global_step,
-            "history": stage.history,
-            "processes": processes.gather(own),
-        }
-
-    def on_load_checkpoint(self, trainer, stage, checkpoint):
-        kept = checkpoint["pacx"]
-        if len(kept["processes"]) != processes.world():
-            raise PacxError(
-                f"{self.file} is of a training in {len(kept['processes'])} processes, this one "
-                f"has {processes.world()}. Start as many, or delete the file to start anew."
-            )
-        own = kept["processes"][processes.rank()]
-        self.order.done, self.order.random = kept["done"], own["random"]
-        for name, draws in _draws_of(stage):
-            draws.set_state(own["draws"][name].cpu())
-        stage.history[:] = kept["history"]
-
-
-def _draws_of(stage: Stage) -> list[tuple[str, torch.Generator]]:
-    """The generators of a stage and its parts."""
-    return [(name, m.draws) for name, m in stage.named_modules() if hasattr(m, "draws")]
-
-
-class _Arrays(Dataset):
-    def __init__(self, arrays: list[np.ndarray]):
-        self.arrays = arrays
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def __getitem__(self, rows: list[int]) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.ascontiguousarray(array[rows])) for array in self.arrays]
-
-
-class _Progress(L.Callback):
-    """Shows how far a training is, and ends one whose loss is no longer a number."""
-
-    def __init__(self, label: str, total: int):
-        self.label, self.total = label, total
-
-    def on_train_start(self, trainer, stage):
-        self.bar = tqdm(
-            total=self.total,
-            initial=trainer.global_step,
-            desc=self.label,
-            unit="step",
-            leave=False,
-            disable=processes.rank() > 0,
-        )
-
-    def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
-        self.bar.update(trainer.global_step - self.bar.n)
-        if not all(map(math.isfinite, stage.history[-1].values())):
-            self.bar.close()
-            raise PacxError(
-                f"{self.label}: the loss became NaN or infinite. Lower the learning rate."
-            )
-
-    def on_train_end(self, trainer, stage):
-        self.bar.close()
+    if precision == "fp16" and processes.device().type == "cpu":
+        raise PacxError(f"{label}: precision fp16 needs a GPU. Choose bf16 or fp32.")

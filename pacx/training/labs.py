@@ -19,14 +19,12 @@ class LabDenoising(Stage):
         super().__init__(settings, seed)
         self.model = model
 
-    def training_step(self, batch, _):
-        """One step on percentiles and observed, (B, 50) each."""
-        percentiles, observed = batch
-        kept = corrupt(observed, self.settings.drop, self.draws)
+    def forward(self, percentiles, observed, generator):
+        """Loss of percentiles and observed, (B, 50) each."""
+        kept = corrupt(observed, self.settings.drop, generator)
         predicted, _ = self.model(percentiles, kept)
         loss = masked_mse(predicted, percentiles, observed)
-        self.note(loss=loss)
-        return loss
+        return loss, {"loss": loss}
 
 
 def train_labs(run: Run) -> Path:

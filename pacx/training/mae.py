@@ -27,12 +27,11 @@ class MaePretraining(Stage):
         super().__init__(settings, seed)
         self.mae, self.mask_ratio = mae, mask_ratio
 
-    def training_step(self, batch, _):
-        """One step on (B, H, W) uint8 images."""
-        images, _ = augment(batch[0], PRETRAINING, self.draws)
+    def forward(self, images, generator):
+        """Loss of (B, H, W) uint8 images."""
+        images, _ = augment(images, PRETRAINING, generator)
         loss = self.mae(normalise(images), self.mask_ratio).loss
-        self.note(loss=loss)
-        return loss
+        return loss, {"loss": loss}
 
 
 def pretrain_mae(
@@ -70,7 +69,7 @@ def pretrain_mae(
             [pretraining_images(run, "train")],
             name,
             folder=folder,
-            steps=further_steps or -1,
+            steps=further_steps or None,
             accumulate=settings.accumulate,
             precision=run.profile.precision,
         )

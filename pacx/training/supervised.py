@@ -25,15 +25,13 @@ class Supervised(Stage):
         super().__init__(settings, seed)
         self.encoder, self.head = encoder, head
 
-    def training_step(self, batch, _):
-        """One step on (B, H, W) uint8 images and (B, C) labels."""
-        images, labels = batch
-        images, _ = augment(images, DISTILLATION, self.draws)
+    def forward(self, images, labels, generator):
+        """Loss of (B, H, W) uint8 images and (B, C) labels."""
+        images, _ = augment(images, DISTILLATION, generator)
         cls, patches = encode(self.encoder, normalise(images))
         logits = self.head(torch.cat([cls, patches.mean(1)], 1))
         loss = F.binary_cross_entropy_with_logits(logits, labels)
-        self.note(loss=loss)
-        return loss
+        return loss, {"loss": loss}
 
 
 def train_supervised(run: Run) -> Path:
