@@ -270,7 +270,7 @@ show(wide.rename(columns=lambda name: name if name == "teacher" else f"mean cosi
 from pacx.training.pipeline import train_side_by_side
 
 ceiling = ["supervised"] if run.is_phantom else []
-train_side_by_side(run, *ceiling, "pacx", "pacx-shuffled", "pacx-untrained")
+train_side_by_side(run, "pacx", *ceiling, "pacx-shuffled", "pacx-untrained")
 history = pd.read_csv(distill(run, "pacx") / "history.csv")
 
 # %% mystnb={"image": {"alt": "Two panels of training curves, the contrastive loss and the regression loss, each with one line for the ECG teacher and one for the lab encoder."}} tags=["hide-input"]

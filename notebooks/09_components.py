@@ -319,13 +319,9 @@ from itertools import product
 from pacx.evaluation.ladder import GROUPS, ladder
 
 if run.is_phantom:
-    if (run.results / "ladder.parquet").is_file():
-        rungs = [run.load_results("ladder")]
-    else:  # chapter 06 has not run
-        train_side_by_side(run, "supervised")
-        simpler = ["pixels", "pixels-teachers", "mae-teachers"]
-        known = ["random", "mae", "pacx", *simpler, "supervised", "states"]
-        rungs = [ladder(run, phantoms, known)]
+    train_side_by_side(run, "supervised")
+    simpler = ["pixels", "pixels-teachers", "mae-teachers"]
+    rungs = [ladder(run, phantoms, ["random", "mae", "pacx", *simpler, "supervised", "states"])]
     rungs += [
         compare_probes(
             run, phantoms, controls_of, tasks=tasks, fraction=fraction,

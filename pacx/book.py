@@ -11,8 +11,9 @@ import yaml
 from pacx.book_parts import write_parts
 from pacx.errors import PacxError
 from pacx.execution import sources_of
+from pacx.files import new_folder, replace_folder
 from pacx.privacy import inspect_site
-from pacx.run import Run, replace_folder
+from pacx.run import Run
 
 
 def build(run: Run, project: Path = Path()) -> Path:
@@ -79,17 +80,14 @@ def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
 
 def _assemble(run: Run, project: Path) -> Path:
     """Lay out what Jupyter Book reads: prose, executed chapters, generated parts."""
-    partial = run.folder / ".book.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(project / "book", partial / "book")
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(project / name, partial / name)
-    (partial / "notebooks").mkdir()
-    for source in sources_of(project):
-        shutil.copy(run.notebooks / f"{source.stem}.ipynb", partial / "notebooks")
-    generated = partial / "book" / "_generated"
-    generated.mkdir()
-    write_parts(run, project, generated)
-    target = run.folder / "book"
-    replace_folder(partial, target)
-    return target
+    with new_folder(run.folder / "book", replace=True) as partial:
+        shutil.copytree(project / "book", partial / "book")
+        for name in ("_config.yml", "_toc.yml"):
+            shutil.copy(project / name, partial / name)
+        (partial / "notebooks").mkdir()
+        for source in sources_of(project):
+            shutil.copy(run.notebooks / f"{source.stem}.ipynb", partial / "notebooks")
+        generated = partial / "book" / "_generated"
+        generated.mkdir()
+        write_parts(run, project, generated)
+    return run.folder / "book"

@@ -18,7 +18,7 @@ from pacx.evaluation.calibration import CalibratedProbe, train_calibrated_probe
 from pacx.evaluation.features import encoder_of, extract_features
 from pacx.evaluation.subgroups import SMALLEST_GROUP, subgroups
 from pacx.evaluation.transfer import open_benchmark
-from pacx.models.checkpoints import new_folder
+from pacx.files import new_folder
 from pacx.models.encoder import encoder_config
 from pacx.models.export import ONNX, OPSET, export_encoder, export_onnx
 from pacx.models.imports import import_encoder
@@ -72,7 +72,7 @@ def export_run(
     datasets = [open_benchmark(run, name) for name in names]
     datasets = [dataset for dataset in datasets if dataset.task != "segmentation"]
 
-    with new_folder(folder) as partial:
+    with new_folder(Path(folder)) as partial:
         export_encoder(encoder, partial)
         if onnx:
             export_onnx(encoder, partial, int8=int8)
@@ -116,7 +116,7 @@ def export_import(
         _usage(encoder_config(encoder), onnx),
         f"## Intended use\n\n{_NOT_FOR}",
     ]
-    with new_folder(folder) as partial:
+    with new_folder(Path(folder)) as partial:
         export_encoder(encoder, partial)
         if onnx:
             export_onnx(encoder, partial, int8=int8)

@@ -1,30 +1,33 @@
 """Chapters executed end to end, each in a kernel of its own."""
 
-import hashlib
 import os
+import re
 import tempfile
 import time
-from importlib import resources
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
+import torch
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
 from traitlets.config import Config
 
 from pacx.errors import PacxError
+from pacx.files import code_of, fingerprint, imports_of, modules_of, path_of
 from pacx.run import Run
 
 
 def execute(run: Run, only: str | None = None, force: bool = False, project: Path = Path()) -> None:
     """Execute the chapters into `run.notebooks`, each in a kernel of its own.
 
-    A chapter is skipped when it, the library, the profile, the pinned versions and the tables of
-    real data are the ones it was executed with. What was executed before a failure stays, so the
-    next call goes on.
+    Of phantoms on a CPU, two chapters at once: each makes what it needs and waits for what another
+    one is making. A chapter is skipped when it, the code that it imports, the files that this code
+    reads, the profile, the pinned versions and the data are the ones it was executed with. What
+    was executed before a failure stays, so the next call goes on.
 
     Args:
         run: Where to write.
@@ -41,16 +44,24 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
     # Spinning OpenMP threads starve the other processes of a small machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run.notebooks.mkdir(parents=True, exist_ok=True)
-    with tqdm(sources, unit="chapter", disable=None) as bar:
-        for source in bar:
-            bar.set_description(source.stem)
-            key = key_of(source, run, project)
-            about = signature_of(run.notebooks / f"{source.stem}.ipynb")
-            if about.get("key") == key and not force:
-                tqdm.write(f"{source.stem}: unchanged")
-            else:
-                seconds = _execute_one(source, run, key, project)
-                tqdm.write(f"{source.stem}: {seconds:.0f} s")
+    at_once = min(2, os.cpu_count()) if run.is_phantom and not torch.cuda.is_available() else 1
+
+    def work(source: Path) -> str:
+        key = key_of(source, run, project)
+        about = signature_of(run.notebooks / f"{source.stem}.ipynb")
+        if about.get("key") == key and not force:
+            return f"{source.stem}: unchanged"
+        return f"{source.stem}: {_execute_one(source, run, key, project):.0f} s"
+
+    with (
+        ThreadPoolExecutor(at_once) as pool,
+        tqdm(total=len(sources), unit="chapter", disable=None) as bar,
+    ):
+        for done in as_completed([pool.submit(work, source) for source in sources]):
+            if done.exception():
+                pool.shutdown(cancel_futures=True)  # what runs may end
+            tqdm.write(done.result())
+            bar.update()
 
 
 def signature_of(notebook: Path) -> dict:
@@ -82,13 +93,19 @@ def sources_of(project: Path, only: str | None = None) -> list[Path]:
 
 
 def key_of(source: Path, run: Run, project: Path) -> str:
-    """Hash of all that decides what an executed chapter says."""
-    package = Path(str(resources.files("pacx")))
-    code = [*sorted(package.rglob("*.py")), package / "paper.yaml"]
-    digest = hashlib.sha256("\n".join([run.settings_hash, *run.tables]).encode())
-    for file in (source, project / "constraints.txt", *code):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    """Fingerprint of all that decides what an executed chapter says.
+
+    Of the committed files, those in the folders of `book/` that the chapter or its code names.
+    """
+    text = source.read_text(encoding="utf-8")
+    modules = modules_of(*imports_of(text))
+    code = [text, *(path_of(name).read_text(encoding="utf-8") for name in modules)]
+    folders = {name for part in code for name in re.findall(r'"book" / "(\w+)"', part)}
+    read = sorted(file for name in folders for file in (project / "book" / name).glob("*"))
+    return fingerprint(
+        text, project / "constraints.txt", *read, code_of(*modules), run.settings_hash,
+        run.fingerprint_of_data,
+    )  # fmt: skip
 
 
 def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
@@ -111,7 +128,7 @@ def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
                 kernel_name="python3",
                 language="python",
                 progress_bar={"leave": False, "position": 1, "desc": "cells", "disable": None},
-                cwd=str(project.resolve()),
+                resources={"metadata": {"path": str(project.resolve())}},
                 config=_private_kernel(Path(sockets)),
             )
     except (PapermillExecutionError, DeadKernelError) as error:

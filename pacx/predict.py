@@ -21,7 +21,7 @@ from pacx.evaluation.attention import attention_maps, attention_rollout, upsampl
 from pacx.evaluation.calibration import load_probe
 from pacx.figures.attention import overlays
 from pacx.figures.style import use_style
-from pacx.models.checkpoints import new_folder
+from pacx.files import new_file, new_folder
 from pacx.models.encoder import encode
 from pacx.models.export import load_exported
 
@@ -56,9 +56,8 @@ class TrainingRange:
     def save(self, folder: Path) -> None:
         """Write `range.safetensors` into a folder."""
         arrays = {"mean": self.mean, "precision": self.precision, "limit": np.array([self.limit])}
-        partial = folder / f".{RANGE}.partial"
-        save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, partial)
-        os.replace(partial, folder / RANGE)
+        with new_file(folder / RANGE) as partial:
+            save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, partial)
 
 
 def fit_range(tokens: np.ndarray) -> TrainingRange:
@@ -129,7 +128,7 @@ def predict(
     use_style()
     paths = _find_images([Path(image) for image in images])
     judge = _Judge(Path(encoder), probes)
-    with new_folder(out) as partial:
+    with new_folder(Path(out)) as partial:
         (partial / "overlays").mkdir()
         rows, embeddings = [], {}
         for number, path in enumerate(tqdm(paths, unit="image", disable=None)):

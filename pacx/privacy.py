@@ -8,7 +8,6 @@ data.
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.table import SPLITS, TERMS
 from pacx.errors import PacxError
+from pacx.files import new_file
 from pacx.run import Run
 
 #: Counts of fewer patients are not told, nor statistics over fewer.
@@ -60,10 +60,8 @@ def keep_home(run: Run, figure: Figure, name: str, *datasets: str) -> None:
     """
     if run.is_phantom or all(TERMS[dataset] == "open" for dataset in datasets):
         return
-    run.private.mkdir(exist_ok=True)
-    partial = run.private / f".{name}.partial"
-    figure.savefig(partial, format="png", dpi=150)
-    os.replace(partial, run.private / f"{name}.png")
+    with new_file(run.private / f"{name}.png") as partial:
+        figure.savefig(partial, format="png", dpi=150)
     plt.close(figure)
     display(Markdown(f"*It shows patients, so it is not on this page: `private/{name}.png`.*"))
 

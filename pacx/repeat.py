@@ -23,8 +23,9 @@ from pacx.errors import PacxError
 from pacx.evaluation.baselines import POOLINGS
 from pacx.evaluation.transfer import compare_probes, open_benchmark
 from pacx.execution import execute, signature_of, sources_of
+from pacx.files import new_folder
 from pacx.profile import Profile
-from pacx.run import Run, open_run, replace_folder
+from pacx.run import Run, open_run
 from pacx.training.pipeline import train_encoders
 
 #: Tables that are pooled, where a chapter has made them.
@@ -189,14 +190,10 @@ def _one_thread() -> None:
 
 
 def _write(out: Path, tables: dict[str, pd.DataFrame], profile: Path, provenance: dict) -> Path:
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, table in tables.items():
-        table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
-    shutil.copy(profile, partial)
-    (partial / "provenance.json").write_text(
-        json.dumps(provenance, indent=1) + "\n", encoding="utf-8"
-    )
-    replace_folder(partial, out)
+    with new_folder(out, replace=True) as partial:
+        for name, table in tables.items():
+            table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
+        shutil.copy(profile, partial)
+        text = json.dumps(provenance, indent=1) + "\n"
+        (partial / "provenance.json").write_text(text, encoding="utf-8")
     return out

@@ -5,7 +5,6 @@ Below `runs/<profile>/` lie `profile.yaml`, `data/` (phantoms), `cache/`, `artef
 patients of data that are not open goes to `private/`.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -13,8 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata, resources
@@ -25,13 +23,11 @@ import yaml
 
 from pacx import processes
 from pacx.errors import PacxError
+from pacx.files import code_of, fingerprint, locked, new_file, replace_folder
 from pacx.profile import Profile, load_profile
 
 #: What a long training leaves, in the folder that it fills, to go on from after it was killed.
 CHECKPOINT = "training.ckpt"
-
-#: Code that decides what an artefact holds. Figures and the book may change without retraining.
-_CODE_OF_ARTEFACTS = ("constants.py", "phantom", "data", "models", "training")
 
 _CHAPTERS = {
     "mae": "02_cxr_mae", "labs": "03_lab_autoencoder", "ecg": "04_ecg_teacher",
@@ -65,16 +61,19 @@ class Run:
         return self.profile.data_root is None
 
     @property
-    def tables(self) -> list[str]:
-        """Name, size and time of change of the real data's CSV files; none of phantoms.
+    def fingerprint_of_data(self) -> str:
+        """Changes with the phantoms' settings and code, or with the real data's CSV files.
 
-        Phantoms follow from the profile and the code, so their files' times say nothing.
+        Of the files, name, size and time of change count. Phantoms follow from profile and code.
         """
         if self.is_phantom:
-            return []
+            return fingerprint(self.profile.phantom, code_of("pacx.phantom.hospital"))
         files = [f for at in ("*/*.csv", "*/*/*.csv") for f in self.data_root.glob(at)]
         facts = [(f.relative_to(self.data_root), f.stat()) for f in sorted(files) if f.is_file()]
-        return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in facts]
+        return fingerprint(
+            self.data_root.resolve().as_posix(),
+            *((name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in facts),
+        )
 
     def artefact(self, name: str) -> Path:
         """Folder of an artefact that an earlier chapter made.
@@ -96,35 +95,28 @@ class Run:
 
         `make` fills a temporary folder, which takes its name only when `make` has returned, so a
         killed run leaves nothing half-made; of what it left, only `CHECKPOINT` is kept, and only
-        for the same artefact. An artefact is valid as long as `settings`, the tables of real
-        data and the code that decides its content are the ones it was made with. Processes that
-        train together all call this; what the first has made is kept. Another command that makes
-        the same artefact is waited for.
+        for the same artefact. An artefact is valid as long as `settings`, the data and the code
+        of `make`'s module, with all that it imports, are the ones it was made with. Processes
+        that train together all call this; what the first has made is kept. Another command that
+        makes the same artefact is waited for.
 
         Args:
             name: Folder name, a model name such as `mae` or `pacx-shuffled`.
             make: Writes the artefact into the folder that it is given.
-            *settings: Everything that `make` depends on besides the code.
+            *settings: Everything else that `make` depends on, see `pacx.files.fingerprint`.
         """
         folder = self.artefacts / name
-        data = [str(self.data_root.resolve()), *self.tables]
-        key = _digest([*data, *map(repr, settings), _code_hash()])
+        key = fingerprint(self.fingerprint_of_data, code_of(make.__module__), *settings)
         if not _is_made(folder, key):
-            with _alone(self.artefacts / f".{name}.lock"):
+            with locked(folder):
                 if not _is_made(folder, key):  # by the process that was waited for
                     self._make(folder, key, make)
         return folder
 
     def save_results(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
         """Write a tidy table to `results/<name>.parquet` and give it back."""
-        self.results.mkdir(parents=True, exist_ok=True)
-        target = self.results / f"{name}.parquet"
-        partial = target.with_suffix(".partial")
-        try:
+        with new_file(self.results / f"{name}.parquet") as partial:
             frame.to_parquet(partial, index=False)
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
         return frame
 
     def load_results(self, name: str) -> pd.DataFrame:
@@ -158,7 +150,7 @@ class Run:
     @cached_property
     def settings_hash(self) -> str:
         """Short hash of the whole profile."""
-        return _digest([self.profile.model_dump_json()])[:12]
+        return fingerprint(self.profile.model_dump_json())[:12]
 
     def _make(self, folder: Path, key: str, make: Callable[[Path], None]) -> None:
         partial = folder.with_name(f".{folder.name}.partial")
@@ -223,14 +215,13 @@ def find_run(profile: str | Path | Profile, root: str | Path = "runs") -> Run:
 def _claim(run: Run) -> None:
     """Note the profile in the run's folder, and set aside what another one has made there."""
     stamp = run.folder / "profile.yaml"
-    partial = stamp.with_suffix(f".{os.getpid()}.partial")
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
         if stamp.is_file() and not _is_of(stamp, run.profile):
             _set_aside(run)
         text = yaml.safe_dump(run.profile.model_dump(mode="json"), sort_keys=False)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, stamp)
+        with new_file(stamp) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise PacxError(
             f"The run folder {run.folder} cannot be written ({error.strerror}). "
@@ -255,41 +246,11 @@ def _set_aside(run: Run) -> None:
             made.rename(before)
 
 
-def replace_folder(new: Path, folder: Path) -> None:
-    """Give `new` the name of `folder`, which is whole or absent at every moment."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _is_made(folder: Path, key: str) -> bool:
     """Whether an artefact is valid, as the first of all processes sees it."""
     stamp = folder / "made.json"
     made = stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["key"] == key
     return processes.agree(made)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Keep other commands from what the lock stands for; of joined processes the first has it."""
-    if processes.rank() or os.name != "posix":
-        yield
-        return
-    import fcntl
-
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{lock.stem.removeprefix('.')}: waiting for another process that makes it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # some network disks know no locks
-            pass
-        yield
 
 
 def _help(make: Callable[[Path], None], partial: Path) -> None:
@@ -314,20 +275,6 @@ def _empty(partial: Path, key: str) -> None:
             shutil.rmtree(left)
         else:
             left.unlink()
-
-
-def _digest(parts: list[str]) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _code_hash() -> str:
-    package = Path(str(resources.files("pacx")))
-    files = [f for part in _CODE_OF_ARTEFACTS for f in _python_files(package / part)]
-    return _digest([f"{f.relative_to(package)}\n{f.read_text(encoding='utf-8')}" for f in files])
-
-
-def _python_files(path: Path) -> list[Path]:
-    return [path] if path.is_file() else sorted(path.rglob("*.py"))
 
 
 def _commit() -> str:

@@ -18,7 +18,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pacx.constants import CHESTX6_CLASSES, MEDMOD_PHENOTYPES
-from pacx.data import cache
 from pacx.data.datasets import read_folder
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD, load_images
 from pacx.data.splits import refuse_leaks
@@ -298,29 +297,6 @@ def test_labels_with_one_value_among_the_known_test_cases_are_named(run):
     many = make_dataset("own", "multilabel", labels, table, dataset.root)
     assert labels_left_out(many) == labels[1:]
     assert labels_left_out(dataset) == []
-
-
-def test_changed_code_makes_an_array_anew(tmp_path, monkeypatch):
-    files = {part: tmp_path / part / "code.py" for part in ("data", "models")}
-    for part in files.values():
-        part.parent.mkdir()
-        part.write_text("old")
-    (tmp_path / "constants.py").touch()
-    digest = cache.digest_of_code.__wrapped__  # not once for the whole process
-    monkeypatch.setattr(cache, "digest_of_code", digest)
-    monkeypatch.setattr(cache.resources, "files", lambda _: tmp_path)
-
-    def made(*code):
-        array = cache.cached_array(tmp_path, "a", (1,), np.float32, lambda out: None, *code)
-        return array.filename
-
-    data, models = made(), made("models")
-    assert (data, models) == (made(), made("models"))
-    files["models"].write_text("new")
-    assert made() == data
-    assert made("models") != models
-    files["data"].write_text("new")
-    assert made() != data
 
 
 def test_a_missing_encoder_names_its_chapter(run):

@@ -15,13 +15,11 @@ from to_kill import RAW, give_executed_chapters
 
 from pacx import book, cli
 from pacx.data import images, pair_files
-from pacx.data.cache import cached_array
 from pacx.data.images import load_images
 from pacx.errors import PacxError
+from pacx.files import cached_array
 from pacx.models.checkpoints import save_checkpoint
 from pacx.run import open_run
-
-DEAD = 2**22 + 1  # above every process number that Linux gives
 
 
 @pytest.fixture
@@ -62,14 +60,14 @@ def test_no_room_for_the_image_cache(disk, tmp_path):
     names = names_of(tmp_path / "images", 30)
     with pytest.raises(PacxError, match=r"0\.1 MiB \(No space left on device\).*another disk"):
         load_images(tmp_path / "images", names, 64, cache)
-    assert not list(cache.iterdir())
+    assert not list(cache.glob("[!.]*"))
 
 
 def test_no_room_for_a_cached_array(disk):
     cache, filled = disk(100) / "cache", []
     with pytest.raises(PacxError, match=r"cache cannot take an array of 0\.4 MiB"):
-        cached_array(cache, "large", (100, 1000), np.float32, filled.append)
-    assert not list(cache.iterdir())
+        cached_array(cache, ("large",), (100, 1000), np.float32, filled.append)
+    assert not list(cache.glob("[!.]*"))
     assert not filled
 
 
@@ -118,10 +116,14 @@ def test_no_room_for_the_tables_of_pairs(tmp_path, monkeypatch):
 
 
 # ---------------------------------------- a read-only disk
+def fill_with_seven(array):
+    array.fill(7)
+
+
 def test_read_only_run_folder(disk, monkeypatch, capsys):
     place = disk(200)
     run = open_run("smoke", place)
-    cached_array(run.cache, "kept", (3,), np.float32, lambda array: array.fill(7))
+    cached_array(run.cache, ("kept",), (3,), np.float32, fill_with_seven)
     subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     monkeypatch.setattr(sys, "argv", ["pacx", "run", "--profile", "smoke", "--runs", str(place)])
     with pytest.raises(SystemExit) as left:
@@ -132,9 +134,13 @@ def test_read_only_run_folder(disk, monkeypatch, capsys):
     assert "--runs" in said
     assert len(said.splitlines()) == 1
     # What is there can still be read.
-    assert cached_array(run.cache, "kept", (3,), np.float32, None).tolist() == [7, 7, 7]
-    with pytest.raises(PacxError, match=r"cannot take an array.*Read-only"):
-        cached_array(run.cache, "new", (3,), np.float32, None)
+    assert cached_array(run.cache, ("kept",), (3,), np.float32, fill_with_seven).tolist() == [
+        7,
+        7,
+        7,
+    ]
+    with pytest.raises(PacxError, match=r"cannot be written.*Read-only"):
+        cached_array(run.cache, ("new",), (3,), np.float32, fill_with_seven)
 
 
 # ---------------------------------------- a site that is refused
@@ -153,39 +159,21 @@ def test_a_refused_site_does_not_stay(tmp_path, monkeypatch):
 
 
 # ---------------------------------------- what others left
-def test_what_dead_processes_left_is_removed_and_what_living_ones_write_is_not(tmp_path):
-    whole = Path(
-        cached_array(tmp_path, "a", (3,), np.float32, lambda array: array.fill(1)).filename
-    )
-    dead, living = (whole.with_suffix(f".{n}.partial") for n in (DEAD, os.getppid()))
-    other = tmp_path / f"other.{DEAD}.partial"
-    whole.rename(dead)
-    living.touch()
-    other.touch()
-    again = cached_array(tmp_path, "a", (3,), np.float32, lambda array: array.fill(2))
-    assert again.tolist() == [2, 2, 2]
-    assert set(tmp_path.iterdir()) == {whole, living, other}
-
-
-def test_the_furthest_of_dead_decodes_goes_on(tmp_path, monkeypatch):
+def test_a_decode_that_was_killed_goes_on(tmp_path, monkeypatch):
     names, cache = names_of(tmp_path / "images", 6), tmp_path / "cache"
     read, asked = images._squash, []
     monkeypatch.setattr(images, "BLOCK", 2)
-    cache.mkdir()
-    for dead, last in ((DEAD, "3.png"), (DEAD + 1, "5.png"), (DEAD + 2, "1.png")):
 
-        def stop(path, *rest, last=last):
-            if path.name == last:
-                raise KeyboardInterrupt
-            return read(path, *rest)
+    def stop(path, *rest):
+        if path.name == "5.png":
+            raise KeyboardInterrupt
+        return read(path, *rest)
 
-        monkeypatch.setattr(images, "_squash", stop)
-        with pytest.raises(KeyboardInterrupt):
-            load_images(tmp_path / "images", names, 8, tmp_path / last)
-        (left,) = (tmp_path / last).iterdir()
-        left.rename(cache / left.name.replace(f".{os.getpid()}.", f".{dead}."))
+    monkeypatch.setattr(images, "_squash", stop)
+    with pytest.raises(KeyboardInterrupt):
+        load_images(tmp_path / "images", names, 8, cache)
     monkeypatch.setattr(images, "_squash", lambda *a: asked.append(a[0].name) or read(*a))
     decoded = load_images(tmp_path / "images", names, 8, cache)
     assert sorted(asked) == ["4.png", "5.png"]
     assert decoded[:, 0, 0].tolist() == list(range(6))
-    assert [path.suffix for path in cache.iterdir()] == [".npy"]
+    assert [path.suffix for path in cache.glob("[!.]*")] == [".npy"]

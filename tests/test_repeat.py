@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pacx.data.cache import cached_array
 from pacx.errors import PacxError
+from pacx.files import cached_array
 from pacx.profile import EvidenceSettings, load_profile
 from pacx.repeat import _share, gather_evidence
 from pacx.run import open_run
@@ -77,7 +77,7 @@ def test_a_profile_without_evidence_is_refused(tmp_path):
 def test_what_another_run_has_not_made_yet_can_be_shared(tmp_path):
     run = open_run("smoke", tmp_path)
     _share(run, tmp_path / "other", "cache", "artefacts/mae")
-    cached_array(run.cache, "ones", (3,), np.float32, lambda array: array.fill(1))
+    cached_array(run.cache, ("ones",), (3,), np.float32, lambda array: array.fill(1))
     assert len(list((tmp_path / "other" / "cache").iterdir())) == 1
 
 

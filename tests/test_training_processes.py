@@ -21,8 +21,8 @@ from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, build_encoder
 from pacx.models.mae import MaskedAutoencoder
 from pacx.profile import DistillSettings, load_profile
-from pacx.training.distill import Distillation
 from pacx.training import fit as fitting
+from pacx.training.distill import Distillation
 from pacx.training.fit import fit
 from pacx.training.mae import MaePretraining
 

@@ -17,8 +17,8 @@ from torch import nn
 
 from pacx import book
 from pacx.data import images, pair_files
-from pacx.data.cache import cached_array
 from pacx.execution import execute
+from pacx.files import cached_array
 from pacx.phantom.hospital import write_hospital
 from pacx.profile import load_profile
 from pacx.run import open_run
@@ -35,9 +35,7 @@ import pandas as pd
 from pacx.run import open_run
 
 run = open_run(profile, runs)
-earlier = [run.load_results(f"table{i}") for i in range(NUMBER)]
-table = pd.concat([*earlier, pd.DataFrame({"value": [NUMBER]})])
-_ = run.save_results("tableNUMBER", table)
+table = run.save_results("tableNUMBER", pd.DataFrame({"value": [NUMBER]}))
 table["value"].sum()
 """
 #: Takes the place of Jupyter Book: copies every file, the second half a moment after the first.
@@ -153,7 +151,7 @@ def cache_numbers(given: Path, out: Path) -> None:
             array[row] = row
             time.sleep(0.01)
 
-    cached_array(out, "numbers", (50, 10_000), np.float32, fill)
+    cached_array(out, ("numbers",), (50, 10_000), np.float32, fill)
 
 
 def pair_admissions(given: Path, out: Path) -> None:

@@ -1,7 +1,6 @@
 """Is a data set on this disk what the readers expect, and would it give honest numbers?"""
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from pacx.data.datasets.symile_mimic import open_split, to_grey
 from pacx.data.images import read_image, read_mask
 from pacx.data.table import SPLITS, TERMS, Dataset
 from pacx.errors import PacxError
+from pacx.files import new_file
 
 TILE, COLUMNS, TILES = 128, 8, 24  # of the montage
 
@@ -67,10 +67,8 @@ class Check:
         for i, tile in enumerate(self.tiles):
             place = (i % COLUMNS * TILE, i // COLUMNS * TILE)
             sheet.paste(Image.fromarray(tile).resize((TILE, TILE)), place)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        sheet.save(partial, "PNG")
-        os.replace(partial, path)
+        with new_file(path) as partial:
+            sheet.save(partial, "PNG")
 
 
 def check_dataset(name: str, root: Path, most: int | None = None) -> Check:

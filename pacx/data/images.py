@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
 from pacx import processes
-from pacx.arrays import create_array
 from pacx.constants import IMAGENET_MEAN, IMAGENET_STD
-from pacx.data.cache import digest_of_code, left_behind
 from pacx.errors import PacxError
+from pacx.files import code_of, create_array, fingerprint, locked
 
 #: What Pillow may try, whatever a file calls itself: some other formats start programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
@@ -102,7 +100,9 @@ def load_images(
     """
     target = cache / f"{_content_key(root, names, size, masks)[:24]}.npy"
     if processes.rank() == 0 and not target.is_file():
-        _decode(target, names, size, lambda name: _squash(root / name, size, masks))
+        with locked(target):
+            if not target.is_file():  # made by the process that was waited for
+                _decode(target, names, size, lambda name: _squash(root / name, size, masks))
     processes.wait()
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
@@ -125,26 +125,18 @@ def normalise(images: torch.Tensor) -> torch.Tensor:
 def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.ndarray]) -> None:
     """Fill `target` block by block, in a file that takes its name only when it is complete.
 
-    Until then its name holds how many images it has, and the process that works on it, so that two
-    processes never write to the same one. What a dead process left is taken over: a file can be
-    renamed by one heir only.
+    Until then its name holds how many images it has: a decode that was killed goes on from there.
     """
 
     def with_images(count: int) -> Path:
-        return target.with_suffix(f".{count}.{os.getpid()}.partial")
+        return target.with_suffix(f".{count}.partial")
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    done = 0
-    for left in sorted(left_behind(target), key=_count, reverse=True):
-        with suppress(FileNotFoundError):  # another process was quicker
-            if done:
-                left.unlink()
-            else:
-                left.rename(with_images(_count(left)))
-                done = _count(left)
-    if done:
+    left = list(target.parent.glob(f"{target.stem}.*.partial"))
+    if left:
+        done = int(left[0].suffixes[0][1:])
         array = np.lib.format.open_memmap(with_images(done), "r+")
     else:
+        done = 0
         array = create_array(with_images(0), np.uint8, (len(names), size, size))
 
     def fill(i: int) -> None:
@@ -167,10 +159,6 @@ def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.
         with_images(done).unlink()  # the broken file will change, and with it the key
         raise
     os.replace(with_images(done), target)
-
-
-def _count(partial: Path) -> int:
-    return int(partial.suffixes[0][1:])
 
 
 def _read_dicom(path: Path) -> np.ndarray:
@@ -217,5 +205,5 @@ def _content_key(root: Path, names: list[str], size: int, masks: bool) -> str:
     # Reading and hashing release the GIL.
     with ThreadPoolExecutor() as pool:
         hashes = list(tqdm(pool.map(digest_of, names), "hash images", len(names), leave=False))
-    facts = "\n".join(f"{n} {h}" for n, h in zip(names, hashes, strict=True))
-    return hashlib.sha256(f"{size} {masks} {digest_of_code('data')}\n{facts}".encode()).hexdigest()
+    facts = list(zip(names, hashes, strict=True))
+    return fingerprint(size, masks, code_of(__name__), facts)

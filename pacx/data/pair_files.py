@@ -12,12 +12,12 @@ from scipy.stats import ecdf
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
-from pacx.arrays import create_array
 from pacx.constants import CANDIDATES, LEADS_MIMIC
 from pacx.data.ecg import read_ecg
 from pacx.data.images import normalise, read_image
 from pacx.data.pairing import FINDINGS, ITEMS, inside, pair_admissions
 from pacx.errors import PacxError
+from pacx.files import create_array, new_folder
 
 #: Admissions of Symile-MIMIC's splits; other numbers of pairs are divided in this proportion.
 SIZES = {"train": 10_000, "val": 750, "test": 464}
@@ -47,21 +47,16 @@ def pair(
     out = Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PacxError(f"{out} exists and is not an empty folder; name a new one with --out.")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
-        pairs = pair_admissions(mimic_iv, mimic_cxr, mimic_ecg, memory, scratch=partial)
-        pairs.to_csv(partial / "symile_mimic_data.csv", index=False)
-        write_symile_mimic(pairs, mimic_cxr, mimic_ecg, partial, seed)
-        os.replace(partial, out)
+        with new_folder(out, replace=True) as partial:
+            pairs = pair_admissions(mimic_iv, mimic_cxr, mimic_ecg, memory, scratch=partial)
+            pairs.to_csv(partial / "symile_mimic_data.csv", index=False)
+            write_symile_mimic(pairs, mimic_cxr, mimic_ecg, partial, seed)
     except OSError as error:
         raise PacxError(
             f"{out} cannot be written: {error}. Free some space there, or name another disk with "
             "--out."
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_symile_mimic(

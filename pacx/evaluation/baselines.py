@@ -14,10 +14,10 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets.symile_mimic import load_pairs
 from pacx.data.table import Dataset
 from pacx.evaluation.features import extract_features, images_of
+from pacx.files import cached_array
 from pacx.run import Run
 from pacx.training.distill import standardise, teacher_embeddings
 from pacx.training.mae import pretraining_images
@@ -91,8 +91,8 @@ def _pixel_components(run: Run, images: np.ndarray) -> np.ndarray:
         for start in range(0, len(images), 1024):
             out[start : start + 1024] = pca.transform(_flat(images[start : start + 1024]))
 
-    key = f"pixels {run.profile.seed} {identity_of(known)} {identity_of(images)}"
-    return cached_array(run.cache, key, (len(images), count), np.float32, fill, "evaluation")
+    key = "pixels", run.profile.seed, known, images
+    return cached_array(run.cache, key, (len(images), count), np.float32, fill)
 
 
 @lru_cache(maxsize=1)

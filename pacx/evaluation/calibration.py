@@ -1,7 +1,6 @@
 """Do the probes' probabilities mean what they say? Temperature, reliability, calibration error."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pacx.errors import PacxError
 from pacx.evaluation.probe import labels_of
 from pacx.evaluation.statistics import Estimate, bootstrap_weights
 from pacx.evaluation.transfer import probe_scores, train_probes
+from pacx.files import new_file
 from pacx.run import Run
 
 BINS = 10
@@ -56,14 +56,12 @@ class CalibratedProbe:
             "dataset": self.dataset, "classes": self.classes, "multiclass": self.multiclass,
             "temperature": self.temperature, "measured": self.measured,
         }  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        arrays = {"weight": self.weight, "bias": self.bias}
-        save_file(
-            {name: np.ascontiguousarray(a, np.float32) for name, a in arrays.items()},
-            partial, metadata={"probe": json.dumps(about)},
-        )  # fmt: skip
-        os.replace(partial, path)
+        arrays = {
+            name: np.ascontiguousarray(array, np.float32)
+            for name, array in (("weight", self.weight), ("bias", self.bias))
+        }
+        with new_file(path) as partial:
+            save_file(arrays, partial, metadata={"probe": json.dumps(about)})
 
 
 def load_probe(path: str | Path) -> CalibratedProbe:

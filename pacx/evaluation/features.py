@@ -9,11 +9,11 @@ import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 
-from pacx.data.cache import cached_array, identity_of
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD, load_images, normalise
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
 from pacx.evaluation.attention import attention_maps, attention_rollout
+from pacx.files import cached_array
 from pacx.models.encoder import build_encoder, encode, load_encoder
 from pacx.processes import device
 from pacx.profile import VitSettings
@@ -78,8 +78,8 @@ def extract_features(run: Run, model: str, images: np.ndarray, batch_size: int =
                 out[start : start + batch_size, 1] = patches.mean(1).cpu().numpy()
 
     shape = (len(images), 2, run.profile.vit.width)
-    key = f"features {stamp_of(run, model)} {identity_of(images)}"
-    out = cached_array(run.cache, key, shape, np.float32, fill, "models", "evaluation")
+    key = "features", fingerprint_of(run, model), images
+    out = cached_array(run.cache, key, shape, np.float32, fill)
     return Features(out[:, 0], out[:, 1])
 
 
@@ -105,11 +105,11 @@ def extract_rollouts(run: Run, model: str, images: np.ndarray, batch_size: int =
             rollout = attention_rollout(attention_maps(encoder, part, mean_of_heads=True))
             out[start : start + batch_size] = rollout.cpu().numpy()
 
-    key, shape = f"rollout {stamp_of(run, model)} {identity_of(images)}", (len(images), side, side)
-    return cached_array(run.cache, key, shape, np.float32, fill, "models", "evaluation")
+    key = "rollout", fingerprint_of(run, model), images
+    return cached_array(run.cache, key, (len(images), side, side), np.float32, fill)
 
 
-def stamp_of(run: Run, model: str) -> str:
+def fingerprint_of(run: Run, model: str) -> str:
     """Text that changes whenever the model's weights do; part of every cache key.
 
     Raises:

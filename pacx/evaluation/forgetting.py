@@ -7,11 +7,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets import load_dataset
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of, stamp_of
+from pacx.evaluation.features import encoder_of, fingerprint_of
 from pacx.evaluation.statistics import bootstrap_weights, paired_table
+from pacx.files import cached_array
 from pacx.models.mae import MaskedAutoencoder
 from pacx.run import Run
 from pacx.training.mae import load_mae, pretraining_images
@@ -74,10 +74,9 @@ def reconstruction_errors(
                 errors = [image_errors(mae, part, ratio, mask[rows]) for mask in noise]
                 out[rows] = torch.stack(errors).mean(0).numpy()
 
-    who = f"{stamp_of(run, 'mae')} {stamp_of(run, model)}"
-    key = f"reconstruction {who} {identity_of(images)} {seed}"
-    code = "models", "evaluation"
-    return np.asarray(cached_array(run.cache, key, (len(images),), np.float32, fill, *code))
+    models = (fingerprint_of(run, name) for name in ("mae", model))
+    key = "reconstruction", *models, images, seed, ratio
+    return np.asarray(cached_array(run.cache, key, (len(images),), np.float32, fill))
 
 
 def image_errors(

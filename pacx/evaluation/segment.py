@@ -7,9 +7,8 @@ import torch
 from safetensors.torch import load_file, save_model
 
 from pacx.data.augment import SEGMENTATION, augment
-from pacx.data.cache import identity_of
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of, stamp_of
+from pacx.evaluation.features import encoder_of, fingerprint_of
 from pacx.models.checkpoints import load_matching
 from pacx.models.encoder import encode
 from pacx.models.segmenter import Segmenter, segmentation_loss
@@ -71,7 +70,7 @@ def segment(
         history.to_csv(folder / "history.csv", index=False)
         save_model(stage.decoder, str(folder / "model.safetensors"))
 
-    depends = settings, vit, seed, stamp_of(run, model), *map(identity_of, train)
+    depends = settings, vit, seed, fingerprint_of(run, model), *train
     folder = run.build(f"segmenter-{target}-{model}", make, *depends)
     load_matching(decoder, load_file(folder / "model.safetensors"), folder)
     encoder.to(device())

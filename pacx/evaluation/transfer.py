@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leaks
@@ -30,6 +29,7 @@ from pacx.evaluation.statistics import (
     macro_f1,
     paired_table,
 )
+from pacx.files import cached_array
 from pacx.run import Run
 
 Metric = Literal["AUROC", "AUPRC", "F1", "F1 (tuned)"]
@@ -127,10 +127,10 @@ def train_probes(
             probes = fit_probes(train, val if fraction == 1 else None, **chosen)
         out[:, :-2], out[:, -2:-1], out[:, -1] = probes.weight, probes.bias, probes.loss
 
-    data = " ".join(map(identity_of, [*views, train[1], *val]))
-    key = f"{probe} probes {dataset.task} {data} {settings} {profile.seed} {fraction} {draws}"
+    data = *views, train[1], *val
+    key = "probes", probe, dataset.task, *data, settings, profile.seed, fraction, draws
     shape = (draws, train[0].shape[1] + 2, len(dataset.labels))
-    kept = cached_array(run.cache, key, shape, np.float32, fill, "evaluation")
+    kept = cached_array(run.cache, key, shape, np.float32, fill)
     layers = torch.from_numpy(np.array(kept))
     return Probes(layers[:, :-2], layers[:, -2:-1], multiclass, layers[:, -1])
 
@@ -264,9 +264,8 @@ def macro_score(
             part[:] = np.mean([score(truth, draw, cases) for draw in judged], axis=0)
 
     # Many tables ask for the same score, in several chapters.
-    data = " ".join(map(identity_of, (truth, judged, patients)))
-    key = f"score {metric} {dataset.task} {data} {resamples} {seed}"
-    out = cached_array(run.cache, key, (1 + resamples,), np.float64, fill, "evaluation")
+    key = "score", metric, dataset.task, truth, judged, np.array(patients, str), resamples, seed
+    out = cached_array(run.cache, key, (1 + resamples,), np.float64, fill)
     return float(out[0]), np.array(out[1:])
 
 
@@ -324,5 +323,4 @@ def _mirrored(run: Run, images: np.ndarray) -> np.ndarray:
     def fill(out: np.ndarray) -> None:
         out[:] = images[:, :, ::-1]
 
-    key = f"mirrored {identity_of(images)}"
-    return cached_array(run.cache, key, images.shape, images.dtype, fill)
+    return cached_array(run.cache, ("mirrored", images), images.shape, images.dtype, fill)

@@ -133,7 +133,8 @@ def _slider(name: str, label: str, low: float, high: float, step: float, value: 
 def _piece(kind: str, content: str, **data: object) -> HTML:
     """Content, style and script; the script shows what is hidden without it."""
     files = resources.files("pacx.figures")
-    style, script = (files.joinpath(f"interactive.{s}").read_text("utf-8") for s in ("css", "js"))
+    names = "interactive.css", "interactive.js"
+    style, script = (files.joinpath(name).read_text("utf-8") for name in names)
     attributes = "".join(f' data-{k}="{escape(json.dumps(v))}"' for k, v in data.items())
     name = f"pacx-{hashlib.sha256((content + attributes).encode()).hexdigest()[:8]}"
     return HTML(

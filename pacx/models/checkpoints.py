@@ -1,10 +1,7 @@
 """Weights on disk: safetensors beside a small JSON file, read back completely or not at all."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pacx.errors import PacxError
+from pacx.files import new_file
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -30,31 +28,9 @@ def save_checkpoint(module: nn.Module, config: Mapping, folder: str | Path) -> N
     folder.mkdir(parents=True, exist_ok=True)
     # safetensors refuses tensors that share memory, hence the copies.
     state = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
-    weights, settings = folder / f".{WEIGHTS}.tmp", folder / f".{CONFIG}.tmp"
-    save_file(state, weights)
-    settings.write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
-    os.replace(weights, folder / WEIGHTS)
-    os.replace(settings, folder / CONFIG)
-
-
-@contextmanager
-def new_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder to fill that takes its name when the block ends well, and is gone when it does not.
-
-    Raises:
-        PacxError: Something of that name is there already.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        raise PacxError(f"{folder} exists. Name a new folder, or remove that one.")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_file(folder / WEIGHTS) as weights, new_file(folder / CONFIG) as settings:
+        save_file(state, weights)
+        settings.write_text(json.dumps(dict(config), indent=2) + "\n", encoding="utf-8")
 
 
 def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:

@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
 from pacx.errors import PacxError
+from pacx.files import new_file
 from pacx.models.checkpoints import load_matching, read_checkpoint, save_checkpoint
 from pacx.models.encoder import build_encoder, encode, encoder_config
 
@@ -122,19 +122,17 @@ def export_onnx(encoder: VisionTransformer, folder: str | Path, *, int8: bool = 
             f"ONNX needs {' and '.join(missing)}. Install: pip install {' '.join(missing)}"
         )
     files = {name: Path(folder) / path for name, path in ONNX.items()}
-    files["fp32"].parent.mkdir(parents=True, exist_ok=True)
     _write_graph(encoder, files["fp32"])
     _write_graph(copy.deepcopy(encoder).half(), files["fp16"])
     if int8:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        partial = files["int8"].with_suffix(".partial")
         logging.disable(logging.WARNING)  # advice on convolutional networks
         try:
-            quantize_dynamic(files["fp32"], partial, weight_type=QuantType.QUInt8)
+            with new_file(files["int8"]) as partial:
+                quantize_dynamic(files["fp32"], partial, weight_type=QuantType.QUInt8)
         finally:
             logging.disable(logging.NOTSET)
-        os.replace(partial, files["int8"])
 
 
 class _Tokens(nn.Module):
@@ -154,8 +152,7 @@ def _write_graph(encoder: VisionTransformer, path: Path) -> None:
     images = torch.zeros(2, 3, *encoder.patch_embed.img_size)
     names = {"input_names": ["pixel_values"], "output_names": ["cls", "patches"]}
     free = {name: {0: "batch"} for group in names.values() for name in group}
-    partial = path.with_suffix(".partial")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), new_file(path) as partial:
         warnings.simplefilter("ignore")  # it announces its successor
         # The exporter through torch.export needs another package and fifty times longer, for a
         # graph that gives the same numbers.
@@ -163,4 +160,3 @@ def _write_graph(encoder: VisionTransformer, path: Path) -> None:
             _Tokens(encoder).eval(), (images,), str(partial),
             opset_version=OPSET, dynamic_axes=free, dynamo=False, **names,
         )  # fmt: skip
-    os.replace(partial, path)

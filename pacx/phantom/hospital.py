@@ -2,22 +2,18 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 from tqdm import tqdm
 
 from pacx.constants import SHIFTED
 from pacx.errors import PacxError
+from pacx.files import code_of, locked, new_folder
 from pacx.phantom import benchmarks, layouts
 from pacx.phantom.cohort import Cohort, seed_of
 from pacx.phantom.pairs import write_symile_mimic
-
-#: Written into each folder's `phantom.json`; raise it when what is drawn or the layouts change.
-FORMAT = 3
 
 WRITERS: dict[str, Callable[[Path, Cohort], None]] = {
     "chexpert": layouts.write_chexpert,
@@ -74,7 +70,7 @@ def write_hospital(
     root = Path(root)
     all_settings = [
         {
-            "format": FORMAT, "dataset": name, "patients": dict(counts), "seed": seed,
+            "code": code_of(__name__), "dataset": name, "patients": dict(counts), "seed": seed,
             "image_size": image_size, "ecg_hz": ecg_hz, "coupling": coupling,
             "lag_days": lag_days, "drift": drift,
         }
@@ -93,16 +89,15 @@ def write_hospital(
 
 
 def _write(root: Path, settings: dict) -> None:
-    """Write one data set under a name of this process, then rename it, unless another was first."""
+    """Write one data set, unless another process was first."""
     name = settings["dataset"]
-    for left in root.glob(f".{name}.*.partial"):
-        process = int(left.suffixes[-2][1:])
-        if process == os.getpid() or not psutil.pid_exists(process):
-            shutil.rmtree(left, ignore_errors=True)
-    partial = root / f".{name}.{os.getpid()}.partial"
-    partial.mkdir(parents=True)
-    try:
-        with tqdm(desc=f"phantom {name}", unit=" files") as bar:
+    with locked(root / name):
+        if _is_complete(root / name, settings):  # by the process that was waited for
+            return
+        with (
+            new_folder(root / name, replace=True) as partial,
+            tqdm(desc=f"phantom {name}", unit=" files") as bar,
+        ):
             cohort = Cohort(
                 splits=settings["patients"],
                 image_size=settings["image_size"],
@@ -114,14 +109,8 @@ def _write(root: Path, settings: dict) -> None:
                 bar=bar,
             )
             WRITERS[name](partial, cohort)
-        (partial / "phantom.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
-        try:
-            partial.replace(root / name)
-        except OSError:
-            if not _is_complete(root / name, settings):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            text = json.dumps(settings, indent=1)
+            (partial / "phantom.json").write_text(text, encoding="utf-8")
 
 
 def _check(sizes: Mapping[str, Mapping[str, int]], image_size: int, ecg_hz: int) -> None:
@@ -159,11 +148,9 @@ def _is_complete(folder: Path, settings: dict) -> bool:
     found = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
     if found == settings:
         return True
-    what = (
-        "other phantoms, or those of an older pacx"
-        if found
-        else "something that is not a phantom data set"
-    )
+    if found and found | {"code": ""} == settings | {"code": ""}:
+        return False  # by other code: they are written anew
+    what = "phantoms of other settings" if found else "something that is not a phantom data set"
     raise PacxError(
         f"{folder} already holds {what}. Delete the folder to write it anew, or choose another "
         "root."

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pacx.arrays import create_array
 from pacx.constants import CANDIDATES, IMAGENET_MEAN, IMAGENET_STD, LABS
+from pacx.files import create_array
 from pacx.phantom import state
 from pacx.phantom.cohort import Cohort, mimic_cxr_path, seed_of, truth_table
 from pacx.phantom.ecg import render_ecgs

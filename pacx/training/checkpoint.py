@@ -8,6 +8,7 @@ import torch
 
 from pacx import processes
 from pacx.errors import PacxError
+from pacx.files import new_file
 from pacx.run import CHECKPOINT
 
 CHECKPOINT_SECONDS = 300  # between two checkpoints; shorter trainings write none
@@ -49,6 +50,6 @@ class Checkpoint:
         if due and processes.rank() == 0:
             saved = {name: holder.state_dict() for name, holder in self.states.items()}
             saved |= {"step": step, "history": history, "processes": processes.world()}
-            torch.save(saved, self.file.with_suffix(".partial"))
-            self.file.with_suffix(".partial").replace(self.file)
+            with new_file(self.file) as partial:
+                torch.save(saved, partial)
             self.written = time.monotonic()

@@ -1,6 +1,5 @@
 """Stage 2: what the frozen teachers know is distilled into the CXR encoder."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from pacx.data.augment import DISTILLATION, PRETRAINING, augment
-from pacx.data.cache import cached_array, identity_of
 from pacx.data.datasets.symile_mimic import Pairs, load_pairs
 from pacx.data.images import normalise
+from pacx.files import cached_array
 from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, encode, load_encoder, merge_lora, save_encoder
 from pacx.models.lab_autoencoder import LabAutoencoder
@@ -228,8 +227,7 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
     torch.manual_seed(run.profile.seed + 1)
     ecg = load_ecg(run) if trained else new_teacher(run).eval()
     labs = load_labs(run) if trained else LabAutoencoder().eval()
-    weights = [p for model in (ecg, labs) for p in model.state_dict().values()]
-    digest = hashlib.sha256(b"".join(w.numpy().tobytes() for w in weights)).hexdigest()
+    weights = [p.numpy() for model in (ecg, labs) for p in model.state_dict().values()]
 
     def embed(model, call, *arrays: np.ndarray) -> np.ndarray:
         model.to(device())
@@ -244,8 +242,8 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
                 out[start : start + 256] = batch(start)
 
         shape = (len(pairs.table), batch(0).shape[1])
-        key = " ".join([type(model).__name__, digest, *map(identity_of, arrays)])
-        return cached_array(run.cache, key, shape, np.float32, fill, "models", "training")
+        key = type(model).__name__, *weights, *arrays
+        return cached_array(run.cache, key, shape, np.float32, fill)
 
     return TeacherEmbeddings(
         embed(ecg, ecg.features, pairs.ecg),

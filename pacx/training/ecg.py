@@ -61,8 +61,7 @@ def train_ecg(run: Run) -> Path:
             np.savez(folder / "held_out.npz", logits=logits, diagnoses=archive.diagnoses[held_out])
         save_model(model, str(folder / "model.safetensors"))
 
-    data = run.profile.phantom if run.is_phantom else ""
-    return run.build("ecg", make, settings, precision, data, seed)
+    return run.build("ecg", make, settings, precision, seed)
 
 
 def load_ecg(run: Run) -> Net1D:

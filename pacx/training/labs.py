@@ -45,8 +45,7 @@ def train_labs(run: Run) -> Path:
         save_model(model, str(folder / "model.safetensors"))
         history.to_csv(folder / "history.csv", index=False)
 
-    data = run.profile.phantom if run.is_phantom else ""
-    return run.build("labs", make, settings, precision, data, seed)
+    return run.build("labs", make, settings, precision, seed)
 
 
 def load_labs(run: Run) -> LabAutoencoder:

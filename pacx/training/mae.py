@@ -79,8 +79,7 @@ def pretrain_mae(
         history.to_csv(folder / "history.csv", index=False)
 
     vit, precision = run.profile.vit, run.profile.precision
-    data = run.profile.phantom if run.is_phantom else ""
-    return run.build(name, make, settings, vit, precision, data, seed, ratio, further_steps)
+    return run.build(name, make, settings, vit, precision, seed, ratio, further_steps)
 
 
 def load_mae(run: Run, name: str = "mae") -> MaskedAutoencoder:

@@ -7,9 +7,9 @@ import numpy as np
 from tqdm import tqdm
 
 from pacx.constants import ECG_DIAGNOSES
-from pacx.data.cache import cached_array
 from pacx.data.ecg import preprocess, read_ecg
 from pacx.errors import PacxError
+from pacx.files import cached_array
 
 
 class DiagnosedEcgs(NamedTuple):
@@ -60,10 +60,9 @@ def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
             array[i] = preprocess(record.signal, hz)
 
     stats = ((f.relative_to(root), f.stat()) for f in files)
-    facts = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
-    ecg = cached_array(
-        cache, f"{root.resolve()} {facts}", (len(headers), 12, length), np.float32, fill
-    )
+    facts = [(name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    key = "ecg archive", root.resolve().as_posix(), facts
+    ecg = cached_array(cache, key, (len(headers), 12, length), np.float32, fill)
     return DiagnosedEcgs([h.stem for h in headers], ecg, diagnoses, hz)
 
 

@@ -1,6 +1,5 @@
 """Symile-MIMIC 1.0.0 (Saporta et al. 2024): X-ray, ECG and labs of one admission, as arrays."""
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +10,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from pacx.constants import IMAGENET_MEAN, IMAGENET_STD, LABS, LEADS_ECGFOUNDER, LEADS_MIMIC
-from pacx.data.cache import cached_array
 from pacx.data.ecg import preprocess, reorder
 from pacx.data.table import as_ids, read_csv
 from pacx.errors import PacxError
+from pacx.files import cached_array
 
 SECONDS = 10.0
 
@@ -58,15 +57,15 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
     root = data_root / "symile-mimic"
     stored = open_split(root, split)
     rows, cxr, ecg = stored.rows, stored.cxr, stored.ecg
-    key = f"{root.resolve()} {split} {cxr.shape} {ecg.shape} {_stamp(root, split, rows)}"
+    key = root.resolve().as_posix(), split, cxr.shape, ecg.shape, _facts(root, split), rows
     return Pairs(
         stored.table,
         cached_array(
-            cache, f"cxr {key} {size}", (len(rows), size, size), np.uint8,
+            cache, ("cxr", *key, size), (len(rows), size, size), np.uint8,
             lambda grey: _fill_grey(cxr, rows, grey),
         ),
         cached_array(
-            cache, f"ecg {key}", (len(rows), 12, ecg.shape[2]), np.float32,
+            cache, ("ecg", *key), (len(rows), 12, ecg.shape[2]), np.float32,
             lambda filtered: _prepare_ecgs(ecg, rows, filtered),
         ),
         np.where(stored.observed == 1, stored.percentiles, 0).astype(np.float32),
@@ -191,10 +190,10 @@ def _open_array(path: Path, rows: int, shape: tuple[int | None, ...]) -> np.ndar
     return array
 
 
-def _stamp(root: Path, split: str, rows: np.ndarray) -> str:
+def _facts(root: Path, split: str) -> list[tuple]:
+    """Name, size and time of change of the split's arrays, which are too large to be hashed."""
     files = sorted((root / "data_npy" / split).glob("*.npy"))
-    facts = "".join(f"{f.name} {f.stat().st_size} {f.stat().st_mtime_ns}" for f in files)
-    return hashlib.sha256(facts.encode() + rows.tobytes()).hexdigest()
+    return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
 
 
 def to_grey(cxr: np.ndarray, size: int) -> np.ndarray:
