@@ -19,8 +19,8 @@ import torch
 from _measure import write_report
 
 from pacx.models.encoder import build_encoder
-from pacx.models.export import ONNX, export_onnx, load_exported
 from pacx.profile import load_profile
+from pacx.share.export import ONNX, export_onnx, load_exported
 
 BATCHES = (1, 16)
 

@@ -85,7 +85,7 @@ def run_here(way: str, out: Path, options: argparse.Namespace) -> None:
     if way == "grow":
         grow_labs(tables, options.lab_rows, out)
     elif way == "ours":
-        from pacx.data.pairing import pair_admissions
+        from pacx.pairing.admissions import pair_admissions
 
         start = time.perf_counter()
         pairs = pair_admissions(tables, tables / "cxr", tables / "ecg", options.memory, out.parent)

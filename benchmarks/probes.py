@@ -23,13 +23,13 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from pacx.data.images import normalise
-from pacx.evaluation.paper_probe import fit_paper_probes
-from pacx.evaluation.probe import FOLDS, STRENGTHS, draw_subsets, fit_probes
 from pacx.evaluation.statistics import macro_auroc
 from pacx.models.encoder import build_encoder, encode
 from pacx.phantom.radiograph import render_radiographs
 from pacx.phantom.state import sample_patients, task_labels
 from pacx.profile import ProbeSettings, load_profile
+from pacx.training.paper_probe import fit_paper_probes
+from pacx.training.probe import FOLDS, STRENGTHS, draw_subsets, fit_probes
 
 FRACTIONS = (0.01, 0.1, 1.0)  # the last one has one head
 

@@ -54,7 +54,7 @@ def in_child(part: str, runs: str, options: argparse.Namespace) -> dict:
 
 def rehearse(part: str, runs: str, options: argparse.Namespace) -> dict:
     """The child: one part, measured."""
-    from pacx.chapter import open_chapter
+    from pacx.book.chapter import open_chapter
     from pacx.evaluation.transfer import compare_probes, open_benchmark
     from pacx.profile import load_profile
     from pacx.run import open_run

@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -401,8 +401,8 @@ figure = pairing_timeline()
 # lacks that image's study, the admission is lost, even if a later image has one.
 
 # %% tags=["remove-input"]
-from pacx.data.pairing import STEPS
 from pacx.figures.source import show_sql
+from pacx.pairing.admissions import STEPS
 
 show_sql(*(STEPS[name] for name in ("frontal_xrays", "xrays_in_time", "with_xray")))
 
@@ -458,10 +458,10 @@ else:
 # shown in a book, and counts of fewer than ten of them are left out.
 
 # %% tags=["hide-input"]
+from pacx.book.privacy import keep_home, suppress_small
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.table import TERMS
-from pacx.privacy import keep_home, suppress_small
 
 tables, rows = {}, []
 for name in [n for n in TERMS if n != "ecg-archive" and (run.data_root / n).is_dir()]:
@@ -499,7 +499,7 @@ display(cohort.style.hide(axis="index").format(counted | {"positive": "{:.0%}"},
 # spoil a result. This is what it says of this run's first benchmark:
 
 # %%
-from pacx.data.check import check_dataset
+from pacx.pairing.check import check_dataset
 
 checked = check_dataset(run.profile.benchmarks[0], run.data_root, most=500)
 

@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -68,8 +68,8 @@ banner(run)
 # where $H$ is the side of the image in pixels.
 
 # %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input", "public"]
+from pacx.book.privacy import keep_home
 from pacx.figures.cxr import patch_grid
-from pacx.privacy import keep_home
 from pacx.training.mae import pretraining_images
 
 images = pretraining_images(run, "val")
@@ -183,7 +183,7 @@ show_source(MaskedAutoencoder._decode, MaskedAutoencoder._loss)
 # The paper's settings ({term}`Optimiser`, {term}`Learning rate`), beside those of this run:
 
 # %% tags=["hide-input"]
-from pacx.paper import published
+from pacx.evaluation.paper import published
 
 paper = published("settings")
 display(

@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -83,9 +83,9 @@ pairs = {
 import matplotlib.pyplot as plt
 import numpy as np
 
+from pacx.book.privacy import FEWEST, keep_home
 from pacx.constants import LABS
 from pacx.phantom.labs import PANEL_OF, PANELS
-from pacx.privacy import FEWEST, keep_home
 
 train = pairs["train"]
 panels = [list(PANELS).index(PANEL_OF[lab.name]) for lab in LABS]
@@ -137,7 +137,7 @@ show_source(LabAutoencoder.embed, lab_autoencoder._zero_unobserved, corrupt, mas
 # %% tags=["hide-input"]
 from IPython.display import Markdown, display
 
-from pacx.paper import published
+from pacx.evaluation.paper import published
 
 paper = published("settings")
 display(paper[paper["stage"] == "Lab autoencoder"].drop(columns="stage").style.hide(axis="index"))

@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -79,8 +79,8 @@ headers = sorted((run.data_root / "ecg-archive").rglob("*.hea"))
 record = read_ecg(headers[0])
 
 # %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
+from pacx.book.privacy import keep_home
 from pacx.figures.ecg import ecg_paper
-from pacx.privacy import keep_home
 
 about = f"Record {headers[0].stem}, {record.hz:g} Hz"
 figure = ecg_paper(record.signal, record.leads, record.hz, about)

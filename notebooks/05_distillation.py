@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -95,8 +95,8 @@ show_source(add_lora)
 import pandas as pd
 from IPython.display import Markdown, display
 
-from pacx.evaluation.features import encoder_of
 from pacx.models.encoder import build_encoder, trainable_parameters
+from pacx.training.encoders import encoder_of
 
 settings = run.profile.distill
 rows = []
@@ -219,9 +219,9 @@ standard = {
 # %% mystnb={"image": {"alt": "Two histograms of the cosine similarity between each admission's teacher embedding and the mean embedding, one for the ECG teacher and one for the labs, each with raw and with standardised embeddings. Standardised ones spread around zero."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
+from pacx.book.privacy import keep_home
 from pacx.figures.style import COLOURS
 from pacx.figures.tables import show
-from pacx.privacy import keep_home
 
 
 def cosine_to_mean(t):

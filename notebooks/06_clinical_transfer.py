@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -73,7 +73,7 @@ banner(run)
 from IPython.display import Markdown, display
 
 from pacx.errors import PacxError
-from pacx.evaluation.features import encoder_of
+from pacx.training.encoders import encoder_of
 from pacx.training.pipeline import train_encoders
 
 models = ["random", "imagenet", "mae", "pacx"]
@@ -152,7 +152,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from pacx.evaluation.baselines import features_of
-from pacx.evaluation.probe import STRENGTHS, labels_of
+from pacx.training.probe import STRENGTHS, labels_of
 
 first = next(dataset for dataset in probed if dataset.task == "binary")
 splits = ("train", "val", "test")
@@ -228,9 +228,9 @@ _ = axis.legend(title="AUROC [95 %]")
 
 # %%
 from pacx.constants import PHYSIOLOGY_TASKS
-from pacx.evaluation.paper_probe import fit_paper_probes
-from pacx.evaluation.probe import fit_probes
 from pacx.evaluation.statistics import macro_auroc
+from pacx.training.paper_probe import fit_paper_probes
+from pacx.training.probe import fit_probes
 
 asked, names = first, first.labels
 if run.is_phantom:
@@ -396,7 +396,7 @@ if segmented:
 
 # %%
 from pacx.evaluation.features import images_of
-from pacx.evaluation.segment import segment
+from pacx.training.segmentation import segment
 
 if segmented:
     dataset, n = segmented[0], 4
@@ -405,8 +405,8 @@ if segmented:
     found = [segment(run, dataset.name, model, train, images) for model in ("mae", "pacx")]
 
 # %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input", "public"]
+from pacx.book.privacy import keep_home
 from pacx.figures.cxr import montage
-from pacx.privacy import keep_home
 
 if segmented:
     true = images_of(run, dataset, "test", "mask")[:n] > 0

@@ -32,7 +32,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -68,8 +68,8 @@ train_encoders(run, *models)
 # therefore starts with one positive and one negative of every label, and fills the rest at random.
 
 # %% tags=["remove-input"]
-from pacx.evaluation import probe
 from pacx.figures.source import show_source
+from pacx.training import probe
 
 show_source(probe._draw)
 
@@ -91,8 +91,8 @@ from sklearn.preprocessing import StandardScaler
 
 from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.evaluation.baselines import features_of
-from pacx.evaluation.probe import FOLDS, STRENGTHS, draw_subsets, fit_probes, labels_of
 from pacx.evaluation.transfer import open_benchmark, train_probes
+from pacx.training.probe import FOLDS, STRENGTHS, draw_subsets, fit_probes, labels_of
 
 shown = open_benchmark(run, "phantom-truth" if run.is_phantom else run.profile.benchmarks[0])
 fractions = run.profile.label_efficiency.fractions
@@ -223,8 +223,8 @@ show(pd.DataFrame(gaps or [{"gap": "none: every share could be drawn"}]))
 # patients and a larger encoder: what may be compared is the slope, and the gap between the two colours.
 
 # %% mystnb={"image": {"alt": "AUROC against the share of training labels on a logarithmic axis, one row of panels a data set, the CLS token left and the mean of patches right, MAE and PaCX-MAE with 95 percent bands over test patients; the paper's points are hollow diamonds."}} tags=["hide-input"]
+from pacx.evaluation.paper import published
 from pacx.figures.results import forest_panels, label_efficiency
-from pacx.paper import published
 
 theirs = published("label_efficiency")
 theirs["panel"] = theirs["dataset"].str.lower() + ", CLS token"

@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -113,9 +113,10 @@ from IPython.display import Markdown, display
 
 from pacx.data.images import load_images, normalise
 from pacx.evaluation.attention import cases_by_rule, upsample
-from pacx.evaluation.features import encoder_of, extract_features, extract_rollouts, images_of
+from pacx.evaluation.features import extract_features, extract_rollouts, images_of
 from pacx.evaluation.transfer import compare_probes, open_benchmark, train_probes
 from pacx.figures.tables import POOLING_NAMES, folded, in_words, show
+from pacx.training.encoders import encoder_of
 
 size, task, compared = run.profile.vit.image_size, "dilation", ("mae", "pacx")
 if run.is_phantom:
@@ -153,9 +154,9 @@ else:
 rollouts = {model: np.array(extract_rollouts(run, model, images)) for model in models}
 
 # %% mystnb={"image": {"alt": "Rows of test phantoms, on phantoms at most three wins, then at most three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input", "public"]
+from pacx.book.privacy import keep_home
 from pacx.figures.attention import mean_difference, overlays
 from pacx.figures.style import name_of
-from pacx.privacy import keep_home
 
 maps = {
     name_of(model): upsample(torch.from_numpy(rollouts[model][cases]), size).numpy()

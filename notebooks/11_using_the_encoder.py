@@ -33,7 +33,7 @@ profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
 # %% tags=["remove-input"]
-from pacx.chapter import banner, open_chapter
+from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
 banner(run)
@@ -84,8 +84,8 @@ encoder = load_encoder(folder).eval()
 # %%
 import shutil
 
-from pacx.cards import export_run
-from pacx.models.export import ONNX, onnx_missing
+from pacx.share.cards import export_run
+from pacx.share.export import ONNX, onnx_missing
 
 benchmark = run.profile.benchmarks[0]
 shared = run.folder / "encoder"
@@ -175,8 +175,8 @@ cosines = (centred @ centred.T).fill_diagonal_(-1).numpy()
 nearest = cosines.argmax(axis=1)
 
 # %% mystnb={"image": {"alt": "X-rays in the upper row; below each the one of the others whose embedding is nearest, with the cosine."}} tags=["hide-input", "public"]
+from pacx.book.privacy import keep_home
 from pacx.figures.cxr import montage
-from pacx.privacy import keep_home
 
 above = np.arange(min(6, len(names)))
 below = nearest[above]
@@ -244,7 +244,7 @@ show(pd.DataFrame(rows))
 # below it cannot be told from perfect calibration.
 
 # %%
-from pacx.evaluation.calibration import BINS, calibration, load_probe, reliability
+from pacx.share.calibration import BINS, calibration, load_probe, reliability
 
 calibrated = load_probe(shared / "probes" / f"{benchmark}.safetensors")
 errors = run.save_results("calibration", calibration(run, dataset, "pacx"))
@@ -283,7 +283,7 @@ _ = axis.set_title(f"{BINS} bins at most; numbers: images", fontsize=10)
 from IPython.display import Image
 from pydicom.data import get_testdata_file
 
-from pacx.predict import load_range, predict
+from pacx.share.predict import load_range, predict
 
 predictions = run.folder / "predictions"
 shutil.rmtree(predictions, ignore_errors=True)

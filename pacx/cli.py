@@ -92,7 +92,7 @@ def run(
     project: Project = Path(),
 ) -> None:
     """Execute the chapters. What is up to date is skipped; a stopped run goes on from there."""
-    from pacx.execution import execute, sources_of
+    from pacx.book.execution import execute, sources_of
 
     sources_of(project, only)  # before anything is written
     execute(_open(profile, runs, data_root, precision), only=only, force=force, project=project)
@@ -114,7 +114,7 @@ def train(
     runs: Runs = Path("runs"),
 ) -> None:
     """Train encoders without the chapters, which find them later. Also under torchrun and srun."""
-    from pacx.chapter import open_chapter
+    from pacx.book.chapter import open_chapter
     from pacx.processes import join_processes, rank, wait
     from pacx.training.pipeline import encoders_of, train_encoders
 
@@ -137,7 +137,7 @@ def book(
     project: Project = Path(),
 ) -> None:
     """Build the HTML from executed chapters, and print where it is."""
-    from pacx.book import build
+    from pacx.book.build import build
     from pacx.profile import load_profile
     from pacx.run import find_run
 
@@ -156,7 +156,7 @@ def evidence(
     project: Project = Path(),
 ) -> None:
     """Repeat the chapters on fresh cohorts with several seeds. Hours; stopped, it goes on."""
-    from pacx.repeat import gather_evidence
+    from pacx.book.replications import gather_evidence
 
     print(
         f"The evidence is at {gather_evidence(_open(profile, runs, None), out, project).resolve()}"
@@ -166,7 +166,7 @@ def evidence(
 @app.command()
 def accept(profile: Profile = "demo", runs: Runs = Path("runs")) -> None:
     """Ask whether a profile's phantoms can tell a network from a linear model; else exit with 1."""
-    from pacx.chapter import open_chapter
+    from pacx.book.chapter import open_chapter
     from pacx.evaluation.ladder import acceptance
     from pacx.training.pipeline import train_side_by_side
 
@@ -219,8 +219,8 @@ def check(
     ] = 5000,
 ) -> None:
     """Say what is there and what would spoil a result. Exit code 1 when something would."""
-    from pacx.data.check import check_dataset
     from pacx.data.table import TERMS
+    from pacx.pairing.check import check_dataset
 
     found = check_dataset(dataset, root, most)
     print(found)
@@ -255,8 +255,8 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Also ONNX weights of 8 bit.")] = False,
 ) -> None:
     """Make a folder that timm, the Hugging Face hub, ONNX Runtime and `pacx predict` take."""
-    from pacx.cards import export_import, export_run
-    from pacx.models.export import onnx_missing
+    from pacx.share.cards import export_import, export_run
+    from pacx.share.export import onnx_missing
 
     onnx = not onnx_missing() or int8
     if (Path(source) / "profile.yaml").is_file():
@@ -290,7 +290,7 @@ def predict(
     npy: Annotated[bool, typer.Option("--npy", help="Embeddings as .npy, not .parquet.")] = False,
 ) -> None:
     """Embed X-rays, and say what the probes see in them. Not for patients."""
-    from pacx.predict import predict
+    from pacx.share.predict import predict
 
     table = predict(images, encoder, out, probes=probe or (), overlay=overlays, npy=npy)
     warned = table[table["warning"] != ""]
@@ -306,7 +306,7 @@ def predict(
 @app.command()
 def doctor(runs: Runs = Path("runs")) -> None:
     """Say what this machine has, and what is missing. Exit code 1 when something needed is."""
-    from pacx.doctor import facts, unmet_requirements
+    from pacx.share.doctor import facts, unmet_requirements
 
     for name, value in facts(runs).items():
         print(f"{name + ':':<20}{value}")
@@ -324,7 +324,7 @@ def pair(
     seed: Seed = 42,
 ) -> None:
     """Make Symile-MIMIC, X-ray with ECG and labs, from the raw MIMIC tables."""
-    from pacx.data.pair_files import pair
+    from pacx.pairing.files import pair
 
     pair(mimic_iv, mimic_cxr, mimic_ecg, out, memory, seed)
     print(f"Symile-MIMIC is at {out.resolve()}")
@@ -332,8 +332,8 @@ def pair(
 
 def _calibrations(encoder: Path, probes: list[str]) -> list[str]:
     """How well each probe's probabilities were calibrated on its own test patients."""
-    from pacx.evaluation.calibration import load_probe
-    from pacx.predict import PROBES
+    from pacx.share.calibration import load_probe
+    from pacx.share.predict import PROBES
 
     lines = []
     for name in probes:

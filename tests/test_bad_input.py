@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from pacx import cli
-from pacx.chapter import open_chapter
+from pacx.book.chapter import open_chapter
 from pacx.data.images import load_images, read_image
 from pacx.errors import PacxError
 from pacx.models import ecg_founder

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pacx.book_parts import _speed
+from pacx.book.parts import _speed
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 from conftest import PROJECT, pacx
 
-from pacx.book import toc_pages
+from pacx.book.build import toc_pages
 from pacx.evaluation.evidence import superseded
 
 PAGES = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pacx.book_claims import FOLDER, parts_about_claims
+from pacx.book.claims import FOLDER, parts_about_claims
 from pacx.constants import LABS
 from pacx.evaluation.claims import PRIMARY, SECONDARY
 from pacx.evaluation.evidence import superseded

@@ -5,7 +5,8 @@ import pytest
 from scipy.special import expit, softmax
 
 from pacx.errors import PacxError
-from pacx.evaluation.calibration import (
+from pacx.evaluation.statistics import bootstrap_weights
+from pacx.share.calibration import (
     CalibratedProbe,
     calibration_error,
     chance_errors,
@@ -14,7 +15,6 @@ from pacx.evaluation.calibration import (
     load_probe,
     reliability,
 )
-from pacx.evaluation.statistics import bootstrap_weights
 
 
 def draw(n, too_sure, seed=0):

@@ -11,11 +11,12 @@ import yaml
 from conftest import pacx
 from typer.testing import CliRunner
 
-from pacx import cards, cli
-from pacx.data import check
+from pacx import cli
 from pacx.models.encoder import build_encoder
+from pacx.pairing import check
 from pacx.profile import available_profiles, load_profile
 from pacx.run import open_run
+from pacx.share import cards
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["book"], ["phantom"], ["doctor"]])

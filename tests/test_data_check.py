@@ -11,9 +11,9 @@ from tiny_hospital import SIZE, SIZES, WITH_IMAGES, copy, hospital
 from typer.testing import CliRunner
 
 from pacx.cli import app
-from pacx.data.check import check_dataset
 from pacx.data.datasets import load_dataset
 from pacx.errors import PacxError
+from pacx.pairing.check import check_dataset
 
 REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 

@@ -10,13 +10,13 @@ import pytest
 from conftest import pacx
 
 from pacx.constants import LEADS_MIMIC
-from pacx.data import pair_files
 from pacx.data.datasets.symile_mimic import load_pairs
 from pacx.data.ecg import read_ecg
 from pacx.data.images import read_image
-from pacx.data.pair_files import ITEMS, PERCENTILES, SIZES, pair
-from pacx.data.pairing import STEPS, holds_signal, pair_admissions
 from pacx.errors import PacxError
+from pacx.pairing import files as pair_files
+from pacx.pairing.admissions import STEPS, holds_signal, pair_admissions
+from pacx.pairing.files import ITEMS, PERCENTILES, SIZES, pair
 
 RAW = Path(__file__).parent / "golden" / "symile_pairing" / "raw"
 

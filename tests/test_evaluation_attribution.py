@@ -22,8 +22,8 @@ from pacx.evaluation.attribution import (
     rank_correlation,
     removal_curves,
 )
-from pacx.evaluation.probe import fit_probes
 from pacx.models.encoder import build_encoder, encode
+from pacx.training.probe import fit_probes
 
 ONCE = np.ones((1, 5), np.float32)
 

@@ -13,11 +13,11 @@ from pacx.evaluation import ladder as ladder_module
 from pacx.evaluation.baselines import POOLINGS, READINGS, readings_of
 from pacx.evaluation.claims import PRIMARY, SECONDARY, judge_claims
 from pacx.evaluation.ladder import GROUPS, acceptance, ladder
-from pacx.evaluation.probe import fit_probes
 from pacx.evaluation.statistics import holm, macro_auroc
 from pacx.evaluation.transfer import best_reading, compare_probes
 from pacx.phantom import radiograph
 from pacx.phantom.state import STATES, sample_patients, task_labels
+from pacx.training.probe import fit_probes
 
 MODELS = ["random", "mae", *READINGS]
 

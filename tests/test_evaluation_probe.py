@@ -11,16 +11,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pacx.errors import PacxError
-from pacx.evaluation import probe
-from pacx.evaluation.paper_probe import _aurocs, fit_paper_probes
-from pacx.evaluation.probe import (
+from pacx.evaluation.statistics import macro_auroc
+from pacx.profile import ProbeSettings
+from pacx.training import probe
+from pacx.training.paper_probe import _aurocs, fit_paper_probes
+from pacx.training.probe import (
     FOLDS,
     STRENGTHS,
     draw_subsets,
     fit_probes,
 )
-from pacx.evaluation.statistics import macro_auroc
-from pacx.profile import ProbeSettings
 
 SETTINGS = ProbeSettings(epochs=60, batch_size=64, learning_rate=3e-2, weight_decay=0.0)
 

@@ -3,10 +3,10 @@ import pytest
 from safetensors.torch import save_model
 
 from pacx.errors import PacxError
-from pacx.evaluation.segment import scores_per_image, segment
 from pacx.models.segmenter import Segmenter
 from pacx.profile import load_profile
 from pacx.run import open_run
+from pacx.training.segmentation import scores_per_image, segment
 
 
 def _square(top: int, left: int, side: int) -> np.ndarray:

@@ -24,9 +24,7 @@ from pacx.data.splits import refuse_leaks
 from pacx.data.table import make_dataset
 from pacx.errors import PacxError
 from pacx.evaluation import features as features_module
-from pacx.evaluation.features import encoder_of, extract_features, extract_rollouts, images_of
-from pacx.evaluation.paper_probe import fit_paper_probes
-from pacx.evaluation.probe import fit_probes, labels_of
+from pacx.evaluation.features import extract_features, extract_rollouts, images_of
 from pacx.evaluation.statistics import bootstrap_weights, f1_thresholds, macro_auroc
 from pacx.evaluation.transfer import (
     best_reading,
@@ -38,8 +36,11 @@ from pacx.evaluation.transfer import (
 )
 from pacx.profile import VitSettings, load_profile
 from pacx.run import open_run
+from pacx.training.encoders import encoder_of
 from pacx.training.fit import fit
 from pacx.training.mae import MaePretraining, new_mae
+from pacx.training.paper_probe import fit_paper_probes
+from pacx.training.probe import fit_probes, labels_of
 
 PROBES = ("converged", "paper")
 REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))

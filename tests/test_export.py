@@ -17,13 +17,16 @@ from pydicom.data import get_testdata_file
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from pacx.cards import export_run
 from pacx.cli import app
 from pacx.data.images import normalise, read_image
 from pacx.errors import PacxError
 from pacx.evaluation.claims import PRIMARY
 from pacx.models.encoder import add_lora, build_encoder, encode, merge_lora, save_encoder
-from pacx.models.export import (
+from pacx.phantom.radiograph import render_radiographs
+from pacx.phantom.state import sample_patients
+from pacx.run import open_run
+from pacx.share.cards import export_run
+from pacx.share.export import (
     ONNX,
     OPSET,
     export_encoder,
@@ -31,9 +34,6 @@ from pacx.models.export import (
     load_exported,
     onnx_missing,
 )
-from pacx.phantom.radiograph import render_radiographs
-from pacx.phantom.state import sample_patients
-from pacx.run import open_run
 
 REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 SIZE = 56
@@ -225,7 +225,7 @@ def test_export_and_predict_of_a_run(smoke_runs, tmp_path):
 
 
 def test_export_of_weights_of_others(tmp_path, monkeypatch):
-    monkeypatch.setattr("pacx.models.export.onnx_missing", lambda: ["onnx", "onnxruntime"])
+    monkeypatch.setattr("pacx.share.export.onnx_missing", lambda: ["onnx", "onnxruntime"])
     weights = build_encoder(32, 8, 64, 2, 1).eval()
     torch.save({"model": weights.state_dict()}, tmp_path / "mae.pth")
     to = tmp_path / "encoder"

@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from to_kill import RAW, give_executed_chapters
 
-from pacx import book, cli
-from pacx.data import images, pair_files
+from pacx import cli
+from pacx.book.build import build as book
+from pacx.data import images
 from pacx.data.images import load_images
 from pacx.errors import PacxError
 from pacx.files import cached_array
 from pacx.models.checkpoints import save_checkpoint
+from pacx.pairing import files as pair_files
 from pacx.run import open_run
 
 

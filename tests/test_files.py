@@ -9,8 +9,8 @@ import pytest
 from conftest import PROJECT
 
 from pacx import files
+from pacx.book.execution import key_of, sources_of
 from pacx.errors import PacxError
-from pacx.execution import key_of, sources_of
 from pacx.files import cached_array, code_of, fingerprint, new_file, new_folder
 from pacx.profile import load_profile
 from pacx.run import Run
@@ -35,7 +35,7 @@ def keys_of(folder: Path) -> dict[str, str]:
     files._code.cache_clear()
     run = Run(load_profile("smoke"))
     made_by = {stage: f"pacx.training.{stage}" for stage in TRAINED}
-    made_by["segmenter"] = "pacx.evaluation.segment"
+    made_by["segmenter"] = "pacx.training.segmentation"
     keys = {name: code_of(module) for name, module in made_by.items()}
     chapters = {s.stem[:2]: key_of(s, run, folder) for s in sources_of(folder)}
     return keys | chapters | {"data": run.fingerprint_of_data}
@@ -45,9 +45,9 @@ def keys_of(folder: Path) -> dict[str, str]:
     ("file", "old", "new", "anew", "kept"),
     [
         # The three holes of keys made by hand.
-        ("pacx/evaluation/segment.py", "split(256)", "split(128)", {"segmenter", "06"}, TRAINED),
+        ("pacx/training/segmentation.py", "split(256)", "split(128)", {"segmenter", "06"}, TRAINED),
         ("book/evidence/transfer.csv", "mae", "mea", {"06", "09"}, TRAINED | {"data"}),
-        ("pacx/data/check.py", '"""Is', '"""Reworded: is', set(), TRAINED | CHAPTERS),
+        ("pacx/pairing/check.py", '"""Is', '"""Reworded: is', set(), TRAINED | CHAPTERS),
         # One of each kind of thing that something is made from.
         ("pacx/figures/interactive.js", "const", "let", {"02", "05"}, TRAINED | {"03"}),
         ("pacx/profiles/paper.yaml", "epochs", "epochs ", {"12"}, TRAINED | {"02"}),

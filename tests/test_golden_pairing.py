@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from golden_formula import FOLDER
 
-from pacx.data.pairing import ITEMS, pair_admissions
+from pacx.pairing.admissions import ITEMS, pair_admissions
 
 CASES = FOLDER / "symile_pairing"
 RAW = CASES / "raw"

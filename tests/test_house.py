@@ -12,8 +12,8 @@ from conftest import PROJECT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pacx import paper
-from pacx.book import toc_pages
+from pacx.book.build import toc_pages
+from pacx.evaluation import paper
 
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.py"))

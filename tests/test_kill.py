@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("PACX_KILLS", "10"))  # of all parts together
 #: With ten kills, a server imports the library once and every process is forked from it; with more,
 #: every process is a new program that imports it itself, as a command does.
 STARTS = get_context("forkserver" if KILLS <= 10 else "spawn")
-STARTS.set_forkserver_preload(["pacx.book", "pacx.data.pair_files", "pacx.training.fit"])
+STARTS.set_forkserver_preload(["pacx.book.build", "pacx.pairing.files", "pacx.training.fit"])
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from conftest import PROJECT, REFUSING, cut_off, pacx
 
+from pacx.book.execution import execute
 from pacx.errors import PacxError
-from pacx.execution import execute
 from pacx.profile import load_profile
 from pacx.run import open_run
 

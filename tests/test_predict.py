@@ -14,18 +14,18 @@ from pacx.cli import app
 from pacx.data.images import normalise, read_image
 from pacx.data.table import make_dataset
 from pacx.errors import PacxError
-from pacx.evaluation.calibration import CalibratedProbe, calibration, train_calibrated_probe
 from pacx.evaluation.features import extract_features, images_of
 from pacx.evaluation.subgroups import subgroups
 from pacx.evaluation.transfer import probe_scores, train_probes
 from pacx.models.encoder import build_encoder, encode
-from pacx.models.export import export_encoder, load_exported
 from pacx.phantom.dicom import write_dicom
 from pacx.phantom.radiograph import render_radiographs
 from pacx.phantom.state import sample_patients
-from pacx.predict import FALSE_ALARMS, TrainingRange, fit_range, load_range, predict
 from pacx.profile import load_profile
 from pacx.run import open_run
+from pacx.share.calibration import CalibratedProbe, calibration, train_calibrated_probe
+from pacx.share.export import export_encoder, load_exported
+from pacx.share.predict import FALSE_ALARMS, TrainingRange, fit_range, load_range, predict
 
 SIZE = 32
 

@@ -12,10 +12,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 from tiny_hospital import hospital
 
+from pacx.book.privacy import inspect_site, keep_home, suppress_small
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.errors import PacxError
-from pacx.privacy import inspect_site, keep_home, suppress_small
 from pacx.profile import load_profile
 from pacx.run import open_run
 

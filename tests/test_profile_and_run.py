@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 import pacx.run
+from pacx.book.execution import key_of
 from pacx.data.datasets import DATASETS
 from pacx.errors import PacxError
-from pacx.execution import key_of
 from pacx.phantom.hospital import WRITERS
 from pacx.profile import (
     Benchmark,

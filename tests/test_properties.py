@@ -16,13 +16,13 @@ from test_data_ecg import DICOM, tagged, write_wfdb
 from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.data.ecg import read_ecg, reorder
 from pacx.data.images import read_image
-from pacx.data.pair_files import ITEMS, PERCENTILES, lab_percentiles
 from pacx.data.splits import split_by_patient
 from pacx.data.table import read_csv
 from pacx.errors import PacxError
 from pacx.models.encoder import build_encoder
 from pacx.models.lab_autoencoder import corrupt
 from pacx.models.mae import MaskedAutoencoder
+from pacx.pairing.files import ITEMS, PERCENTILES, lab_percentiles
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pacx.book.replications import _share, gather_evidence
 from pacx.errors import PacxError
 from pacx.files import cached_array
 from pacx.profile import EvidenceSettings, load_profile
-from pacx.repeat import _share, gather_evidence
 from pacx.run import open_run
 
 CHAPTER = """# %% tags=["parameters"]

@@ -86,7 +86,7 @@ import pacx
 for module in pkgutil.walk_packages(pacx.__path__, "pacx."):
     if module.name != "pacx.__main__":
         importlib.import_module(module.name)
-from pacx.chapter import open_chapter
+from pacx.book.chapter import open_chapter
 run = open_chapter(sys.argv[1], sys.argv[2])
 from pacx.training.labs import load_labs, train_labs
 train_labs(run)

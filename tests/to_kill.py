@@ -15,10 +15,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pacx import book
-from pacx.data import images, pair_files
-from pacx.execution import execute
+from pacx.book.build import build as book
+from pacx.book.execution import execute
+from pacx.data import images
 from pacx.files import cached_array
+from pacx.pairing import files as pair_files
 from pacx.phantom.hospital import write_hospital
 from pacx.profile import load_profile
 from pacx.run import open_run

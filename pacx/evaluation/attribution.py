@@ -28,7 +28,7 @@ class ProbedEncoder(nn.Module):
     Args:
         encoder: From `pacx.models.encoder`; its parameters stop asking for gradients.
         weight: (D,) of the probe, on CLS tokens as they come; one column of
-            `pacx.evaluation.probe.Probes.weight`.
+            `pacx.training.probe.Probes.weight`.
         bias: Of the probe.
     """
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from pacx.data.datasets import load_dataset
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of, fingerprint_of
 from pacx.evaluation.statistics import bootstrap_weights, paired_table
 from pacx.files import cached_array
 from pacx.models.mae import MaskedAutoencoder
 from pacx.run import Run
+from pacx.training.encoders import encoder_of, fingerprint_of
 from pacx.training.mae import load_mae, pretraining_images
 
 #: Masks an image; their errors are averaged.

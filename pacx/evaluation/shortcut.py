@@ -7,10 +7,10 @@ import pandas as pd
 
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import POOLINGS
-from pacx.evaluation.probe import fit_probes, labels_of
 from pacx.evaluation.statistics import bootstrap_weights, macro_auroc, paired_table
 from pacx.evaluation.transfer import probe_scores
 from pacx.run import Run
+from pacx.training.probe import fit_probes, labels_of
 
 DEVICES = ("pacemaker", "tube")
 

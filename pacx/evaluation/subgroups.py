@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from pacx.data.table import Dataset
-from pacx.evaluation.probe import labels_of
 from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc
 from pacx.evaluation.transfer import probe_scores
 from pacx.run import Run
+from pacx.training.probe import labels_of
 
 #: Smaller groups are left out of the card: their intervals say nothing, and they are few patients.
 SMALLEST_GROUP = 30

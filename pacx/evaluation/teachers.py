@@ -11,11 +11,11 @@ from sklearn.preprocessing import StandardScaler
 from pacx.data.datasets.symile_mimic import Pairs, load_pairs
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import POOLINGS, features_of, readings_of
-from pacx.evaluation.probe import fit_probes
 from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc, paired_table
 from pacx.phantom.state import residual_states
 from pacx.run import Run
 from pacx.training.distill import teacher_embeddings
+from pacx.training.probe import fit_probes
 
 
 def compare_teachers(run: Run) -> pd.DataFrame:

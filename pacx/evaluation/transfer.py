@@ -13,14 +13,6 @@ from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leak
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import features_of, readings_of, supervised_head
 from pacx.evaluation.features import extract_features, images_of
-from pacx.evaluation.paper_probe import fit_paper_probes
-from pacx.evaluation.probe import (
-    Probes,
-    draw_subsets,
-    fit_probes,
-    labels_of,
-)
-from pacx.evaluation.segment import scores_per_image, segment
 from pacx.evaluation.statistics import (
     bootstrap_weights,
     f1_thresholds,
@@ -31,6 +23,14 @@ from pacx.evaluation.statistics import (
 )
 from pacx.files import cached_array
 from pacx.run import Run
+from pacx.training.paper_probe import fit_paper_probes
+from pacx.training.probe import (
+    Probes,
+    draw_subsets,
+    fit_probes,
+    labels_of,
+)
+from pacx.training.segmentation import scores_per_image, segment
 
 Metric = Literal["AUROC", "AUPRC", "F1", "F1 (tuned)"]
 ProbeName = Literal["converged", "paper"]

@@ -7,9 +7,9 @@ from IPython.display import HTML
 from pandas.io.formats.style import Styler
 
 from pacx.evaluation.evidence import KEYS, load_evidence, pool, superseded
+from pacx.evaluation.paper import MODEL_NAMES, published
 from pacx.evaluation.statistics import Estimate, difference_of
 from pacx.figures.style import name_of
-from pacx.paper import MODEL_NAMES, published
 
 #: Our artefact -> the paper's column.
 _IN_THE_PAPER = {
@@ -86,7 +86,7 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
         ours: Tidy results with the columns `dataset`, `metric`, `model`, `value`, `low`, `high`,
             those of a paired difference from the MAE, and, where the paper has them, `target` or
             `fraction`; `pooling` and `probe` where there are several.
-        table: Name of the published table, see `pacx.paper.published`.
+        table: Name of the published table, see `pacx.evaluation.paper.published`.
 
     Returns:
         Text: the keys that differ, `source`, one column a model, and PaCX-MAE minus MAE; a dash

@@ -78,7 +78,7 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> SegmentationLoss:
 def dice_and_iou(logits: Tensor, masks: Tensor, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
     """Dice and intersection over union of the whole batch at once, two scalars.
 
-    So the public code scores; the chapters score each image, see `pacx.evaluation.segment`.
+    So the public code scores; the chapters score each image, see `pacx.training.segmentation`.
 
     Args:
         logits: (N, 1, H, W).

@@ -6,6 +6,7 @@ from multiprocessing import get_context
 
 import pandas as pd
 import torch
+from joblib import cpu_count
 
 from pacx.errors import PacxError
 from pacx.run import Run
@@ -69,7 +70,7 @@ def train_side_by_side(run: Run, *names: str) -> None:
         run: The run.
         *names: See `train_encoders`.
     """
-    workers = min(len(names), torch.get_num_threads())
+    workers = min(len(names), cpu_count())
     if torch.cuda.is_available() or workers == 1 or _are_short(run):
         train_encoders(run, *names)
         return

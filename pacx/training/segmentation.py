@@ -8,12 +8,12 @@ from safetensors.torch import load_file, save_model
 
 from pacx.data.augment import SEGMENTATION, augment
 from pacx.data.images import normalise
-from pacx.evaluation.features import encoder_of, fingerprint_of
 from pacx.models.checkpoints import load_matching
 from pacx.models.encoder import encode
 from pacx.models.segmenter import Segmenter, segmentation_loss
 from pacx.processes import device
 from pacx.run import Run
+from pacx.training.encoders import encoder_of, fingerprint_of
 from pacx.training.fit import Stage, fit
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from pacx.evaluation.probe import Probes, checked, few_threads, log_losses, to_probabilities
 from pacx.profile import ProbeSettings
+from pacx.training.probe import Probes, checked, few_threads, log_losses, to_probabilities
 
 
 def fit_paper_probes(

@@ -13,11 +13,11 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
-from pacx.evaluation.probe import labels_of
 from pacx.evaluation.statistics import Estimate, bootstrap_weights
 from pacx.evaluation.transfer import probe_scores, train_probes
 from pacx.files import new_file
 from pacx.run import Run
+from pacx.training.probe import labels_of
 
 BINS = 10
 

@@ -15,14 +15,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from joblib import cpu_count
 from tqdm import tqdm
 
-from pacx.chapter import open_chapter
+from pacx.book.chapter import open_chapter
+from pacx.book.execution import execute, signature_of, sources_of
 from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.errors import PacxError
 from pacx.evaluation.baselines import POOLINGS
 from pacx.evaluation.transfer import compare_probes, open_benchmark
-from pacx.execution import execute, signature_of, sources_of
 from pacx.files import new_folder
 from pacx.profile import Profile
 from pacx.run import Run, open_run
@@ -173,7 +174,7 @@ def _share(run: Run, other: Path, *parts: str) -> None:
 
 def _side_by_side(what: str, call: Callable, jobs: Iterable[tuple]) -> list:
     """Results of `call(*job)` in the jobs' order; one thread each, on a GPU one after another."""
-    workers = 1 if torch.cuda.is_available() else os.cpu_count()
+    workers = 1 if torch.cuda.is_available() else cpu_count()
     context = get_context("spawn")  # a forked process would inherit the locks of this one's threads
     with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
         running = [pool.submit(call, *job) for job in jobs]
@@ -185,7 +186,8 @@ def _side_by_side(what: str, call: Callable, jobs: Iterable[tuple]) -> list:
 
 
 def _one_thread() -> None:
-    os.environ |= {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}  # of the chapters' kernels as well
+    # For the chapters' kernels as well.
+    os.environ |= {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1", "TQDM_DISABLE": "1"}
     torch.set_num_threads(1)
 
 

@@ -1,7 +1,7 @@
 """What the paper published, read from `paper.yaml`: the only place where its numbers are typed."""
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -20,7 +20,7 @@ MODEL_NAMES = {
 
 @cache
 def _paper() -> dict:
-    return yaml.safe_load((resources.files("pacx") / "paper.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
 
 
 def published(table: str) -> pd.DataFrame:

@@ -15,9 +15,9 @@ from tqdm import tqdm
 from pacx.constants import CANDIDATES, LEADS_MIMIC
 from pacx.data.ecg import read_ecg
 from pacx.data.images import normalise, read_image
-from pacx.data.pairing import FINDINGS, ITEMS, inside, pair_admissions
 from pacx.errors import PacxError
 from pacx.files import create_array, new_folder
+from pacx.pairing.admissions import FINDINGS, ITEMS, inside, pair_admissions
 
 #: Admissions of Symile-MIMIC's splits; other numbers of pairs are divided in this proportion.
 SIZES = {"train": 10_000, "val": 750, "test": 464}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from pacx.book_parts import write_parts
+from pacx.book.execution import sources_of
+from pacx.book.parts import write_parts
+from pacx.book.privacy import inspect_site
 from pacx.errors import PacxError
-from pacx.execution import sources_of
 from pacx.files import new_folder, replace_folder
-from pacx.privacy import inspect_site
 from pacx.run import Run
 
 

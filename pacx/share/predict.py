@@ -18,12 +18,12 @@ from tqdm import tqdm
 from pacx.data.images import is_dicom, normalise, read_image
 from pacx.errors import PacxError
 from pacx.evaluation.attention import attention_maps, attention_rollout, upsample
-from pacx.evaluation.calibration import load_probe
 from pacx.figures.attention import overlays
 from pacx.figures.style import use_style
 from pacx.files import new_file, new_folder
 from pacx.models.encoder import encode
-from pacx.models.export import load_exported
+from pacx.share.calibration import load_probe
+from pacx.share.export import load_exported
 
 RANGE = "range.safetensors"
 PROBES = "probes"

@@ -11,6 +11,7 @@ import jupytext
 import nbformat
 import papermill
 import torch
+from joblib import cpu_count
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
@@ -44,7 +45,11 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
     # Spinning OpenMP threads starve the other processes of a small machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run.notebooks.mkdir(parents=True, exist_ok=True)
-    at_once = min(2, os.cpu_count()) if run.is_phantom and not torch.cuda.is_available() else 1
+    at_once = 1
+    if run.is_phantom and not torch.cuda.is_available():
+        at_once = min(2, cpu_count())
+        # Threads of several processes that take turns on a core mostly wait for each other.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // 2)))
 
     def work(source: Path) -> str:
         key = key_of(source, run, project)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from pacx import paper
-from pacx.book_claims import parts_about_claims
-from pacx.execution import key_of, signature_of, sources_of
+from pacx.book.claims import parts_about_claims
+from pacx.book.execution import key_of, signature_of, sources_of
+from pacx.evaluation import paper
 from pacx.figures.tables import beside_the_paper
 from pacx.run import Run
 

@@ -138,7 +138,7 @@ def inspect_site(run: Run, html: Path, book: Path, log: Path) -> None:
             "The site would publish patients, so it was not built:\n  "
             + "\n  ".join(found[:20])
             + f"\nOf {len(found)} places. Take the output out of the chapter, or show it with "
-            "pacx.privacy.keep_home."
+            "pacx.book.privacy.keep_home."
         )
 
 

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pacx import paper
+from pacx.evaluation import paper
 from pacx.evaluation.evidence import (
     FOLDER,
     load_evidence,

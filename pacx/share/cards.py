@@ -14,17 +14,18 @@ import pandas as pd
 
 from pacx.data.datasets import load_dataset
 from pacx.data.images import load_images
-from pacx.evaluation.calibration import CalibratedProbe, train_calibrated_probe
-from pacx.evaluation.features import encoder_of, extract_features
+from pacx.evaluation.features import extract_features
+from pacx.evaluation.paper import pipe_table
 from pacx.evaluation.subgroups import SMALLEST_GROUP, subgroups
 from pacx.evaluation.transfer import open_benchmark
 from pacx.files import new_folder
 from pacx.models.encoder import encoder_config
-from pacx.models.export import ONNX, OPSET, export_encoder, export_onnx
 from pacx.models.imports import import_encoder
-from pacx.paper import pipe_table
-from pacx.predict import FALSE_ALARMS, PROBES, TrainingRange, fit_range
 from pacx.run import Run
+from pacx.share.calibration import CalibratedProbe, train_calibrated_probe
+from pacx.share.export import ONNX, OPSET, export_encoder, export_onnx
+from pacx.share.predict import FALSE_ALARMS, PROBES, TrainingRange, fit_range
+from pacx.training.encoders import encoder_of
 
 _NOT_FOR = """\
 Research and teaching. **Not for clinical use:** it is no medical device, and nothing has been
@@ -55,7 +56,7 @@ def export_run(
         model: Name of the artefact.
         probes: Benchmarks whose probes go along; all of the profile's that have labels for images
             when None (phantoms: and `phantom-truth`).
-        onnx: Also write ONNX graphs; see `pacx.models.export.export_onnx`.
+        onnx: Also write ONNX graphs; see `pacx.share.export.export_onnx`.
         int8: Also one with weights of 8 bit.
         range_images: See `training_range`.
 
@@ -126,7 +127,7 @@ def export_import(
 
 
 def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
-    """Where an encoder's pretraining X-rays lie; see `pacx.predict.fit_range`.
+    """Where an encoder's pretraining X-rays lie; see `pacx.share.predict.fit_range`.
 
     Args:
         run: The run.
