@@ -42,7 +42,7 @@ test: $(VENV)/installed-test ## all tests
 	$(BIN)/python -m pytest
 
 torture: $(VENV)/installed-test ## kill trainings, caches, pairing, chapters and book a hundred times
-	PACX_KILLS=100 $(BIN)/python -m pytest -q tests/test_kill.py
+	PACX_KILLS=100 $(BIN)/python -m pytest -q tests/robustness/test_kill.py
 
 # Checkout of facebookresearch/mae, where there is one, for the comparison of the MAE step.
 MAE_REFERENCE ?=

@@ -1,17 +1,29 @@
 """What several test files share: one smoke run of the whole book, made without a network."""
 
+import functools
+import http.server
 import os
 import shutil
 import subprocess
 import sys
-from functools import cache
+import threading
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).parents[1]
+#: Real recordings, where this machine has any.
+REAL = Path(os.environ.get("PACX_REAL", PROJECT.parent / "shared" / "real"))
 #: Makes Python processes refuse the network, where the system cannot take it away.
 REFUSING = {"PYTHONPATH": str(Path(__file__).parent / "offline")}
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
 
 
 def pacx(*arguments: str) -> subprocess.CompletedProcess:
@@ -23,7 +35,7 @@ def pacx(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-@cache
+@functools.cache
 def cut_off() -> tuple[list[str], dict[str, str]]:
     """What goes before a command, and its environment, so that nothing below it has a network."""
     prefix = ["unshare", "--map-root-user", "--net"]
@@ -39,3 +51,36 @@ def smoke_runs(tmp_path_factory) -> Path:
     done = pacx("run", "--profile", "smoke", "--runs", str(runs))
     assert done.returncode == 0, done.stderr
     return runs
+
+
+@pytest.fixture(scope="session")
+def html(smoke_runs):
+    done = pacx("book", "--profile", "smoke", "--runs", str(smoke_runs))
+    assert done.returncode == 0, done.stderr
+    assert "index.html" in done.stdout
+    return smoke_runs / "smoke" / "html"
+
+
+@pytest.fixture(scope="session")
+def site(html):
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(html))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()

@@ -5,7 +5,6 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import test_book
 import torch
 
 from pacx.errors import PacxError
@@ -16,7 +15,6 @@ from pacx.models.distillation import DistillationLoss, Projections
 from pacx.profile import load_profile
 from pacx.run import open_run
 
-browser = test_book.browser
 LABELS = ["dark", "grey", "bright", "brightest"]
 FRAMES = np.stack([np.full((8, 16), level, np.uint8) for level in (0, 85, 170, 255)])
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import pacx
+from conftest import PROJECT, pacx
 from pydantic import ValidationError
 from tiny_hospital import hospital
 
@@ -26,7 +26,7 @@ from pacx.training.distill import Distillation
 from pacx.training.fit import fit
 from pacx.training.mae import MaePretraining
 
-HERE = Path(__file__).parent
+HERE = PROJECT / "tests"
 SCRIPT = str(HERE / "to_train_together.py")
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 

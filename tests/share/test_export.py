@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from conftest import REAL
 from PIL import Image
 from pydicom.data import get_testdata_file
 from safetensors.torch import load_file
@@ -35,7 +35,6 @@ from pacx.share.export import (
     onnx_missing,
 )
 
-REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 SIZE = 56
 #: Largest differences from PyTorch; embeddings are LayerNorm's, so about 1 large.
 LIMITS = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.3}

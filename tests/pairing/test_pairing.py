@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import pacx
+from conftest import PROJECT, pacx
 
 from pacx.constants import LEADS_MIMIC
 from pacx.data.datasets.symile_mimic import load_pairs
@@ -18,7 +18,7 @@ from pacx.pairing import files as pair_files
 from pacx.pairing.admissions import STEPS, holds_signal, pair_admissions
 from pacx.pairing.files import ITEMS, PERCENTILES, SIZES, pair
 
-RAW = Path(__file__).parent / "golden" / "symile_pairing" / "raw"
+RAW = PROJECT / "tests" / "golden" / "symile_pairing" / "raw"
 
 
 def write_ecg(record: Path, samples: int = 1000, value: int | None = None) -> None:

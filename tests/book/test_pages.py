@@ -1,13 +1,9 @@
 """The book as readers meet it: built without a warning, whole, and quiet on the network."""
 
-import functools
-import http.server
 import re
-import shutil
-import threading
 
 import pytest
-from conftest import PROJECT, pacx
+from conftest import PROJECT
 
 from pacx.book.build import toc_pages
 from pacx.evaluation.evidence import superseded
@@ -22,21 +18,6 @@ PARTS = (
     "Exercises",
     "Next",
 )
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def html(smoke_runs):
-    done = pacx("book", "--profile", "smoke", "--runs", str(smoke_runs))
-    assert done.returncode == 0, done.stderr
-    assert "index.html" in done.stdout
-    return smoke_runs / "smoke" / "html"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -123,31 +104,6 @@ def test_page_leads_to_what_made_it(html, page):
     footer = footer.partition("</p>")[0]
     assert "run profile smoke, " in footer
     assert "status.html" in footer or page == "book/status.html"
-
-
-@pytest.fixture(scope="session")
-def site(html):
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    handler = functools.partial(Quiet, directory=str(html))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("page", PAGES)

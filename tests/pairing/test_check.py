@@ -1,11 +1,9 @@
 """`pacx data check`: what is there, and what would spoil a result."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REAL
 from PIL import Image
 from tiny_hospital import SIZE, SIZES, WITH_IMAGES, copy, hospital
 from typer.testing import CliRunner
@@ -14,8 +12,6 @@ from pacx.cli import app
 from pacx.data.datasets import load_dataset
 from pacx.errors import PacxError
 from pacx.pairing.check import check_dataset
-
-REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 
 
 def problems(name, root):

@@ -1,32 +1,14 @@
-import os
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-import wfdb
-from pydicom.data import get_testdata_file
+from conftest import REAL
+from tiny_ecg import DICOM, tagged, write_wfdb
 
 from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.data.ecg import check_limb_leads, filter_ecg, preprocess, read_ecg, reorder, resample
 from pacx.errors import PacxError
-
-REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
-DICOM = get_testdata_file("waveform_ecg.dcm")
-
-
-def tagged(leads=LEADS_MIMIC, n_samples=1000) -> np.ndarray:
-    """A signal (12, T) whose rows tell their lead: amplitude = 1 + place in LEADS_ECGFOUNDER."""
-    wave = np.sin(np.linspace(0, 20 * np.pi, n_samples))
-    return np.stack([(1 + LEADS_ECGFOUNDER.index(lead)) * wave for lead in leads])
-
-
-def write_wfdb(folder, signal, leads, hz=100, units="mV") -> Path:
-    wfdb.wrsamp(
-        "record", fs=hz, units=[units] * len(leads), sig_name=list(leads), p_signal=signal.T,
-        fmt=["16"] * len(leads), write_dir=str(folder),
-    )  # fmt: skip
-    return folder / "record"
 
 
 def edit_header(record, old, new) -> Path:

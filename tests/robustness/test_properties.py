@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom.data import get_testdata_file
-from test_data_ecg import DICOM, tagged, write_wfdb
+from tiny_ecg import DICOM, tagged, write_wfdb
 
 from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.data.ecg import read_ecg, reorder

@@ -1,11 +1,9 @@
 """The X-rays and their masks."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REAL
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
@@ -14,7 +12,6 @@ from pacx.data.images import load_images, read_image
 from pacx.phantom.radiograph import MASKS, render_laterals, render_radiographs
 from pacx.phantom.state import STATES, sample_patients
 
-REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 #: Neither leaves a trace on an X-ray: what is read of them besides their neighbours is an error.
 UNSEEN = ("potassium", "conduction")
 

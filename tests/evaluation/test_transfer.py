@@ -1,14 +1,13 @@
 """The tables of chapters 06 to 10, on encoders with random weights and a handful of patients."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
+from conftest import REAL
 from PIL import Image
 from safetensors.torch import save_model
 from sklearn.linear_model import LogisticRegression
@@ -43,7 +42,6 @@ from pacx.training.paper_probe import fit_paper_probes
 from pacx.training.probe import fit_probes, labels_of
 
 PROBES = ("converged", "paper")
-REAL = Path(os.environ.get("PACX_REAL", Path(__file__).parents[2] / "shared" / "real"))
 
 
 @pytest.fixture
