@@ -458,7 +458,7 @@ else:
 # shown in a book, and counts of fewer than ten of them are left out.
 
 # %% tags=["hide-input"]
-from pacx.book.privacy import keep_home, suppress_small
+from pacx.book.privacy import show_or_withhold, suppress_small
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.table import TERMS
@@ -514,7 +514,7 @@ else:  # notes and problems may name files of patients
 
 # %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input", "public"]
 figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
-keep_home(run, figure, "01_first_benchmark", checked.name)
+show_or_withhold(run, figure, "01_first_benchmark", checked.name)
 
 # %% [markdown]
 # ## No patient in two places

@@ -68,7 +68,7 @@ banner(run)
 # where $H$ is the side of the image in pixels.
 
 # %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input", "public"]
-from pacx.book.privacy import keep_home
+from pacx.book.privacy import show_or_withhold
 from pacx.figures.cxr import patch_grid
 from pacx.training.mae import pretraining_images
 
@@ -76,7 +76,7 @@ images = pretraining_images(run, "val")
 vit = run.profile.vit
 grid = vit.image_size // vit.patch_size
 figure = patch_grid(images[0], vit.patch_size, highlighted=grid * (grid // 2) + grid // 2)
-keep_home(run, figure, "02_patches", "chexpert")
+show_or_withhold(run, figure, "02_patches", "chexpert")
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
@@ -129,7 +129,7 @@ from pacx.training.mae import load_mae
 from pacx.training.pipeline import train_side_by_side
 
 settings = run.profile.mae
-ratios = {"mae": settings.mask_ratio, "mae-compared": settings.compared_mask_ratio}
+ratios = {"mae": settings.mask_ratio, "mae-other-ratio": settings.other_mask_ratio}
 train_side_by_side(run, *ratios, "labs", "ecg")  # the teachers of chapters 03 and 04 as well
 models = {name: load_mae(run, name) for name in ratios}
 
@@ -142,9 +142,9 @@ with torch.inference_mode():
 from pacx.figures.cxr import reconstructions
 
 pictures = {name: models[name].reconstruct(pixels, out) for name, out in outputs.items()}
-seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-compared", "mae")}
+seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-other-ratio", "mae")}
 figure = reconstructions({"X-ray": images[:4], **seen})
-keep_home(run, figure, "02_masked", "chexpert")
+show_or_withhold(run, figure, "02_masked", "chexpert")
 
 # %% [markdown]
 # In the library `_keep_lowest` sorts one random number a patch, `noise`: the places of the $K$ lowest,
@@ -194,7 +194,7 @@ display(
         f"This run: {vit.image_size} px, patches of {vit.patch_size} px ({grid * grid} of them), width "
         f"{vit.width}, {vit.depth} blocks, {settings.epochs} epochs of batches of "
         f"{settings.batch_size}, mask ratio {settings.mask_ratio:g} and, for comparison, "
-        f"{settings.compared_mask_ratio:g}."
+        f"{settings.other_mask_ratio:g}."
     )
 )
 
@@ -230,7 +230,7 @@ columns = {"X-ray": images[:4]}
 for name, ratio in ratios.items():
     columns[f"{ratio:.0%} removed"], columns[f"by the {ratio:.0%} model"] = pictures[name]
 figure = reconstructions(columns)
-keep_home(run, figure, "02_reconstructed", "chexpert")
+show_or_withhold(run, figure, "02_reconstructed", "chexpert")
 
 # %% [markdown]
 # How much can go? Move the slider: more patches are removed from the first X-ray, and both models
@@ -240,7 +240,7 @@ keep_home(run, figure, "02_reconstructed", "chexpert")
 import numpy as np
 
 from pacx.figures.cxr import strips
-from pacx.figures.interactive import film
+from pacx.figures.interactive import image_slider
 
 frames, labels = [], []
 for ratio in sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()}):
@@ -254,7 +254,7 @@ for ratio in sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()})
         told.append(f"{error:.3f} (trained at {ratios[name]:.0%})")
     frames.append(strips(panels)[0])
     labels.append(f"{ratio:.0%} removed, MSE {', '.join(told)}")
-film(
+image_slider(
     run,
     np.stack(frames),
     labels,

@@ -83,7 +83,7 @@ pairs = {
 import matplotlib.pyplot as plt
 import numpy as np
 
-from pacx.book.privacy import FEWEST, keep_home
+from pacx.book.privacy import FEWEST, show_or_withhold
 from pacx.constants import LABS
 from pacx.phantom.labs import PANEL_OF, PANELS
 
@@ -104,7 +104,7 @@ for axis in axes:
 axes[0].set(title="percentile (blank: not observed)", ylabel="admission")
 axes[1].set(title="observed (dark: 1)")
 figure.colorbar(heat, ax=axes[0], label="percentile")
-keep_home(run, figure, "03_percentiles", "symile-mimic")
+show_or_withhold(run, figure, "03_percentiles", "symile-mimic")
 
 # %% [markdown]
 # ## The network and its loss

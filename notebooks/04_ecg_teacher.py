@@ -79,12 +79,12 @@ headers = sorted((run.data_root / "ecg-archive").rglob("*.hea"))
 record = read_ecg(headers[0])
 
 # %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
-from pacx.book.privacy import keep_home
+from pacx.book.privacy import show_or_withhold
 from pacx.figures.ecg import ecg_paper
 
 about = f"Record {headers[0].stem}, {record.hz:g} Hz"
 figure = ecg_paper(record.signal, record.leads, record.hz, about)
-keep_home(run, figure, "04_record", "ecg-archive")
+show_or_withhold(run, figure, "04_record", "ecg-archive")
 
 # %% [markdown]
 # And Einthoven's law on it: the sum of leads I and III lies on lead II, which is dashed.
@@ -103,7 +103,7 @@ rows = {
     "I + III, and II": np.stack([total, lead["II"]]),
 }
 figure = traces(rows, record.hz)
-keep_home(run, figure, "04_leads", "ecg-archive")
+show_or_withhold(run, figure, "04_leads", "ecg-archive")
 deviation = 1000 * np.abs(total - lead["II"]).max()
 display(Markdown(f"The largest deviation of I + III from II is {deviation:.1f} µV."))
 
@@ -190,7 +190,7 @@ rows = {
     "as the network sees it (standard deviations)": seen[at],
 }
 figure = traces(rows, drifting.hz, seconds=6, y_label="")
-keep_home(run, figure, "04_filtered", "ecg-archive")
+show_or_withhold(run, figure, "04_filtered", "ecg-archive")
 notch = "a notch" if drifting.hz > 100 else "no notch"
 display(Markdown(f"These ECGs have {drifting.hz:g} samples a second, so there is {notch}."))
 
@@ -274,7 +274,7 @@ with torch.inference_mode():
     }
 
 # %% mystnb={"image": {"alt": "Dot plot of the teacher's AUROC on held-out ECGs for each diagnosis with 95 percent intervals, once with leads in the right order and once with aVL and aVF swapped. A dashed line marks guessing at 0.5."}} tags=["hide-input"]
-from pacx.evaluation.statistics import bootstrap_weights, fast_auroc, interval, macro_auroc
+from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc, weighted_auroc
 from pacx.figures.results import dots
 from pacx.figures.style import COLOURS
 
@@ -288,7 +288,8 @@ for k, diagnosis in enumerate(ECG_DIAGNOSES.values()):
         continue
     for feed, scores in logits.items():
         estimate = interval(
-            fast_auroc(truth, scores[:, k], once)[0], fast_auroc(truth, scores[:, k], weights)
+            weighted_auroc(truth, scores[:, k], once)[0],
+            weighted_auroc(truth, scores[:, k], weights),
         )
         rows.append({"task": diagnosis, "model": feed, "metric": "AUROC", **estimate._asdict()})
 teacher_scores = run.save_results("ecg_teacher", pd.DataFrame(rows))

@@ -219,7 +219,7 @@ standard = {
 # %% mystnb={"image": {"alt": "Two histograms of the cosine similarity between each admission's teacher embedding and the mean embedding, one for the ECG teacher and one for the labs, each with raw and with standardised embeddings. Standardised ones spread around zero."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from pacx.book.privacy import keep_home
+from pacx.book.privacy import show_or_withhold
 from pacx.figures.style import COLOURS
 from pacx.figures.tables import show
 
@@ -247,7 +247,7 @@ for axis, (m, title) in zip(
     axis.set(title=title, xlabel="cosine to the mean embedding")
 axes[0].set_ylabel("validation admissions")
 axes[0].legend()
-keep_home(run, figure, "05_cosines", "symile-mimic")
+show_or_withhold(run, figure, "05_cosines", "symile-mimic")
 targets = run.save_results("target_cosines", pd.DataFrame(rows))
 
 # %% tags=["hide-input"]

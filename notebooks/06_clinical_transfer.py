@@ -405,7 +405,7 @@ if segmented:
     found = [segment(run, dataset.name, model, train, images) for model in ("mae", "pacx")]
 
 # %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input", "public"]
-from pacx.book.privacy import keep_home
+from pacx.book.privacy import show_or_withhold
 from pacx.figures.cxr import montage
 
 if segmented:
@@ -417,7 +417,7 @@ if segmented:
         columns=n,
         masks={"lungs": np.concatenate([true, *found])},
     )
-    keep_home(run, figure, "06_masks", dataset.name)
+    show_or_withhold(run, figure, "06_masks", dataset.name)
 
 # %% [markdown]
 # ## Beside the paper

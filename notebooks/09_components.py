@@ -131,7 +131,7 @@ show(run.save_results("variants", variants))
 # %%
 from pacx.training.pipeline import train_side_by_side
 
-models = [*chosen, "mae-continued", "mae-compared"]
+models = [*chosen, "mae-continued", "mae-other-ratio"]
 train_side_by_side(run, *models)
 
 # %% [markdown]
@@ -265,7 +265,7 @@ controls_of = ["pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "mae-con
 controls_of = [name for name in controls_of if name in models]
 opponents = [("pacx", control) for control in controls_of]
 opponents += [
-    ("pacx", "pacx-raw"), ("pacx-raw", "pacx-untrained-raw"), ("pacx-compared", "mae-compared"),
+    ("pacx", "pacx-raw"), ("pacx-raw", "pacx-untrained-raw"), ("pacx-other-ratio", "mae-other-ratio"),
 ]  # fmt: skip
 if run.is_phantom:
     direct = [
@@ -296,10 +296,10 @@ if run.is_phantom:
 from pacx.figures.tables import in_words
 
 if run.is_phantom:
-    second = controls[controls["model"] == "mae-compared"].reset_index(drop=True)
+    second = controls[controls["model"] == "mae-other-ratio"].reset_index(drop=True)
     told = in_words(second, "outcome", "pooling").drop(columns="model")
     ratios = {
-        "mask ratio": run.profile.mae.compared_mask_ratio,
+        "mask ratio": run.profile.mae.other_mask_ratio,
         "minus": run.profile.mae.mask_ratio,
     }
     display(show(told.assign(**ratios), digits=2))
@@ -549,7 +549,7 @@ if doses is not None:
 from pacx.figures.tables import beside_the_evidence
 
 if run.is_phantom:
-    of_second = controls["model"].isin(["mae-compared", "pacx-compared"])
+    of_second = controls["model"].isin(["mae-other-ratio", "pacx-other-ratio"])
     comparable = controls[~of_second].drop(columns="fraction")
     main = comparable[comparable["model"].isin(["pacx", *controls_of])]
     display(beside_the_evidence(main, "controls"))

@@ -154,7 +154,7 @@ else:
 rollouts = {model: np.array(extract_rollouts(run, model, images)) for model in models}
 
 # %% mystnb={"image": {"alt": "Rows of test phantoms, on phantoms at most three wins, then at most three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input", "public"]
-from pacx.book.privacy import keep_home
+from pacx.book.privacy import show_or_withhold
 from pacx.figures.attention import mean_difference, overlays
 from pacx.figures.style import name_of
 
@@ -163,17 +163,17 @@ maps = {
     for model in compared
 }
 figure = overlays(images[cases], maps, titles)
-keep_home(run, figure, "10_rollouts", "phantom-truth" if run.is_phantom else benchmark.name)
+show_or_withhold(run, figure, "10_rollouts", "phantom-truth" if run.is_phantom else benchmark.name)
 
 # %% [markdown]
 # The same cases, from one encoder's rollout to the other's: what moves is the difference.
 
 # %% tags=["hide-input"]
 from pacx.figures.attention import fades
-from pacx.figures.interactive import film
+from pacx.figures.interactive import image_slider
 
 way = np.linspace(0, 1, 11)
-film(
+image_slider(
     run,
     fades(images[cases], *maps.values(), steps=len(way)),
     [f"{1 - share:.0%} MAE, {share:.0%} PaCX-MAE" for share in way],
@@ -487,7 +487,7 @@ if run.is_phantom:
         "size of the left ventricle's cavity, standard deviations",
     )
     step = -(-size // 64)  # small pictures: a page is to be light
-    on_a_map = film(
+    on_a_map = image_slider(
         run,
         np.array(images[order][:, ::step, ::step]),
         [f"patient {k}, size {state[k]:+.2f}" for k in order],
@@ -601,7 +601,7 @@ if run.is_phantom:
     for model, decider in deciders.items():
         # Integrated gradients are complete: they sum to the evidence, but for the error of few steps.
         total = measured[model]["integrated gradients"].sum(axis=(1, 2))
-        whole = attribution.evidence(decider, inputs, baseline).abs().numpy()
+        whole = attribution.logit_change(decider, inputs, baseline).abs().numpy()
         assert np.abs(total - whole).mean() < 0.05 * whole.mean()
 print("All checks passed.")
 

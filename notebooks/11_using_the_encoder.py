@@ -175,7 +175,7 @@ cosines = (centred @ centred.T).fill_diagonal_(-1).numpy()
 nearest = cosines.argmax(axis=1)
 
 # %% mystnb={"image": {"alt": "X-rays in the upper row; below each the one of the others whose embedding is nearest, with the cosine."}} tags=["hide-input", "public"]
-from pacx.book.privacy import keep_home
+from pacx.book.privacy import show_or_withhold
 from pacx.figures.cxr import montage
 
 above = np.arange(min(6, len(names)))
@@ -183,7 +183,7 @@ below = nearest[above]
 titles = [f"image {k}" for k in above]
 titles += [f"image {j}, {cosines[i, j]:+.2f}" for i, j in zip(above, below, strict=True)]
 figure = montage(images[[*above, *below]], titles, columns=len(above))
-keep_home(run, figure, "11_neighbours", dataset.name)
+show_or_withhold(run, figure, "11_neighbours", dataset.name)
 
 # %% [markdown]
 # ## A probe with few labels
@@ -214,14 +214,14 @@ for pooling in ("cls", "mean"):
     scores[pooling] = probe.decision_function(unseen)
 
 # %% tags=["hide-input"]
-from pacx.evaluation.statistics import bootstrap_weights, fast_auroc, interval
+from pacx.evaluation.statistics import bootstrap_weights, interval, weighted_auroc
 
 truth = test[label].to_numpy()
 weights = bootstrap_weights(test["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed)
 once = np.ones((1, len(truth)))
 rows = []
 for pooling, found in scores.items():
-    auroc = interval(fast_auroc(truth, found, once)[0], fast_auroc(truth, found, weights))
+    auroc = interval(weighted_auroc(truth, found, once)[0], weighted_auroc(truth, found, weights))
     facts = {"task": label, "labels": len(few), "test images": len(truth), "pooling": pooling}
     rows.append({**facts, "AUROC": auroc.value, "low": auroc.low, "high": auroc.high})
 show(pd.DataFrame(rows))

@@ -104,7 +104,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="mae, mae-compared, labs, ecg, pacx or a variant of it, mae-continued. Default: "
+            help="mae, mae-other-ratio, labs, ecg, pacx or a variant of it, mae-continued. Default: "
             "all that the chapters need.",
         ),
     ] = None,

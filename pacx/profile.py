@@ -38,8 +38,8 @@ Benchmark = Literal[
 #: What the phantom hospital writes.
 PhantomData = Literal["chexpert", "symile-mimic", "ecg-archive", Benchmark]
 #: What `pacx.training.distill` makes besides `pacx`.
-Variant = Literal[
-    "pacx-ecg", "pacx-labs", "pacx-contrastive", "pacx-regression", "pacx-raw", "pacx-compared",
+VariantName = Literal[
+    "pacx-ecg", "pacx-labs", "pacx-contrastive", "pacx-regression", "pacx-raw", "pacx-other-ratio",
     "pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "pacx-finalnorm", "pacx-rank2",
     "pacx-lowrate", "pacx-maeterm", "pacx-replay",
 ]  # fmt: skip
@@ -96,7 +96,7 @@ class MaeSettings(OptimiserSettings):
     decoder_depth: Count
     decoder_heads: Count
     mask_ratio: float = Field(gt=0, lt=1)
-    compared_mask_ratio: float = Field(gt=0, lt=1, description="trained beside it in chapter 02")
+    other_mask_ratio: float = Field(gt=0, lt=1, description="trained beside it in chapter 02")
     norm_pix_loss: bool
     weights: Path | None = Field(
         None, description="an encoder to go on from, as `pacx export` reads it; None: from nothing"
@@ -181,7 +181,7 @@ class EvidenceSettings(Settings):
         min_length=1, description="seeds of the phantom hospitals, fresh patients each"
     )
     seeds: list[Seed] = Field(min_length=1, description="seeds of the trainings on each of them")
-    variants_once: list[Variant] = Field(description="of `variants`; with the first seed only")
+    variants_once: list[VariantName] = Field(description="of `variants`; with the first seed only")
     chapters: list[str] = Field(description="their numbers, in order")
     couplings: list[NonNegativeFloat] = Field(description="beside the profile's own coupling")
     teacher_shares: list[PositiveFloat] = Field(
@@ -205,7 +205,7 @@ class Profile(Settings):
     benchmarks: list[Benchmark] = Field(
         min_length=1, description="data sets of chapter 06, in this order"
     )
-    variants: list[Variant] = Field(
+    variants: list[VariantName] = Field(
         description="distilled beside `pacx` in chapter 09; pacx.training.distill has them"
     )
     benchmark_split: Literal["patient", "paper"] = Field(

@@ -18,7 +18,7 @@ from pacx.profile import (
     Benchmark,
     PhantomData,
     Profile,
-    Variant,
+    VariantName,
     available_profiles,
     load_profile,
 )
@@ -274,7 +274,7 @@ def test_extends_is_relative_to_the_file_that_says_it(tmp_path):
 
 
 def test_profiles_know_every_data_set_and_variant():
-    benchmarks, phantoms, variants = map(get_args, (Benchmark, PhantomData, Variant))
+    benchmarks, phantoms, variants = map(get_args, (Benchmark, PhantomData, VariantName))
     assert set(benchmarks) == set(DATASETS) - {"chexpert", "symile-mimic"}
     assert set(phantoms) == set(WRITERS)
     assert {"pacx", *variants} == set(VARIANTS)

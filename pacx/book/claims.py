@@ -25,7 +25,7 @@ from pacx.run import Run
 #: Points where text and public code differ and encoders were trained: result table, model, and
 #: what it is held against.
 _EFFECTS = {
-    "mask ratio: the other minus the profile's": ("controls", "mae-compared", "mae"),
+    "mask ratio: the other minus the profile's": ("controls", "mae-other-ratio", "mae"),
     "trained LayerNorms: the final one minus all": ("keeping", "pacx-finalnorm", "pacx"),
     "targets: standardised minus raw": ("direct", "pacx", "pacx-raw"),
 }

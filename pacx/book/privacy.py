@@ -27,7 +27,7 @@ from pacx.run import Run
 
 #: Counts of fewer patients are not told, nor statistics over fewer.
 FEWEST = 10
-#: Tag of a cell whose pictures may be shown: made up, published, or passed by `keep_home`.
+#: Tag of a cell whose pictures may be shown: made up, published, or passed by `show_or_withhold`.
 PUBLIC = "public"
 
 _ID_COLUMNS = {
@@ -49,7 +49,7 @@ _RASTERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", "
 _FONTS = (".woff", ".woff2", ".ttf", ".eot", ".ico")
 
 
-def keep_home(run: Run, figure: Figure, name: str, *datasets: str) -> None:
+def show_or_withhold(run: Run, figure: Figure, name: str, *datasets: str) -> None:
     """Let a figure of patients be shown, or move it to the run's `private` folder.
 
     Args:
@@ -138,7 +138,7 @@ def inspect_site(run: Run, html: Path, book: Path, log: Path) -> None:
             "The site would publish patients, so it was not built:\n  "
             + "\n  ".join(found[:20])
             + f"\nOf {len(found)} places. Take the output out of the chapter, or show it with "
-            "pacx.book.privacy.keep_home."
+            "pacx.book.privacy.show_or_withhold."
         )
 
 

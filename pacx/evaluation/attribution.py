@@ -1,6 +1,6 @@
 """What moves a probe's decision: maps over the patches, and tests of whether to believe them.
 
-The *evidence* of an image is what the probe sees in it beyond a baseline image: the difference of
+The *logit change* of an image is what the probe sees in it beyond a baseline image: the difference of
 the two logits. Maps are turned so that positive patches speak for it, whatever its sign.
 """
 
@@ -53,9 +53,9 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
 
     Returns:
         Name -> (N, H', W') on the patch grid. Rollout knows no decision and is positive; of the
-        others, positive patches speak for the evidence and negative ones against it.
+        others, positive patches speak for the logit change and negative ones against it.
     """
-    turned = evidence(probe, images, baseline).sign()[:, None, None]
+    turned = logit_change(probe, images, baseline).sign()[:, None, None]
     rollout = [
         attention_rollout(attention_maps(probe.encoder, part, mean_of_heads=True))
         for part in images.split(BATCH)
@@ -69,7 +69,7 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
 
 
 @torch.inference_mode()
-def evidence(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
+def logit_change(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
     """Logits (N,) of images (N, 3, H, W) minus that of the baseline (1, 3, H, W)."""
     return torch.cat([probe(part) for part in images.split(BATCH)]) - probe(baseline)
 
@@ -89,7 +89,7 @@ def integrated_gradients(
         steps: Points of the Gauss-Legendre rule between baseline and image.
 
     Returns:
-        (N, H', W'); a map sums to the image's evidence.
+        (N, H', W'); a map sums to the image's logit change.
     """
     method = LayerIntegratedGradients(probe, probe.encoder.patch_embed)
     parts = [
@@ -213,13 +213,13 @@ def removal_curves(
     rank = torch.from_numpy(rankdata(-maps.reshape(len(maps), -1), "ordinal", axis=1))
     rank = rank.reshape(maps.shape)[:, None]  # from 1
     size = images.shape[-1] // maps.shape[-1]
-    whole = evidence(probe, images, baseline)
+    whole = logit_change(probe, images, baseline)
     none = torch.zeros_like(whole)
     deletion, insertion = [whole], [none]
     for share in shares[1:-1]:
         chosen = _to_pixels(rank <= round(share * maps[0].size), size)
-        deletion.append(evidence(probe, torch.where(chosen, baseline, images), baseline))
-        insertion.append(evidence(probe, torch.where(chosen, images, baseline), baseline))
+        deletion.append(logit_change(probe, torch.where(chosen, baseline, images), baseline))
+        insertion.append(logit_change(probe, torch.where(chosen, images, baseline), baseline))
     deletion, insertion = [*deletion, none], [*insertion, whole]
     turned = whole.sign()[:, None]
     return tuple((turned * torch.stack(c, dim=1)).numpy() for c in (deletion, insertion))
@@ -237,7 +237,7 @@ def faithfulness_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Deletion and insertion by several maps and by a random order, with intervals over cases.
 
-    All values are shares of the evidence of the whole images, means over cases. A map that finds
+    All values are shares of the logit change of the whole images, means over cases. A map that finds
     what decides has a small area under deletion and a large one under insertion.
 
     Args:
@@ -259,7 +259,7 @@ def faithfulness_tables(
     shape = next(iter(maps.values())).shape
     orders = {**maps, RANDOM_ORDER: np.random.default_rng(seed).random(shape)}
     pairs = {m: removal_curves(probe, images, baseline, o, shares) for m, o in orders.items()}
-    whole = np.abs(evidence(probe, images, baseline).numpy())
+    whole = np.abs(logit_change(probe, images, baseline).numpy())
     of_whole = whole.mean(), weights @ whole
 
     def share_of(values: np.ndarray) -> tuple[float, np.ndarray]:

@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
         return f"{self.value:+.3f} [{self.low:+.3f},\N{NO-BREAK SPACE}{self.high:+.3f}]"
 
 
-def fast_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """AUROC of one binary task under many case weightings at once.
 
     A bootstrap resample is a weighting: how often each case was drawn. Sorting once and summing
@@ -109,7 +109,7 @@ def macro_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> n
     Returns:
         (R,).
     """
-    return _macro(fast_auroc, truth, scores, weights)
+    return _macro(weighted_auroc, truth, scores, weights)
 
 
 def macro_average_precision(

@@ -34,11 +34,11 @@ def one_patient() -> Figure:
 
     The same patient in every run. The titles say what `records` shows; a test holds them to it.
     """
-    film, masks, ecg, labs = records()
+    xray, masks, ecg, labs = records()
     figure = plt.figure(figsize=(7.0, 5.4))
     above, below = figure.subfigures(2, 1, height_ratios=(3.2, 1.5))
     left, right = above.subplots(1, 2, width_ratios=(1, 0.85))
-    left.imshow(film, cmap="gray", vmin=0, vmax=255)
+    left.imshow(xray, cmap="gray", vmin=0, vmax=255)
     left.contour(masks["heart"], levels=[0.5], colors=[OUTLINES["heart"]], linewidths=1.4)
     left.set_axis_off()
     left.set_title("X-ray: a wide heart", fontsize=10)
@@ -57,10 +57,10 @@ def records() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, pd.Series]
     crowd = sample_patients(_CROWD, seed=_SEED)
     plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)]
     patient = plain.loc[[plain[list(SHARED)].min(axis=1).idxmax()]]
-    films, masks = render_radiographs(patient, 224, seed=_SEED, masks=True)
+    xrays, masks = render_radiographs(patient, 224, seed=_SEED, masks=True)
     ecg = render_ecgs(patient, HZ, seed=_SEED)[0, LEADS_MIMIC.index("II")]
     labs = pd.Series(draw_labs(patient, seed=_SEED)[0], index=[lab.name for lab in LABS])
-    return films[0], {name: mask[0] for name, mask in masks.items()}, ecg[: HZ * _SECONDS], labs
+    return xrays[0], {name: mask[0] for name, mask in masks.items()}, ecg[: HZ * _SECONDS], labs
 
 
 def claims_to_come() -> pd.DataFrame:

@@ -1,10 +1,10 @@
 // One slider over a sheet of pictures; where dots stand for the pictures, pointing at one moves it.
-const film = (root) => {
+const imageSlider = (root) => {
   const labels = JSON.parse(root.dataset.labels);
   const across = Number(root.dataset.across);
   const down = Math.ceil(labels.length / across);
   const slider = root.querySelector("input");
-  const sheet = root.querySelector(".film img");
+  const sheet = root.querySelector(".image-slider img");
   const svg = root.querySelector("svg");
   const maps = [...root.querySelectorAll("svg [id^=dots]")].map((map) => {
     const dots = [...map.querySelectorAll("use")].map((d) => [d.x.baseVal.value, d.y.baseVal.value]);

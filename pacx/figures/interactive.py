@@ -23,7 +23,7 @@ from pacx.errors import PacxError
 from pacx.run import Run
 
 
-def film(
+def image_slider(
     run: Run,
     frames: np.ndarray,
     labels: Sequence[str],
@@ -61,7 +61,7 @@ def film(
     height, width = frames.shape[1:3]
     # The theme pads pictures on dark pages, which would shift the sheet.
     picture = (
-        f'<div class="film" style="width: {16 * width / height:.1f}rem; '
+        f'<div class="image-slider" style="width: {16 * width / height:.1f}rem; '
         f'aspect-ratio: {width} / {height}"><img style="width: {100 * across}%; padding: 0" '
         f'alt="{escape(alt)}" src="data:image/jpeg;base64,{_sheet(frames, across)}"></div>'
     )
@@ -70,7 +70,7 @@ def film(
         f'max="{len(frames) - 1}" value="{start}"></label><output></output>{picture}'
         f"<p>{escape(caption)}</p></div>"
     )
-    return _piece("film", above + moves, labels=list(labels), across=across)
+    return _piece("imageSlider", above + moves, labels=list(labels), across=across)
 
 
 def losses(

@@ -13,7 +13,7 @@ from pacx.figures.style import colour_of, marker_of, name_of
 
 #: From the bottom of the ladder to its top; other models stand between the two.
 _LOWER = (
-    "random", "imagenet", "pixels", "mae", "mae-compared", "mae-continued", "pixels-teachers",
+    "random", "imagenet", "pixels", "mae", "mae-other-ratio", "mae-continued", "pixels-teachers",
     "mae-teachers", "pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "pacx-raw", "pacx",
 )  # fmt: skip
 _CEILINGS = ("supervised", "teachers", "states")

@@ -1,6 +1,6 @@
 """The benchmarks with findings, infections and lung masks, as the real ones lie on disk.
 
-`truth.csv` in each folder is ours: the latent states, what is truly on each film, and the exact
+`truth.csv` in each folder is ours: the latent states, what is truly on each xray, and the exact
 area of each mask, for tests and for chapters that compare a label with its cause.
 """
 
@@ -39,7 +39,7 @@ def write_tb(root: Path, cohort: Cohort) -> None:
             "findings": wording,
         }
     )
-    for rows, images, _ in cohort.films(otherwise_well(patients), cohort.image_size):
+    for rows, images, _ in cohort.xrays(otherwise_well(patients), cohort.image_size):
         stored = [
             image.astype(np.uint16) * 257 if i % 8 == 0 else np.dstack([image] * 3)
             for i, image in zip(rows, images, strict=True)
@@ -73,7 +73,7 @@ def write_vindr_cxr(root: Path, cohort: Cohort) -> None:
     consensus["No finding"] = (consensus.sum(axis=1) == 0).astype(int)
     consensus.insert(0, "image_id", ids[test])
     folder = np.where(test, "test", "train")
-    for rows, images, _ in cohort.films(patients, cohort.image_size):
+    for rows, images, _ in cohort.xrays(patients, cohort.image_size):
         save_images(cohort, images, [root / folder[i] / f"{ids[i]}.dicom" for i in rows])
     (root / "annotations").mkdir()
     votes.to_csv(root / "annotations" / "image_labels_train.csv", index=False)
@@ -83,7 +83,7 @@ def write_vindr_cxr(root: Path, cohort: Cohort) -> None:
 
 
 def write_nih_14(root: Path, cohort: Cohort) -> None:
-    """NIH ChestX-ray14: several findings a film, up to three films a patient, a few RGBA."""
+    """NIH ChestX-ray14: several findings a xray, up to three xrays a patient, a few RGBA."""
     rng = np.random.default_rng([cohort.seed, 53])
     patients = add_patterns(cohort.patients(), rng)
     patients["Patient ID"] = np.arange(1, len(patients) + 1)
@@ -91,11 +91,11 @@ def write_nih_14(root: Path, cohort: Cohort) -> None:
     for visit, share in ((2, 0.4), (3, 0.4)):
         returned = visits[-1][rng.random(len(visits[-1])) < share]
         visits.append(another_day(returned, rng, visit))
-    films = pd.concat(visits).sort_values(["Patient ID", "study"], ignore_index=True)
-    truth = draw_findings(films, NIH_FINDINGS, rng)
-    number = films["study"] - 1
+    xrays = pd.concat(visits).sort_values(["Patient ID", "study"], ignore_index=True)
+    truth = draw_findings(xrays, NIH_FINDINGS, rng)
+    number = xrays["study"] - 1
     names = pd.Series(
-        [f"{p:08d}_{n:03d}.png" for p, n in zip(films["Patient ID"], number, strict=True)],
+        [f"{p:08d}_{n:03d}.png" for p, n in zip(xrays["Patient ID"], number, strict=True)],
         name="Image Index",
     )
     table = pd.DataFrame(
@@ -105,16 +105,16 @@ def write_nih_14(root: Path, cohort: Cohort) -> None:
                 "|".join(truth.columns[row == 1]) or "No Finding" for row in truth.to_numpy()
             ],
             "Follow-up #": number,
-            "Patient ID": films["Patient ID"],
-            "Patient Age": films["age_years"],
-            "Patient Gender": films["sex"],
-            "View Position": np.where(films["ap_view"], "AP", "PA"),
+            "Patient ID": xrays["Patient ID"],
+            "Patient Age": xrays["age_years"],
+            "Patient Gender": xrays["sex"],
+            "View Position": np.where(xrays["ap_view"], "AP", "PA"),
             "OriginalImage[Width": cohort.image_size,
             "Height]": cohort.image_size,
         }
     )
-    archive = 1 + np.arange(len(films)) * 12 // len(films)
-    for rows, images, _ in cohort.films(films, cohort.image_size):
+    archive = 1 + np.arange(len(xrays)) * 12 // len(xrays)
+    for rows, images, _ in cohort.xrays(xrays, cohort.image_size):
         stored = [
             np.dstack([image] * 3 + [np.full_like(image, 255)]) if i % 50 == 7 else image
             for i, image in zip(rows, images, strict=True)
@@ -122,38 +122,38 @@ def write_nih_14(root: Path, cohort: Cohort) -> None:
         paths = [root / f"images_{archive[i]:03d}" / "images" / names[i] for i in rows]
         save_images(cohort, stored, paths)
     table.to_csv(root / "Data_Entry_2017.csv", index=False)
-    test = films["split"] == "test"
+    test = xrays["split"] == "test"
     for file, members in (("train_val_list.txt", names[~test]), ("test_list.txt", names[test])):
         (root / file).write_text("\n".join(members), encoding="utf-8")
-    _write_truth(root, films, names, **truth)
+    _write_truth(root, xrays, names, **truth)
 
 
 def write_qata_cov19(root: Path, cohort: Cohort) -> None:
     """QaTa-COV19 v2: X-rays of COVID-19 with a mask of the infection, `mask_<image name>`.
 
-    The infection is what the disease changes: the same film is rendered with and without it, and
+    The infection is what the disease changes: the same xray is rendered with and without it, and
     the mask is where the difference is more than a quarter of its largest.
     """
     patients = cohort.patients().assign(pattern="Covid-19")
     rng = np.random.default_rng([cohort.seed, 54])
     again = rng.random(len(patients)) < 0.2
     patients["subject"] = np.arange(1, len(patients) + 1)
-    films = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    films = otherwise_well(films.sort_values(["subject", "study"], ignore_index=True))
-    numbered = films["subject"] % 4 != 0  # a part of the data set carries no subject numbers
+    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
+    xrays = otherwise_well(xrays.sort_values(["subject", "study"], ignore_index=True))
+    numbered = xrays["subject"] % 4 != 0  # a part of the data set carries no subject numbers
     names = pd.Series(
         np.where(
             numbered,
             [f"sub-S{s:05d}_ses-E{s:05d}{n}_run-1_bp-chest_dx.png"
-             for s, n in zip(films["subject"], films["study"], strict=True)],
-            [f"covid_{i:05d}.png" for i in range(len(films))],
+             for s, n in zip(xrays["subject"], xrays["study"], strict=True)],
+            [f"covid_{i:05d}.png" for i in range(len(xrays))],
         ),
         name="image",
     )  # fmt: skip
-    area = np.zeros(len(films), int)
-    folders = films["split"].map({"train": "Train Set", "val": "Train Set", "test": "Test Set"})
-    ill = cohort.films(films, cohort.image_size)
-    well = cohort.films(films.assign(pattern="Normal"), cohort.image_size, masks=True)
+    area = np.zeros(len(xrays), int)
+    folders = xrays["split"].map({"train": "Train Set", "val": "Train Set", "test": "Test Set"})
+    ill = cohort.xrays(xrays, cohort.image_size)
+    well = cohort.xrays(xrays.assign(pattern="Normal"), cohort.image_size, masks=True)
     for (rows, images, _), (_, before, masks) in zip(ill, well, strict=True):
         added = images.astype(int) - before
         largest = added.max(axis=(1, 2), keepdims=True)
@@ -163,31 +163,31 @@ def write_qata_cov19(root: Path, cohort: Cohort) -> None:
         save_images(cohort, images, [base / "Images" / name for base, name in files])
         masked = [base / "Ground-truths" / f"mask_{name}" for base, name in files]
         save_images(cohort, infected, masked)
-    _write_truth(root, films, names, subject=films["subject"], mask_pixels=area)
+    _write_truth(root, xrays, names, subject=xrays["subject"], mask_pixels=area)
 
 
 def write_cxl_seg(root: Path, cohort: Cohort) -> None:
-    """CXL-Seg 1.0.0: films of MIMIC-CXR with lung masks beside them, `<dicom_id>-mask.jpg`."""
+    """CXL-Seg 1.0.0: xrays of MIMIC-CXR with lung masks beside them, `<dicom_id>-mask.jpg`."""
     patients = cohort.patients()
     rng = np.random.default_rng([cohort.seed, 55])
     patients["subject_id"] = 18_000_001 + 3 * np.arange(len(patients))
     again = rng.random(len(patients)) < 0.3
-    films = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    films = films.sort_values(["subject_id", "study"], ignore_index=True)
-    films["study_id"] = films["subject_id"] + 40_000_000 + films["study"] - 1
-    keys = zip(films["subject_id"], films["study_id"], strict=True)
+    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
+    xrays = xrays.sort_values(["subject_id", "study"], ignore_index=True)
+    xrays["study_id"] = xrays["subject_id"] + 40_000_000 + xrays["study"] - 1
+    keys = zip(xrays["subject_id"], xrays["study_id"], strict=True)
     paths = [mimic_cxr_path(subject, study) for subject, study in keys]
     ids = pd.Series([Path(path).stem for path in paths], name="dicom_id")
-    area = np.zeros(len(films), int)
-    for rows, images, masks in cohort.films(films, cohort.image_size, masks=True):
+    area = np.zeros(len(xrays), int)
+    for rows, images, masks in cohort.xrays(xrays, cohort.image_size, masks=True):
         save_images(cohort, images, [root / paths[i] for i in rows])
         beside = [root / paths[i].replace(".jpg", "-mask.jpg") for i in rows]
         save_images(cohort, masks["lungs"], beside)
         area[rows] = masks["lungs"].sum(axis=(1, 2))
-    table = pd.concat([ids, films[["subject_id", "study_id"]]], axis=1)
-    table["split"] = films["split"].replace({"val": "validate"})
+    table = pd.concat([ids, xrays[["subject_id", "study_id"]]], axis=1)
+    table["split"] = xrays["split"].replace({"val": "validate"})
     table.to_csv(root / "CXLSeg-split.csv", index=False)
-    _write_truth(root, films, ids, mask_pixels=area)
+    _write_truth(root, xrays, ids, mask_pixels=area)
 
 
 def write_actualmed(root: Path, cohort: Cohort) -> None:
@@ -197,29 +197,29 @@ def write_actualmed(root: Path, cohort: Cohort) -> None:
     patients["pattern"] = np.where(rng.random(len(patients)) < 0.55, "Covid-19", "Normal")
     patients["patient_id"] = [f"ANON{i + 1}" for i in range(len(patients))]
     again = rng.random(len(patients)) < 0.15
-    films = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    films = films.sort_values(["patient_id", "study"], ignore_index=True)
-    known = rng.random(len(films)) > 0.15
-    finding = films["pattern"].map({"Covid-19": "COVID-19", "Normal": "No finding"})
+    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
+    xrays = xrays.sort_values(["patient_id", "study"], ignore_index=True)
+    known = rng.random(len(xrays)) > 0.15
+    finding = xrays["pattern"].map({"Covid-19": "COVID-19", "Normal": "No finding"})
     table = pd.DataFrame(
         {
-            "patient_id": films["patient_id"],
-            "image": films["patient_id"] + "." + films["study"].astype(str) + ".jpg",
+            "patient_id": xrays["patient_id"],
+            "image": xrays["patient_id"] + "." + xrays["study"].astype(str) + ".jpg",
             "finding": finding.where(known),
-            "view": np.where(films["ap_view"], "AP", "PA"),
+            "view": np.where(xrays["ap_view"], "AP", "PA"),
             "original_width": cohort.image_size,
             "original_height": cohort.image_size,
         }
     )
-    for rows, images, _ in cohort.films(otherwise_well(films), cohort.image_size):
+    for rows, images, _ in cohort.xrays(otherwise_well(xrays), cohort.image_size):
         save_images(cohort, images, [root / "images" / name for name in table["image"].iloc[rows]])
     table.to_csv(root / "metadata.csv", index=False)
-    _write_truth(root, films, table["image"], covid=(films["pattern"] == "Covid-19").astype(int))
+    _write_truth(root, xrays, table["image"], covid=(xrays["pattern"] == "Covid-19").astype(int))
 
 
-def _write_truth(root: Path, films: pd.DataFrame, key: pd.Series, **columns) -> None:
+def _write_truth(root: Path, xrays: pd.DataFrame, key: pd.Series, **columns) -> None:
     """`truth.csv`: key, split, what is truly there, and the states."""
-    truth = truth_table(films, key).drop(columns=key.name)
+    truth = truth_table(xrays, key).drop(columns=key.name)
     found = pd.DataFrame(columns).reset_index(drop=True)
-    table = pd.concat([key.reset_index(drop=True), films["split"].reset_index(drop=True)], axis=1)
+    table = pd.concat([key.reset_index(drop=True), xrays["split"].reset_index(drop=True)], axis=1)
     pd.concat([table, found, truth], axis=1).to_csv(root / "truth.csv", index=False)

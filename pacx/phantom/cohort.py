@@ -1,4 +1,4 @@
-"""The patients of one data set, their films, and how images get to disk."""
+"""The patients of one data set, their xrays, and how images get to disk."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ class Cohort:
         patients = state.sample_patients(sum(self.splits.values()), self.seed, self.coupling)
         return patients.assign(split=np.repeat(list(self.splits), list(self.splits.values())))
 
-    def films(self, patients: pd.DataFrame, size: int, masks: bool = False) -> Iterator[tuple]:
+    def xrays(self, patients: pd.DataFrame, size: int, masks: bool = False) -> Iterator[tuple]:
         """Blocks of (row numbers, images, masks)."""
         for number, start in enumerate(range(0, len(patients), BLOCK)):
             rows = np.arange(start, min(start + BLOCK, len(patients)))
@@ -65,7 +65,7 @@ def truth_table(patients: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
 def another_day(patients: pd.DataFrame, rng: np.random.Generator, visit: int = 2) -> pd.DataFrame:
     """The same patients at a later visit: positioned anew, the same states, devices and view.
 
-    What a film draws for itself (build, shape of the heart, ribs, the pacemaker's side) is drawn
+    What a xray draws for itself (build, shape of the heart, ribs, the pacemaker's side) is drawn
     anew too.
     """
     rotation = rng.standard_normal(len(patients)).astype(np.float32)
@@ -80,7 +80,7 @@ def otherwise_well(patients: pd.DataFrame) -> pd.DataFrame:
 
 
 def mimic_cxr_path(subject: int, study: int) -> str:
-    """Where MIMIC-CXR-JPG keeps a film: `files/p10/p10000032/s50414267/<dicom_id>.jpg`."""
+    """Where MIMIC-CXR-JPG keeps a xray: `files/p10/p10000032/s50414267/<dicom_id>.jpg`."""
     code = hashlib.sha256(f"{subject}/{study}".encode()).hexdigest()[:40]
     dicom_id = "-".join(code[k : k + 8] for k in range(0, 40, 8))
     return f"files/p{str(subject)[:2]}/p{subject}/s{study}/{dicom_id}.jpg"

@@ -2,7 +2,7 @@
 
 A finding is a `Phenotype` of the patient's states and of what only the picture shows: one of
 ChestX6's patterns, under the names of `PATTERNS`, or a pneumothorax. As in life, some labels are
-plain to see and others hardly leave a trace on the film.
+plain to see and others hardly leave a trace on the xray.
 """
 
 import numpy as np
@@ -80,14 +80,14 @@ def add_patterns(patients: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
 
 
 def draw_findings(
-    films: pd.DataFrame, findings: dict[str, Phenotype], rng: np.random.Generator
+    xrays: pd.DataFrame, findings: dict[str, Phenotype], rng: np.random.Generator
 ) -> pd.DataFrame:
-    """0/1 (int) columns, one a finding: what is truly on each film.
+    """0/1 (int) columns, one a finding: what is truly on each xray.
 
     Args:
-        films: Patients with the columns of `add_patterns`, one row a film.
+        xrays: Patients with the columns of `add_patterns`, one row a xray.
         findings: `VINDR_FINDINGS` or `NIH_FINDINGS`.
         rng: Draws the noise of the labels.
     """
-    columns = {name: over_threshold(films, f, TASK_NOISE, rng) for name, f in findings.items()}
-    return pd.DataFrame(columns, index=films.index).astype(int)
+    columns = {name: over_threshold(xrays, f, TASK_NOISE, rng) for name, f in findings.items()}
+    return pd.DataFrame(columns, index=xrays.index).astype(int)

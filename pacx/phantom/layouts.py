@@ -54,7 +54,7 @@ def write_chexpert(root: Path, cohort: Cohort) -> None:
     has_lateral = ~studies["ap_view"].to_numpy() & (rng.random(len(studies)) < 0.25)
     lateral = frontal[has_lateral].assign(**{"Frontal/Lateral": "Lateral", "AP/PA": np.nan})
     lateral["Path"] = lateral["Path"].str.replace("view1_frontal", "view2_lateral")
-    for rows, images, _ in cohort.films(studies, cohort.image_size):
+    for rows, images, _ in cohort.xrays(studies, cohort.image_size):
         folders = study_path.iloc[rows]
         save_images(cohort, images, [root / folder / "view1_frontal.jpg" for folder in folders])
     side_view = render_laterals(studies[has_lateral], cohort.image_size, cohort.seed)
@@ -89,16 +89,16 @@ def write_chexchonet(root: Path, cohort: Cohort) -> None:
     patients["patient_id"] = [f"E{i:06d}" for i in range(len(patients))]
     patients = pd.concat([patients, state.echo_labels(patients, cohort.seed)], axis=1)
     again = rng.random(len(patients)) < 0.25
-    films = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    films = films.sort_values(["patient_id", "study"], ignore_index=True)
-    films["cxr_filename"] = films["patient_id"] + "_" + films["study"].astype(str) + ".png"
+    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
+    xrays = xrays.sort_values(["patient_id", "study"], ignore_index=True)
+    xrays["cxr_filename"] = xrays["patient_id"] + "_" + xrays["study"].astype(str) + ".png"
     columns = {"age_years": "age", "pacemaker": "pacemaker_or_icd"}
-    table = films.rename(columns=columns)[
+    table = xrays.rename(columns=columns)[
         ["patient_id", "cxr_filename", "age", "sex", "ivsd", "lvpwd", "lvidd",
          "pacemaker_or_icd", "slvh", "dlv", "composite_slvh_dlv"]
     ]  # fmt: skip
-    for rows, images, _ in cohort.films(films, cohort.image_size):
-        save_images(cohort, images, [root / "images" / f for f in films["cxr_filename"].iloc[rows]])
+    for rows, images, _ in cohort.xrays(xrays, cohort.image_size):
+        save_images(cohort, images, [root / "images" / f for f in xrays["cxr_filename"].iloc[rows]])
     table.astype({"pacemaker_or_icd": int}).to_csv(root / "metadata.csv", index=False)
 
 
@@ -107,7 +107,7 @@ def write_medmod(root: Path, cohort: Cohort) -> None:
     patients = cohort.patients()
     ids = 15_000_001 + 3 * np.arange(len(patients))
     paths = [mimic_cxr_path(i, i + 40_000_000) for i in ids]
-    for rows, images, _ in cohort.films(patients, cohort.image_size):
+    for rows, images, _ in cohort.xrays(patients, cohort.image_size):
         save_images(cohort, images, [root / paths[i] for i in rows])
     stays = pd.DataFrame(
         {"subject_id": ids, "hadm_id": ids + 10_000_000, "stay_id": ids + 20_000_000,
@@ -121,7 +121,7 @@ def write_chestx6(root: Path, cohort: Cohort) -> None:
     """ChestX6: `<split>/<class>/<file>`, a sixth of the images in each class."""
     patients = cohort.patients()
     patients["pattern"] = np.resize(CHESTX6_CLASSES, len(patients))
-    for rows, images, _ in cohort.films(otherwise_well(patients), cohort.image_size):
+    for rows, images, _ in cohort.xrays(otherwise_well(patients), cohort.image_size):
         part = patients.iloc[rows]
         paths = [
             root / split / pattern / f"{pattern.lower()}-{i:05d}.jpg"
@@ -137,8 +137,8 @@ def write_covid_qu_ex(root: Path, cohort: Cohort) -> None:
     folder = np.resize(list(classes), len(patients))
     patients["pattern"] = pd.Series(folder).map(classes).to_numpy()
     base = root / "Lung Segmentation Data" / "Lung Segmentation Data"
-    films = cohort.films(otherwise_well(patients), cohort.image_size, masks=True)
-    for rows, images, masks in films:
+    xrays = cohort.xrays(otherwise_well(patients), cohort.image_size, masks=True)
+    for rows, images, masks in xrays:
         folders = [base / patients["split"].iloc[i].title() / folder[i] for i in rows]
         names = [f"{folder[i].lower()}_{i:05d}.png" for i in rows]
         files = list(zip(folders, names, strict=True))
@@ -158,7 +158,7 @@ def write_phantom_truth(root: Path, cohort: Cohort) -> None:
     for fact in ("pacemaker", "tube", "ap_view"):
         patients[fact] |= elsewhere & (rng.random(len(patients)) < SHARE_OF_MORE_DEVICES)
     names = [f"T{i:06d}" for i in range(len(patients))]
-    for rows, images, masks in cohort.films(patients, cohort.image_size, masks=True):
+    for rows, images, masks in cohort.xrays(patients, cohort.image_size, masks=True):
         save_images(cohort, images, [root / "images" / f"{names[i]}.png" for i in rows])
         for mask, drawn in masks.items():
             save_images(cohort, drawn, [root / "masks" / mask / f"{names[i]}.png" for i in rows])

@@ -113,7 +113,7 @@ def _write_pair_arrays(
         for name in ("cxr", "ecg")
     )
     mean, std = (np.array(v, np.float32)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
-    for rows, images, _ in cohort.films(patients, size):
+    for rows, images, _ in cohort.xrays(patients, size):
         signals = render_ecgs(later.iloc[rows], cohort.ecg_hz, cohort.seed + int(rows[0]))
         signals = signals.transpose(0, 2, 1)
         low = signals.min(axis=(1, 2), keepdims=True)

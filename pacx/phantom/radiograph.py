@@ -1,9 +1,9 @@
-"""Chest X-rays of phantom patients: smooth shapes, attenuation, film.
+"""Chest X-rays of phantom patients: smooth shapes, attenuation, xray.
 
 Coordinates: x and y run from -1 to 1, x to the right of the picture (the patient's left), y down.
 Every shape is a function of continuous coordinates: any size renders the same anatomy. Fine texture
 and noise depend on the size.
-A frontal film is built in three steps: where the organs are, how much each of them absorbs, and
+A frontal xray is built in three steps: where the organs are, how much each of them absorbs, and
 how the detector turns that into grey values.
 """
 
@@ -234,22 +234,22 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     devices = draw_devices(p, x, y, middle, dome, soft)
     absorption = tissue * body + devices
 
-    # ---- the film
+    # ---- the xray
     absorption += (p.grid_x * x + p.grid_y * y) * body
     low = 0.05 + 0.05 * p.exposure
-    film = (absorption - low) / (0.95 * np.exp(0.12 * p.kilovoltage))
+    xray = (absorption - low) / (0.95 * np.exp(0.12 * p.kilovoltage))
     veil = 0.45 * np.exp(0.2 * p.scatter)  # scattered radiation blurs a part of the picture
-    film = film + veil * (blurred(film, 0.055 * size) - film)
+    xray = xray + veil * (blurred(xray, 0.055 * size) - xray)
     coarse = (1 - outside) * np.exp(0.9 * np.tanh(0.28 * (p.fluid + p.inflammation - p.copd)))
     # Wet or infected lungs are coarse, emphysema is smooth, and a pneumothorax has no texture.
-    film = film + p.mottle * mottle * (0.02 + (0.045 * coarse - 0.02) * lung) * body
-    film = np.clip(film, 0.0, None)
-    film = film / np.sqrt(np.sqrt(1 + (film * film) ** 2)) * 1.06
-    film = film**p.gamma
-    film = _on_the_detector(p, film)
-    film += p.noise * rng.standard_normal(film.shape, np.float32) * (1.4 - 0.7 * film)
-    film = blurred(film, 0.58)
-    image = np.clip(film * 255, 0, 255).astype(np.uint8)
+    xray = xray + p.mottle * mottle * (0.02 + (0.045 * coarse - 0.02) * lung) * body
+    xray = np.clip(xray, 0.0, None)
+    xray = xray / np.sqrt(np.sqrt(1 + (xray * xray) ** 2)) * 1.06
+    xray = xray**p.gamma
+    xray = _on_the_detector(p, xray)
+    xray += p.noise * rng.standard_normal(xray.shape, np.float32) * (1.4 - 0.7 * xray)
+    xray = blurred(xray, 0.58)
+    image = np.clip(xray * 255, 0, 255).astype(np.uint8)
     masks = {
         "lungs": (pleura > 0) & (diaphragm > y) & (heart_distance < 0)
         & (mediastinum_distance < 0) & (edge > 0),
@@ -261,15 +261,15 @@ def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):
     return image, masks
 
 
-def _on_the_detector(p, film):
+def _on_the_detector(p, xray):
     """Grid lines, shutters and the marker L, which do not move with the patient."""
-    axis = (np.arange(film.shape[1], dtype=np.float32) + 0.5) * (2 / film.shape[1]) - 1
+    axis = (np.arange(xray.shape[1], dtype=np.float32) + 0.5) * (2 / xray.shape[1]) - 1
     u, v = axis[None, None, :], axis[None, :, None]
-    film = film * (1 + p.grid_lines * np.cos(3.1416 * p.grid_pitch * v + p.grid_phase))
-    film = film * step(1 - p.shutter_x - np.abs(u), 0.02) * step(1 - p.shutter_y - np.abs(v), 0.02)
+    xray = xray * (1 + p.grid_lines * np.cos(3.1416 * p.grid_pitch * v + p.grid_phase))
+    xray = xray * step(1 - p.shutter_x - np.abs(u), 0.02) * step(1 - p.shutter_y - np.abs(v), 0.02)
     stem = np.minimum(0.02 - np.abs(u - p.marker_x), 0.07 - np.abs(v - p.marker_y))
     foot = np.minimum(0.02 - np.abs(v - p.marker_y - 0.05), 0.045 - np.abs(u - p.marker_x - 0.025))
-    return film + 0.5 * p.marker * step(np.maximum(stem, foot), 0.02)
+    return xray + 0.5 * p.marker * step(np.maximum(stem, foot), 0.02)
 
 
 def _vessels(p, s, y, side):
@@ -356,7 +356,7 @@ def _lateral(p, size, rng):
     lung = step(0.42 - np.hypot(x, 0.62 * (y + 0.12)), 0.05) * step(0.45 - 0.3 * x - y, 0.04)
     heart = step(0.22 + 0.02 * p.dilation - np.hypot(x + 0.17, y - 0.22), 0.04)
     spine = step(0.07 - np.abs(x - 0.42 + 0.25 * y * y), 0.03) * (0.8 + 0.2 * np.cos(45 * y))
-    film = body * (0.72 - 0.42 * lung + 0.3 * lung * heart + 0.14 * spine) + 0.02 * p.exposure
-    film = _on_the_detector(p, film)
-    film += p.noise * rng.standard_normal(film.shape, np.float32)
-    return np.clip(film * 255, 0, 255).astype(np.uint8)
+    xray = body * (0.72 - 0.42 * lung + 0.3 * lung * heart + 0.14 * spine) + 0.02 * p.exposure
+    xray = _on_the_detector(p, xray)
+    xray += p.noise * rng.standard_normal(xray.shape, np.float32)
+    return np.clip(xray * 255, 0, 255).astype(np.uint8)

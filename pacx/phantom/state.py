@@ -107,7 +107,7 @@ PHENOTYPES: dict[str, Phenotype] = dict(
     )
 )
 
-#: CheXpert's findings (all but "No Finding") as a radiologist would read them off the film.
+#: CheXpert's findings (all but "No Finding") as a radiologist would read them off the xray.
 FINDINGS: dict[str, Phenotype] = {
     "Enlarged Cardiomediastinum": Phenotype(0.10, {"fluid": 0.6, "age": 0.4}),
     "Cardiomegaly": Phenotype(0.16, {"dilation": 0.9, "hypertrophy": 0.4}),

@@ -127,7 +127,7 @@ def predict(
     """
     use_style()
     paths = _find_images([Path(image) for image in images])
-    judge = _Judge(Path(encoder), probes)
+    predictor = Predictor(Path(encoder), probes)
     with new_folder(Path(out)) as partial:
         (partial / "overlays").mkdir()
         rows, embeddings = [], {}
@@ -138,10 +138,12 @@ def predict(
             except PacxError as error:
                 rows.append(row | {"warning": str(error)})
                 continue
-            embeddings[str(path)], facts = judge(picture)
+            embeddings[str(path)], facts = predictor(picture)
             rows.append(row | facts)
             if overlay:
-                _draw(judge.attention(picture), picture, partial, f"{number:05d}-{path.stem}.png")
+                _draw(
+                    predictor.attention(picture), picture, partial, f"{number:05d}-{path.stem}.png"
+                )
         if not embeddings:
             raise PacxError(f"No image can be read, of {len(paths)}. {rows[0]['warning']}")
         table = pd.DataFrame(rows)
@@ -151,7 +153,7 @@ def predict(
     return table
 
 
-class _Judge:
+class Predictor:
     """An exported encoder with what it needs to speak about one image."""
 
     def __init__(self, folder: Path, probes: Sequence[str]):

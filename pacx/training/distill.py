@@ -63,7 +63,7 @@ VARIANTS = {
     "pacx-contrastive": Variant(changes={"regression_weight": 0.0}),
     "pacx-regression": Variant(changes={"contrastive_weight": 0.0}),
     "pacx-raw": Variant(changes=_RAW),
-    "pacx-compared": Variant(start="mae-compared"),
+    "pacx-other-ratio": Variant(start="mae-other-ratio"),
     "pacx-shuffled": Variant(shuffled=True),
     "pacx-untrained": Variant(trained_teachers=False),
     "pacx-untrained-raw": Variant(trained_teachers=False, changes=_RAW),

@@ -39,7 +39,7 @@ def chosen_variants(run: Run) -> list[str]:
 
 def encoders_of(run: Run) -> list[str]:
     """All that the chapters train with this profile, in an order in which it can be trained."""
-    stage_one = ["mae", "mae-compared", "labs", "ecg"]
+    stage_one = ["mae", "mae-other-ratio", "labs", "ecg"]
     ceiling = ["supervised"] if run.is_phantom else []
     return [*stage_one, "pacx", "mae-continued", *ceiling, *chosen_variants(run)]
 
@@ -49,7 +49,7 @@ def train_encoders(run: Run, *names: str) -> None:
 
     Args:
         run: The run.
-        *names: `random`, `mae`, `mae-compared` (the profile's other mask ratio), `mae-continued`
+        *names: `random`, `mae`, `mae-other-ratio` (the profile's other mask ratio), `mae-continued`
             (the MAE trained on for as many steps as the distillation took), `supervised` (the MAE
             trained on with the phantoms' labels), the teachers `labs` and `ecg`, or keys of
             `pacx.training.distill.VARIANTS`.
@@ -105,8 +105,8 @@ def _prepare(run: Run, names: tuple[str, ...]) -> None:
     if distilled or "mae-continued" in names:
         train_labs(run)
         train_ecg(run)
-    if "mae-compared" in {VARIANTS[name].start for name in distilled}:
-        _train(run, "mae-compared")
+    if "mae-other-ratio" in {VARIANTS[name].start for name in distilled}:
+        _train(run, "mae-other-ratio")
     if "mae-continued" in names:
         distill(run, "pacx")
 
@@ -122,8 +122,8 @@ def _train(run: Run, name: str) -> None:
         pretrain_mae(run)
     elif name == "supervised":
         train_supervised(run)
-    elif name == "mae-compared":
-        pretrain_mae(run, name, mask_ratio=run.profile.mae.compared_mask_ratio)
+    elif name == "mae-other-ratio":
+        pretrain_mae(run, name, mask_ratio=run.profile.mae.other_mask_ratio)
     elif name == "mae-continued":
         history = pd.read_csv(run.artefact("pacx") / "history.csv")
         pretrain_mae(run, name, further_steps=len(history))

@@ -12,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from PIL import Image
 from tiny_hospital import hospital
 
-from pacx.book.privacy import inspect_site, keep_home, suppress_small
+from pacx.book.privacy import inspect_site, show_or_withhold, suppress_small
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.errors import PacxError
@@ -149,7 +149,7 @@ def test_phantoms_may_be_published(tmp_path, site):
 )
 def test_a_figure_of_patients_is_shown_or_kept(run, datasets, shown):
     figure, _ = plt.subplots()
-    keep_home(run, figure, "patients", *datasets)
+    show_or_withhold(run, figure, "patients", *datasets)
     assert plt.fignum_exists(figure.number) == shown
     assert [file.name for file in run.private.glob("*")] == ([] if shown else ["patients.png"])
     plt.close(figure)

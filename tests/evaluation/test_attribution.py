@@ -12,10 +12,10 @@ from pacx.evaluation import attribution
 from pacx.evaluation.attention import cases_by_rule, shares_by_region
 from pacx.evaluation.attribution import (
     ProbedEncoder,
-    evidence,
     explain,
     faithfulness_tables,
     integrated_gradients,
+    logit_change,
     occlusion,
     randomisation_table,
     randomised,
@@ -86,7 +86,7 @@ def test_a_probe_of_standardised_features_decides_on_raw_ones(probe, images):
 def test_integrated_gradients_are_complete_and_equal_those_of_the_pixels(probe, images):
     x, baseline = images
     maps = integrated_gradients(probe, x, baseline, steps=32)
-    change = evidence(probe, x, baseline)
+    change = logit_change(probe, x, baseline)
     assert torch.allclose(maps.sum((1, 2)), change, rtol=0.02, atol=0.02)
     pixels = IntegratedGradients(probe).attribute(x, baseline, n_steps=32)
     patches = pixels.detach().sum(1).unflatten(2, (4, 8)).unflatten(1, (4, 8)).sum((2, 4))
@@ -122,7 +122,7 @@ def test_maps_speak_for_the_evidence_whatever_its_sign(probe, images):
     assert list(here) == ["rollout", "integrated gradients", "occlusion"]
     for name, maps in here.items():
         np.testing.assert_allclose(maps, there[name], atol=1e-4)
-    whole = evidence(probe, x, baseline).abs().numpy()
+    whole = logit_change(probe, x, baseline).abs().numpy()
     np.testing.assert_allclose(here["integrated gradients"].sum((1, 2)), whole, atol=0.1)
 
 
@@ -133,7 +133,7 @@ def test_the_patch_that_decides_goes_first(images):
     decisive = ProbedEncoder(LinearEncoder(share), torch.randn(12), 0.0)
     right = np.zeros((5, 4, 4))
     right[:, 1, 2] = 1
-    whole = evidence(decisive, x, baseline).abs().numpy()
+    whole = logit_change(decisive, x, baseline).abs().numpy()
     zero = np.zeros_like(whole)
     shares = [0, 1 / 16, 0.5, 1]
 

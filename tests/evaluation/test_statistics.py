@@ -10,7 +10,6 @@ from pacx.evaluation.statistics import (
     difference_of,
     equivalence_p,
     f1_thresholds,
-    fast_auroc,
     fast_average_precision,
     holm,
     macro_auroc,
@@ -20,6 +19,7 @@ from pacx.evaluation.statistics import (
     paired_table,
     superiority_p,
     verdict,
+    weighted_auroc,
 )
 
 
@@ -29,7 +29,7 @@ def test_auroc_equals_sklearn(ties):
     truth = rng.random(300) < 0.3
     scores = rng.normal(size=300) + truth
     scores = scores.round(0) if ties else scores
-    ours = fast_auroc(truth.astype(float), scores, np.ones((1, 300)))
+    ours = weighted_auroc(truth.astype(float), scores, np.ones((1, 300)))
     assert ours[0] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
 
 
@@ -38,7 +38,7 @@ def test_weights_are_repeated_cases():
     truth = (rng.random(200) < 0.4).astype(float)
     scores = (rng.normal(size=200) + truth).round(1)
     weights = rng.integers(0, 4, size=(5, 200)).astype(np.float32)
-    for row, value in zip(weights, fast_auroc(truth, scores, weights), strict=True):
+    for row, value in zip(weights, weighted_auroc(truth, scores, weights), strict=True):
         repeats = row.astype(int)
         expected = roc_auc_score(np.repeat(truth, repeats), np.repeat(scores, repeats))
         assert value == pytest.approx(expected, abs=1e-6)
@@ -66,7 +66,7 @@ def test_one_class_has_no_auroc_and_leaves_the_mean():
     truth = np.array([[1, 1], [0, 1], [1, 1], [0, 1]], float)
     scores = np.array([[0.9, 0.1], [0.2, 0.2], [0.8, 0.3], [0.1, 0.4]])
     once = np.ones((1, 4))
-    assert np.isnan(fast_auroc(truth[:, 1], scores[:, 1], once)[0])
+    assert np.isnan(weighted_auroc(truth[:, 1], scores[:, 1], once)[0])
     assert macro_auroc(truth, scores, once)[0] == 1.0
 
 
@@ -213,7 +213,9 @@ def _paired_data_set(seed: int, noise: float) -> tuple[Estimate, float]:
     once, weights = np.ones((1, 300)), bootstrap_weights(patients, 400, seed)
 
     def measure(model):
-        return fast_auroc(truth, scores[model], once)[0], fast_auroc(truth, scores[model], weights)
+        return weighted_auroc(truth, scores[model], once)[0], weighted_auroc(
+            truth, scores[model], weights
+        )
 
     row = paired_table(["pacx"], "mae", measure).iloc[0]
     return difference_of(row), row["difference_p"]

@@ -10,7 +10,7 @@ import torch
 from pacx.errors import PacxError
 from pacx.figures.attention import embedding_maps, fades
 from pacx.figures.cxr import strips
-from pacx.figures.interactive import film, losses
+from pacx.figures.interactive import image_slider, losses
 from pacx.models.distillation import DistillationLoss, Projections
 from pacx.profile import load_profile
 from pacx.run import open_run
@@ -51,12 +51,14 @@ def maps():
 
 
 def test_keys_move_the_slider(run, shown):
-    tab = shown(film(run, FRAMES, LABELS, slider="Light", alt="A grey field.", start=1))
+    tab = shown(image_slider(run, FRAMES, LABELS, slider="Light", alt="A grey field.", start=1))
     slider = tab.get_by_label("Light")
     assert slider.get_attribute("aria-valuetext") == "grey"
     slider.press("ArrowRight")
     assert slider.get_attribute("aria-valuetext") == tab.text_content("output") == "bright"
-    frame, window = (tab.locator(part).bounding_box() for part in (".film img", ".film"))
+    frame, window = (
+        tab.locator(part).bounding_box() for part in (".image-slider img", ".image-slider")
+    )
     # The third of four pictures, two a row, is the first of the second row.
     assert frame["x"] == pytest.approx(window["x"], abs=0.5)
     assert frame["y"] + frame["height"] / 2 == pytest.approx(window["y"], abs=0.5)
@@ -65,7 +67,9 @@ def test_keys_move_the_slider(run, shown):
 def test_pointing_at_a_patient_shows_the_x_ray(run, shown):
     plt.close("all")  # of other tests
     tab = shown(
-        film(run, FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="Maps.")
+        image_slider(
+            run, FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="Maps."
+        )
     )
     for number in (2, 0):
         tab.locator("svg #dots-pacx use").nth(number).hover(force=True)
@@ -76,25 +80,25 @@ def test_pointing_at_a_patient_shows_the_x_ray(run, shown):
 
 
 def test_without_a_script_the_figure_stays_and_the_sliders_go(run, shown):
-    piece = film(
+    piece = image_slider(
         run, FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="M."
     )
     tab = shown(piece, java_script_enabled=False)
     assert tab.get_by_role("img", name="M.").is_visible()
     assert not tab.locator("input").is_visible()
-    assert not tab.locator(".film").is_visible()
+    assert not tab.locator(".image-slider").is_visible()
 
 
 def test_real_patients_are_not_shown(tmp_path):
     real = open_run(load_profile("smoke", data_root=tmp_path), tmp_path)
-    shown = film(real, FRAMES, LABELS, slider="Light", alt="A grey field.", figure=maps())
+    shown = image_slider(real, FRAMES, LABELS, slider="Light", alt="A grey field.", figure=maps())
     assert "<img" not in shown.data
     assert "<svg" not in shown.data
 
 
 def test_every_frame_needs_a_label(run):
     with pytest.raises(PacxError, match="4 frames but 3 labels"):
-        film(run, FRAMES, LABELS[:3], slider="Light", alt="A grey field.")
+        image_slider(run, FRAMES, LABELS[:3], slider="Light", alt="A grey field.")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from pacx.figures.ladder import ladder, probe_length
 from pacx.figures.style import MODELS, name_of
 
-ENCODERS = ("pacx", "pacx-compared", "random", "mae")
+ENCODERS = ("pacx", "pacx-other-ratio", "random", "mae")
 
 
 def rows(model, poolings):
@@ -37,7 +37,7 @@ def dots_of(axis):
 
 def test_rows_stand_from_chance_to_the_ceilings(table):
     axis = ladder(table).axes[0]
-    order = ("random", "pixels", "mae", "pacx", "pacx-compared", "teachers", "states")
+    order = ("random", "pixels", "mae", "pacx", "pacx-other-ratio", "teachers", "states")
     assert [label.get_text() for label in axis.get_yticklabels()] == [name_of(m) for m in order]
     # Two readings of each encoder and one of the others, with few and with all labels.
     assert len(dots_of(axis)) == 2 * (2 * len(ENCODERS) + 3)

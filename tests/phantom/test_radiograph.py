@@ -73,9 +73,9 @@ def test_dilation_makes_the_heart_larger(patients):
 def test_fluid_whitens_and_roughens_the_lungs(patients):
     drawn = _doses(patients, "fluid")
     lungs = np.logical_and.reduce([masks["lungs"] for _, masks in drawn])
-    films = [images.astype(float) for images, _ in drawn]
-    grey = [film[lungs].mean() for film in films]
-    rough = [np.abs(np.diff(film, n=2, axis=2))[lungs[:, :, 1:-1]].mean() for film in films]
+    xrays = [images.astype(float) for images, _ in drawn]
+    grey = [xray[lungs].mean() for xray in xrays]
+    rough = [np.abs(np.diff(xray, n=2, axis=2))[lungs[:, :, 1:-1]].mean() for xray in xrays]
     assert (np.diff(grey) > 0).all()
     assert grey[-1] > grey[0] + 8
     assert (np.diff(rough) > 0).all()

@@ -31,7 +31,7 @@ from pacx.training.ecg import load_ecg
 from pacx.training.labs import load_labs
 from pacx.training.pipeline import chosen_variants, train_encoders
 
-CHAIN = ["pacx", "pacx-raw", "pacx-compared", "pacx-rank2", "pacx-maeterm", "pacx-replay"]
+CHAIN = ["pacx", "pacx-raw", "pacx-other-ratio", "pacx-rank2", "pacx-maeterm", "pacx-replay"]
 
 
 def open_with(tmp_path, **changes):
@@ -179,4 +179,4 @@ def test_the_chain_distils_every_kind_of_variant(chain):
         history = pd.read_csv(chain.artefact(name) / "history.csv")
         assert ("mae" in history) == (VARIANTS[name].mae_weight > 0)
         assert len(history) == 2
-    assert (chain.artefact("mae-compared") / "made.json").is_file()
+    assert (chain.artefact("mae-other-ratio") / "made.json").is_file()

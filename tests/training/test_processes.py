@@ -169,7 +169,7 @@ def test_distillation_refuses_parts_of_a_batch():
 def test_commands_name_what_can_be_trained(tmp_path):
     done = pacx("train", "mea", "--profile", "smoke", "--runs", str(tmp_path))
     assert done.returncode == 1
-    assert "Not in this profile: mea. Choose mae, mae-compared, labs" in done.stderr
+    assert "Not in this profile: mea. Choose mae, mae-other-ratio, labs" in done.stderr
     done = pacx("train", "--precision", "8", "--runs", str(tmp_path))
     assert "precision: Input should be 'fp32'" in done.stderr
 
