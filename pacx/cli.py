@@ -104,8 +104,8 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="mae, mae-other-ratio, labs, ecg, pacx or a variant of it, mae-continued. Default: "
-            "all that the chapters need.",
+            help="mae, mae-other-ratio, labs, ecg, pacx or a variant of it, mae-continued. "
+            "Default: all that the chapters need.",
         ),
     ] = None,
     profile: Profile = "demo",

@@ -1,7 +1,7 @@
 """What moves a probe's decision: maps over the patches, and tests of whether to believe them.
 
-The *logit change* of an image is what the probe sees in it beyond a baseline image: the difference of
-the two logits. Maps are turned so that positive patches speak for it, whatever its sign.
+The *logit change* of an image is what the probe sees in it beyond a baseline image: the difference
+of the two logits. Maps are turned so that positive patches speak for it, whatever its sign.
 """
 
 import copy
@@ -237,8 +237,8 @@ def faithfulness_tables(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Deletion and insertion by several maps and by a random order, with intervals over cases.
 
-    All values are shares of the logit change of the whole images, means over cases. A map that finds
-    what decides has a small area under deletion and a large one under insertion.
+    All values are shares of the logit change of the whole images, means over cases. A map that
+    finds what decides has a small area under deletion and a large one under insertion.
 
     Args:
         probe: What decides.
