@@ -95,7 +95,9 @@ def locked(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        if lock.is_locked:  # who waits for it notices that its file is gone, and makes another
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
 
 
 def fingerprint(*parts: object) -> str:

@@ -21,6 +21,8 @@ from pacx.errors import PacxError
 from pacx.files import code_of, fingerprint, imports_of, modules_of, path_of
 from pacx.run import Run
 
+_TRAINING = 5  # chapters that train what the others need
+
 
 def execute(run: Run, only: str | None = None, force: bool = False, project: Path = Path()) -> None:
     """Execute the chapters into `run.notebooks`, each in a kernel of its own.
@@ -58,11 +60,13 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
             return f"{source.stem}: unchanged"
         return f"{source.stem}: {_execute_one(source, run, key, project):.0f} s"
 
+    # Of the chapters that need trained encoders, the long ones start first: none is left over.
+    rest = sorted(sources[_TRAINING:], key=lambda source: source.stat().st_size, reverse=True)
     with (
         ThreadPoolExecutor(at_once) as pool,
         tqdm(total=len(sources), unit="chapter", disable=None) as bar,
     ):
-        for done in as_completed([pool.submit(work, source) for source in sources]):
+        for done in as_completed([pool.submit(work, s) for s in sources[:_TRAINING] + rest]):
             if done.exception():
                 pool.shutdown(cancel_futures=True)  # what runs may end
             tqdm.write(done.result())

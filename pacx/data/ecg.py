@@ -16,7 +16,7 @@ from scipy import ndimage
 from scipy import signal as dsp
 
 from pacx.constants import LEADS_ECGFOUNDER
-from pacx.data.images import is_dicom
+from pacx.data.dicom import is_dicom
 from pacx.errors import PacxError
 
 MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}
@@ -230,6 +230,7 @@ def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
             f"There is no ECG at {path}: neither the WFDB header {header.name}, in this spelling, "
             "nor a DICOM file."
         )
+    _check_header(header)
     try:
         record = wfdb.rdrecord(str(stem))
     except FileNotFoundError as error:
@@ -240,6 +241,26 @@ def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
     if record.p_signal is None or record.p_signal.size == 0:
         raise PacxError(f"{header} holds no samples.")
     return record.p_signal.T, record.sig_name, record.units, record.fs
+
+
+def _check_header(header: Path) -> None:
+    """Refuse what WFDB would guess: 250 Hz without a rate, 200 units a millivolt without a gain."""
+    text = header.read_text(encoding="utf-8", errors="replace")
+    lines = [line.split() for line in text.splitlines() if line.strip() and line[0] != "#"]
+    if not lines or len(lines[0]) < 3:
+        raise PacxError(
+            f"{header} states no sampling rate. Write it into the first line, behind the number of "
+            "signals."
+        )
+    if "/" in lines[0][0]:  # of several segments, each with a header of its own
+        return
+    for number, fields in enumerate(lines[1:]):
+        gain = re.match(r"[-+.\deE]*", fields[2] if len(fields) > 2 else "").group()
+        if not gain or float(gain) == 0:
+            raise PacxError(
+                f"{header} states no gain of signal {number} ({fields[-1]}): it is uncalibrated. "
+                "Write its units a millivolt into the third field."
+            )
 
 
 def _read_dicom(path: Path) -> tuple[NDArray, list[str], list[str], float]:

@@ -8,64 +8,59 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
 from pacx import processes
 from pacx.constants import IMAGENET_MEAN, IMAGENET_STD
+from pacx.data.dicom import is_dicom, read_dicom, stretch
 from pacx.errors import PacxError
 from pacx.files import code_of, create_array, fingerprint, locked
 
 #: What Pillow may try, whatever a file calls itself: some other formats start programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP")
+#: Formats that files with the suffix of another one turn out to be: where they say so, and how.
+_OTHERS = {
+    "WebP": (8, b"WEBP"), "GIF": (0, b"GIF8"), "HEIC or AVIF": (4, b"ftyp"), "PDF": (0, b"%PDF"),
+    "JPEG 2000": (4, b"jP  "), "a ZIP archive": (0, b"PK\3\4"), "gzip": (0, b"\x1f\x8b"),
+    "a web page or SVG": (0, b"<"), "a NumPy array": (0, b"\x93NUMPY"),
+}  # fmt: skip
 BLOCK = 1024  # images after which a decode has come so far for good
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read one X-ray as an 8-bit grey image, white = dense.
+    """Read one X-ray as a viewer shows it: 8-bit grey, white = dense.
 
-    PNG, JPEG, TIFF and BMP of 8 or 16 bit, grey, RGB or RGBA (alpha is dropped); DICOM of whatever
-    name, with MONOCHROME1 inverted. Images of more than 8 bit, and DICOM, are scaled from their own
-    minimum and maximum.
+    PNG, JPEG, TIFF and BMP, grey, RGB or RGBA (alpha is dropped), turned as their EXIF orientation
+    says; more than 8 bits are scaled by `pacx.data.dicom.stretch`. DICOM of whatever name: see
+    `pacx.data.dicom.read_dicom`.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        PacxError: The file is missing, truncated, or not an image, or a value is not finite.
+        PacxError: The file is missing, truncated, or not a single image; its content is of another
+            format than these; or a value is not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise PacxError(f"Image {path} is missing.")
-    try:
-        if path.suffix.lower() in (".dcm", ".dicom") or is_dicom(path):
-            return _read_dicom(path)
-        with Image.open(path, formats=FORMATS) as image:
-            if image.mode[0] in "IF":
-                return _to_uint8(np.asarray(image, dtype=np.float32), path)
-            if image.mode in ("RGBA", "LA", "P"):
-                image = image.convert("RGB")
-            return np.asarray(image.convert("L"))
-    except PacxError:
-        raise
-    except Exception as error:  # Pillow raises whatever its parsers stumble over
-        raise PacxError(f"{path} is not a readable image: {error}") from error
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file's content says that it is DICOM: archives often keep them without a suffix."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    pixels = _read(Path(path))
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.round(255 * stretch(pixels)).astype(np.uint8)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
     """Read a segmentation mask: (H, W) bool, anything brighter than half grey is inside.
 
+    Masks of more than 8 bits are scaled from their own minimum and maximum.
+
     Raises:
         PacxError: As of `read_image`, or nothing is brighter, yet something is there.
     """
-    grey = read_image(path)
+    grey = _read(Path(path))
+    if grey.dtype != np.uint8:  # constant: covers everything, or nothing
+        low, high = grey.min(), grey.max()
+        return (grey - low) * 2 > high - low if high > low else grey > 0
     if 0 < grey.max() <= 127:
         raise PacxError(
             f"Mask {path} would be read as empty: its brightest value is {grey.max()} of 255. "
@@ -161,28 +156,38 @@ def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.
     os.replace(with_images(done), target)
 
 
-def _read_dicom(path: Path) -> np.ndarray:
-    import pydicom
-
+def _read(path: Path) -> np.ndarray:
+    """(H, W): uint8 as shown, or float32 with a range of its own."""
+    if not path.is_file():
+        raise PacxError(f"Image {path} is missing.")
+    if path.suffix.lower() in (".dcm", ".dicom") or is_dicom(path):
+        return read_dicom(path)
     try:
-        file = pydicom.dcmread(path)
-        pixels = file.pixel_array.astype(np.float32)
-    except Exception as error:  # pydicom raises many kinds for broken headers
-        raise PacxError(f"{path} is not a readable DICOM image: {error}") from error
-    if pixels.ndim != 2:
-        raise PacxError(f"{path} has shape {pixels.shape}; a single-frame grey image is needed.")
-    if file.get("PhotometricInterpretation") == "MONOCHROME1":
-        pixels = pixels.max() - pixels
-    return _to_uint8(pixels, path)
+        with Image.open(path, formats=FORMATS) as image:
+            if (frames := getattr(image, "n_frames", 1)) != 1:
+                raise PacxError(f"{path} holds {frames} images; a single one is needed.")
+            image = ImageOps.exif_transpose(image)
+            if image.mode[0] in "IF":
+                pixels = np.asarray(image, dtype=np.float32)
+                if not np.isfinite(pixels).all():
+                    raise PacxError(f"{path} holds values that are not finite.")
+                return pixels
+            if image.mode in ("RGBA", "LA", "P"):
+                image = image.convert("RGB")
+            return np.asarray(image.convert("L"))
+    except PacxError:
+        raise
+    except Exception as error:  # Pillow raises whatever its parsers stumble over
+        raise PacxError(_why_unreadable(path, error)) from error
 
 
-def _to_uint8(pixels: np.ndarray, path: Path) -> np.ndarray:
-    if not np.isfinite(pixels).all():
-        raise PacxError(f"{path} holds values that are not finite.")
-    low, high = float(pixels.min()), float(pixels.max())
-    if low == high:  # a mask that covers everything, or nothing
-        return np.full(pixels.shape, 255 if high > 0 else 0, np.uint8)
-    return np.round((pixels - low) * (255.0 / (high - low))).astype(np.uint8)
+def _why_unreadable(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        start = file.read(16)
+    for format, (at, magic) in _OTHERS.items():
+        if start[at : at + len(magic)] == magic:
+            return f"{path}: this is {format}, which is not read. Convert it to PNG."
+    return f"{path} is not a readable image: {error}"
 
 
 def _squash(path: Path, size: int, mask: bool) -> np.ndarray:

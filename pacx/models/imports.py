@@ -4,6 +4,7 @@ Every tensor of the encoder is found, with the right shape, or nothing is loaded
 what became of every tensor of the file.
 """
 
+import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Many trainings put their arguments beside the weights: plain values under names.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its parsers stumble over
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PacxError(

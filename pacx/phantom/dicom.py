@@ -34,5 +34,6 @@ def write_dicom(image: np.ndarray, path: Path) -> None:
     file.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     file.BitsAllocated, file.BitsStored, file.HighBit = 16, BITS, BITS - 1
     file.PixelRepresentation = 0
+    file.WindowCenter, file.WindowWidth = 2 ** (BITS - 1), 2**BITS
     file.PixelData = pixels.astype("<u2").tobytes()
     file.save_as(path, enforce_file_format=True)

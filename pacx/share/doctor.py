@@ -9,7 +9,16 @@ from pathlib import Path
 import psutil
 import torch
 from packaging.requirements import Requirement
+from pydicom.pixels import get_decoder
+from pydicom.uid import (
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
+from pacx.data.dicom import CODECS
 from pacx.profile import available_profiles, load_profile
 
 
@@ -27,6 +36,17 @@ def facts(runs: Path) -> dict[str, object]:
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none, not needed",
         "Chromium": next(filter(None, browsers), "none, only the browser tests need it"),
     }
+    for syntax in (
+        JPEGBaseline8Bit,
+        JPEGLosslessSV1,
+        JPEGLSLossless,
+        JPEG2000Lossless,
+        RLELossless,
+    ):
+        decoder = get_decoder(syntax)
+        found[f"DICOM {syntax.name}"] = (
+            "is read" if decoder.is_available else f"no codec; install: pip install {CODECS}"
+        )
     for name in available_profiles():
         profile = load_profile(name)
         found[f"profile {name}"] = profile.description

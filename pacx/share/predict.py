@@ -15,7 +15,8 @@ from sklearn.covariance import LedoitWolf
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
-from pacx.data.images import is_dicom, normalise, read_image
+from pacx.data.dicom import is_dicom
+from pacx.data.images import normalise, read_image
 from pacx.errors import PacxError
 from pacx.evaluation.attention import attention_maps, attention_rollout, upsample
 from pacx.figures.attention import overlays

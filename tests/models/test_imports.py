@@ -1,5 +1,6 @@
 """Weights of others: their names, their adapters, and everything that must be refused."""
 
+import argparse
 import pickle
 import re
 from pathlib import Path
@@ -52,6 +53,18 @@ def authors_checkpoint(encoder) -> tuple[torch.nn.Module, dict]:
     state["cxr_to_shared.mlp.1.weight"] = torch.zeros(4, 64)
     about = {"epoch": 9, "global_step": 100, "pytorch-lightning_version": "2.5.0"}
     return model, about | {"state_dict": state, "hyper_parameters": {"lora_r": 8}}
+
+
+def test_arguments_beside_the_weights_are_allowed_and_nothing_else(tmp_path):
+    encoder = build_encoder(32, 8, 24, 1, 2)
+    weights = {"model": public_mae(encoder), "args": argparse.Namespace(lr=1e-3), "epoch": 3}
+    torch.save(weights, tmp_path / "mae.pth")
+    loaded, _ = import_encoder(str(tmp_path / "mae.pth"), heads=2)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    torch.save(weights | {"path": tmp_path}, tmp_path / "more.pth")
+    with pytest.raises(PacxError, match=r"more\.pth is damaged or holds more than weights"):
+        import_encoder(str(tmp_path / "more.pth"), heads=2)
 
 
 def test_stage_one_goes_on_from_a_foreign_encoder(tmp_path):

@@ -1,6 +1,7 @@
 """The data sets on disk: layouts of the real ones, complete or absent."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -326,7 +327,7 @@ def test_kept_when_complete_refused_when_different(root):
     before = note.stat().st_mtime_ns
     write(root)
     assert note.stat().st_mtime_ns == before
-    with pytest.raises(PacxError, match="other phantoms"):
+    with pytest.raises(PacxError, match="phantoms of other settings"):
         write(root, seed=8)
     assert json.loads(note.read_text())["seed"] == 7
 
@@ -375,25 +376,25 @@ def test_no_two_splits_share_their_noise(tmp_path):
         assert np.array_equal(load(name, "val"), load(name, "val_retrieval"))
 
 
-def test_two_processes_may_write_the_same_folder(tmp_path, monkeypatch):
-    draw = hospital.WRITERS["medmod"]
-    dead = tmp_path / ".medmod.4194999.partial"
-    dead.mkdir()
-
-    def while_another_is_quicker(root, cohort):
-        assert not dead.exists()
-        draw(root, cohort)
-        with monkeypatch.context() as other:
-            other.setitem(hospital.WRITERS, "medmod", draw)
-            other.setattr(hospital.os, "getpid", lambda: 4194998)
-            write(tmp_path, {"medmod": {"train": 4}})
-
-    monkeypatch.setitem(hospital.WRITERS, "medmod", while_another_is_quicker)
-    write(tmp_path, {"medmod": {"train": 4}})
+def test_two_writers_draw_a_data_set_once(tmp_path, monkeypatch):
+    draw, drawn = hospital.WRITERS["medmod"], []
+    monkeypatch.setitem(
+        hospital.WRITERS, "medmod", lambda root, cohort: drawn.append(draw(root, cohort))
+    )
+    with ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write, tmp_path, {"medmod": {"train": 4}}) for _ in range(2)]
+        for writer in writers:
+            writer.result()
+    assert len(drawn) == 1
     assert [f.name for f in tmp_path.iterdir()] == ["medmod"]
-    monkeypatch.undo()
-    write(tmp_path / "alone", {"medmod": {"train": 4}})
-    assert contents(tmp_path / "medmod") == contents(tmp_path / "alone" / "medmod")
+
+
+def test_other_code_draws_anew(tmp_path, monkeypatch):
+    write(tmp_path, {"medmod": {"train": 4}})
+    before = (tmp_path / "medmod" / "phantom.json").read_text()
+    monkeypatch.setattr(hospital, "code_of", lambda module: "changed")
+    write(tmp_path, {"medmod": {"train": 4}})
+    assert (tmp_path / "medmod" / "phantom.json").read_text() != before
 
 
 def test_folder_of_something_else(tmp_path):

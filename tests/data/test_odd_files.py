@@ -1,0 +1,237 @@
+"""Files of kinds that public bug reports describe: read as a viewer shows them, or refused."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    generate_uid,
+)
+
+from pacx.data.ecg import read_ecg
+from pacx.data.images import read_image, read_mask
+from pacx.errors import PacxError
+
+#: Twelve bits, dark on the left, as in the real trap: tissue in between, nothing at the ends.
+RAMP = np.tile(np.arange(64, dtype=np.uint16) * 60, (48, 1))
+SHOWN = RAMP / RAMP.max()
+
+
+def write_dicom(path, pixels, **elements):
+    """One grey frame; `elements` replace others, None removes one."""
+    file = Dataset()
+    file.file_meta = FileMetaDataset()
+    file.file_meta.TransferSyntaxUID = elements.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
+    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = ComputedRadiographyImageStorage
+    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid()
+    file.Rows, file.Columns = pixels.shape[:2]
+    file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
+    file.PixelRepresentation = int(pixels.dtype.kind == "i")
+    file.BitsAllocated = pixels.dtype.itemsize * 8
+    file.BitsStored = elements.pop("BitsStored", file.BitsAllocated)
+    file.HighBit = file.BitsStored - 1
+    file.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        delattr(file, name) if value is None else setattr(file, name, value)
+    if file.file_meta.TransferSyntaxUID.is_compressed:
+        file["PixelData"].is_undefined_length = True
+    file.save_as(path, enforce_file_format=True)
+    return path
+
+
+def lut(values, bits=16, first=0):
+    item = Dataset()
+    item.LUTDescriptor, item.ModalityLUTType = [len(values), first, bits], "US"
+    item.LUTData = np.asarray(values, "<u2").tobytes()
+    return [item]
+
+
+def palette(values, bits=16):
+    channels = [values] * 3 if np.ndim(values) == 1 else values
+    elements = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for name, channel in zip(("Red", "Green", "Blue"), channels, strict=True):
+        elements[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, bits]
+        elements[f"{name}PaletteColorLookupTableData"] = channel.astype("<u2").tobytes()
+    return elements
+
+
+def jpeg2000(pixels):
+    coded = io.BytesIO()
+    Image.fromarray(pixels).save(coded, "JPEG2000", irreversible=False, no_jp2=True)
+    return {"TransferSyntaxUID": JPEG2000Lossless, "PixelData": encapsulate([coded.getvalue()])}
+
+
+def with_values(value, where=np.s_[:, :8], base=RAMP):
+    changed = base.copy()
+    changed[where] = value
+    return changed
+
+
+MARKED = with_values(RAMP[5:10, 5:10] | 0xF000, np.s_[5:10, 5:10])
+SIGNED = RAMP.astype(np.int16) - 2000
+INDICES = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
+FALLING = np.arange(256)[::-1] * 257
+WINDOW = {"WindowCenter": 1890, "WindowWidth": 3780}
+FLIPPED = 1 - SHOWN
+
+#: Pixels, elements, what a viewer shows.
+DICOMS = {
+    "plain": (RAMP, {"BitsStored": 12}, SHOWN),
+    "monochrome1": (RAMP, {"PhotometricInterpretation": "MONOCHROME1"}, FLIPPED),
+    "inverse": (RAMP, {"PresentationLUTShape": "INVERSE"}, FLIPPED),
+    "inverse, said twice": (
+        RAMP,
+        {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"},
+        FLIPPED,
+    ),
+    "negative slope": (RAMP, {"RescaleSlope": -10, "RescaleIntercept": 40_000}, FLIPPED),
+    "negative slope, window": (
+        RAMP,
+        {"RescaleSlope": -1, "RescaleIntercept": 3780, **WINDOW},
+        FLIPPED,
+    ),
+    "modality LUT": (RAMP, {"ModalityLUTSequence": lut(np.arange(3781)[::-1])}, FLIPPED),
+    "palette": (INDICES, palette(FALLING), FLIPPED),
+    "overlay in the upper bits": (MARKED, {"BitsStored": 12}, SHOWN),
+    "overlay in the upper bits, JPEG 2000": (MARKED, {"BitsStored": 12, **jpeg2000(MARKED)}, SHOWN),
+    "signed": (SIGNED, {}, SHOWN),
+    "signed, 12 bits stored": (SIGNED & 0x0FFF, {"BitsStored": 12}, SHOWN),
+    "values in the upper bits": (RAMP << 4, {"BitsStored": 12, "HighBit": 15}, SHOWN),
+    "padding above": (with_values(65_535), {"PixelPaddingValue": 65_535}, SHOWN),
+    "padding above what is stored": (
+        with_values(65_535),
+        {"BitsStored": 12, "PixelPaddingValue": 65_535},
+        SHOWN,
+    ),
+    "padding below": (with_values(-32_768, base=SIGNED), {"PixelPaddingValue": -32_768}, SHOWN),
+    "padding range": (
+        with_values(np.arange(60_000, 60_008, dtype=np.uint16)),
+        {"PixelPaddingValue": 65_535, "PixelPaddingRangeLimit": 60_000},
+        SHOWN,
+    ),
+    "padding, monochrome1": (
+        with_values(0),
+        {"PixelPaddingValue": 0, "PhotometricInterpretation": "MONOCHROME1"},
+        FLIPPED,
+    ),
+    "a marker": (with_values(65_535, np.s_[2:6, 2:7]), {}, with_values(1, np.s_[2:6, 2:7], SHOWN)),
+    "window": (RAMP, WINDOW, SHOWN),
+    "two windows": (RAMP, {"WindowCenter": [1890, 5], "WindowWidth": [3780, 2]}, SHOWN),
+    "linear exact": (RAMP, WINDOW | {"VOILUTFunction": "LINEAR_EXACT"}, SHOWN),
+    "sigmoid": (
+        RAMP,
+        {"WindowCenter": 1890, "WindowWidth": 3000, "VOILUTFunction": "SIGMOID"},
+        1 / (1 + np.exp(-4 * (RAMP - 1890.0) / 3000)),
+    ),
+    "window without a width": (RAMP, {"WindowCenter": 100, "WindowWidth": 0}, SHOWN),
+    "narrow window": (
+        RAMP,
+        {"WindowCenter": 1890, "WindowWidth": 1000},
+        np.clip((RAMP - 1390.0) / 1000, 0, 1),
+    ),
+    "VOI LUT": (RAMP, {"VOILUTSequence": lut(np.arange(3781)[::-1])}, FLIPPED),
+    "VOI LUT of 12 bits in 16": (RAMP, {"VOILUTSequence": lut(np.arange(3781), 16)}, SHOWN),
+}
+
+
+@pytest.mark.parametrize("name", DICOMS)
+def test_dicom_is_read_as_a_viewer_shows_it(tmp_path, name):
+    pixels, elements, shown = DICOMS[name]
+    image = read_image(write_dicom(tmp_path / "x.dcm", pixels, **elements))
+    tissue = np.ones(image.shape, bool)
+    if name.startswith("padding"):
+        tissue[:, :8] = False
+        assert image[~tissue].max() <= 5
+    assert image.shape == shown.shape
+    assert np.corrcoef(image[tissue], shown[tissue])[0, 1] > 0.99
+    assert np.ptp(image[tissue].astype(int)) >= 200
+
+
+COLOURS = palette(np.stack([FALLING, FALLING[::-1], FALLING]))
+RGB = {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB", "PlanarConfiguration": 0}
+REFUSED = {
+    "no pixels": (RAMP, {"PixelData": None}, "no PixelData"),
+    "no meaning": (RAMP, {"PhotometricInterpretation": None}, "no PhotometricInterpretation"),
+    "colour palette": (INDICES, COLOURS, "PALETTE COLOR"),
+    "colour": (np.zeros((4, 4, 3), np.uint8), RGB, "PhotometricInterpretation RGB"),
+    "frames": (RAMP, {"NumberOfFrames": 2, "PixelData": 2 * RAMP.tobytes()}, "NumberOfFrames 2"),
+    "too short": (RAMP, {"PixelData": RAMP.tobytes()[:100]}, "PixelData cannot be decoded"),
+    "only padding": (0 * RAMP, {"PixelPaddingValue": 0}, "nothing but padding"),
+    "codec": (
+        RAMP,
+        {"TransferSyntaxUID": JPEGLossless, "PixelData": encapsulate([b"\xff\xd8\xff\xc3" * 9])},
+        "JPEG Lossless.*pip install pylibjpeg",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_single_grey_frame_is_refused(tmp_path, name):
+    pixels, elements, why = REFUSED[name]
+    path = write_dicom(tmp_path / "odd.dcm", pixels, **elements)
+    with pytest.raises(PacxError, match=f"odd.dcm.*{why}"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_turned_as_every_viewer_does(tmp_path, orientation):
+    turns = {1: [], 2: [np.fliplr], 3: [np.rot90] * 2, 4: [np.flipud], 5: [np.transpose],
+             6: [np.rot90], 7: [np.rot90, np.rot90, np.transpose], 8: [np.rot90] * 3}  # fmt: skip
+    grey = np.round(SHOWN * 255).astype(np.uint8)
+    grey[:10, :20] = 255  # tells up from down
+    stored = grey
+    for turn in turns[orientation]:
+        stored = turn(stored)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "x.jpg"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=95)
+    assert np.corrcoef(read_image(path).ravel(), grey.ravel())[0, 1] > 0.99
+
+
+def test_a_suffix_that_is_not_the_format_is_named(tmp_path):
+    grey = Image.fromarray(np.zeros((9, 9), np.uint8))
+    for name, format in {"WebP": "WEBP", "GIF": "GIF", "JPEG 2000": "JPEG2000"}.items():
+        grey.save(tmp_path / "x.png", format)
+        with pytest.raises(PacxError, match=f"x.png: this is {name}"):
+            read_image(tmp_path / "x.png")
+    (tmp_path / "x.png").write_text("<html>")
+    with pytest.raises(PacxError, match="this is a web page"):
+        read_image(tmp_path / "x.png")
+
+
+def test_several_pages_are_refused(tmp_path):
+    pages = [Image.fromarray(np.full((9, 9), grey, np.uint8)) for grey in (1, 2, 3)]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(PacxError, match=r"x\.tif holds 3 images"):
+        read_image(tmp_path / "x.tif")
+
+
+def test_a_bright_marker_does_not_squeeze_16_bit_tissue_and_small_masks_stay(tmp_path):
+    pixels = with_values(65_535, np.s_[2:6, 2:7])
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    assert np.ptp(read_image(tmp_path / "x.png")[10:].astype(int)) >= 200
+    Image.fromarray((pixels == 65_535).astype(np.uint16)).save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png").sum() == 20
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        ("ecg 1\necg.dat 16 1000(0)/mV 16 0 0 0 0 II\n", "no sampling rate"),
+        ("ecg 1 500 1000\necg.dat 16 0(0)/mV 16 0 0 0 0 II\n", "no gain of signal 0 .II"),
+        ("ecg 1 500 1000\necg.dat 16\n", "no gain of signal 0"),
+    ],
+)
+def test_what_wfdb_would_guess_is_refused(tmp_path, header, why):
+    (tmp_path / "ecg.hea").write_text(header)
+    np.zeros(1000, "<i2").tofile(tmp_path / "ecg.dat")
+    with pytest.raises(PacxError, match=f"ecg.hea states {why}"):
+        read_ecg(tmp_path / "ecg")
