@@ -21,6 +21,12 @@ from pydicom.uid import (
 from pacx.data.dicom import CODECS
 from pacx.profile import available_profiles, load_profile
 
+#: Compressed transfer syntaxes that X-rays come in.
+COMPRESSIONS = {
+    "JPEG": JPEGBaseline8Bit, "JPEG lossless": JPEGLosslessSV1, "JPEG-LS": JPEGLSLossless,
+    "JPEG 2000": JPEG2000Lossless, "RLE": RLELossless,
+}  # fmt: skip
+
 
 def facts(runs: Path) -> dict[str, object]:
     """What decides whether a run will go well: versions, cores, memory, disk, GPU, profiles."""
@@ -36,17 +42,9 @@ def facts(runs: Path) -> dict[str, object]:
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none, not needed",
         "Chromium": next(filter(None, browsers), "none, only the browser tests need it"),
     }
-    for syntax in (
-        JPEGBaseline8Bit,
-        JPEGLosslessSV1,
-        JPEGLSLossless,
-        JPEG2000Lossless,
-        RLELossless,
-    ):
-        decoder = get_decoder(syntax)
-        found[f"DICOM {syntax.name}"] = (
-            "is read" if decoder.is_available else f"no codec; install: pip install {CODECS}"
-        )
+    for name, syntax in COMPRESSIONS.items():
+        has_codec = get_decoder(syntax).is_available
+        found[f"DICOM {name}"] = "read" if has_codec else f"no codec: pip install {CODECS}"
     for name in available_profiles():
         profile = load_profile(name)
         found[f"profile {name}"] = profile.description
