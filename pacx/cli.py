@@ -119,10 +119,10 @@ def train(
     if rank() == 0:
         open_chapter(run.folder / "profile.yaml", runs)  # writes the phantom hospital
     wait()
-    known = encoders_of(run)
-    if unknown := sorted(set(names or ()) - set(known)):
-        raise PacxError(f"Not in this profile: {', '.join(unknown)}. Choose {', '.join(known)}.")
-    train_encoders(run, *(names or known))
+    encoders = encoders_of(run)
+    if unknown := sorted(set(names or ()) - set(encoders)):
+        raise PacxError(f"Not in this profile: {', '.join(unknown)}. Choose {', '.join(encoders)}.")
+    train_encoders(run, *(names or encoders))
 
 
 @app.command()

@@ -283,11 +283,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _check_divides(settings: Settings, part: str, whole: str) -> None:
-    if getattr(settings, whole) % getattr(settings, part):
-        raise ValueError(
-            f"{part} {getattr(settings, part)} does not divide {whole} {getattr(settings, whole)}"
-        )
+def _check_divides(settings: Settings, divisor: str, whole: str) -> None:
+    small, large = getattr(settings, divisor), getattr(settings, whole)
+    if large % small:
+        raise ValueError(f"{divisor} {small} does not divide {whole} {large}")
 
 
 def _find(name: str | Path, folder: Path = Path()) -> Path:

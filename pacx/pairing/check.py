@@ -45,7 +45,7 @@ class Check:
     tiles: list[np.ndarray] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [f"{self.name} in {self.root}", self.splits.to_string(index=False)]
+        paragraphs = [f"{self.name} in {self.root}", self.splits.to_string(index=False)]
         if not self.prevalence.empty:
             shares = self.prevalence.pivot(index="label", columns="split", values="share")
             shares = shares.reindex(
@@ -54,11 +54,13 @@ class Check:
             )
             what = "Share measured" if self.name == "symile-mimic" else "Share positive"
             shares = shares.rename_axis(index=None, columns=None)
-            parts.append(f"{what}\n" + shares.to_string(float_format="{:.3f}".format, na_rep="-"))
-        parts += [f"note: {note}" for note in self.notes]
-        parts += [f"PROBLEM: {problem}" for problem in self.problems]
-        parts.append(f"{len(self.problems)} problem(s) found.")
-        return "\n\n".join(parts)
+            paragraphs.append(
+                f"{what}\n" + shares.to_string(float_format="{:.3f}".format, na_rep="-")
+            )
+        paragraphs += [f"note: {note}" for note in self.notes]
+        paragraphs += [f"PROBLEM: {problem}" for problem in self.problems]
+        paragraphs.append(f"{len(self.problems)} problem(s) found.")
+        return "\n\n".join(paragraphs)
 
     def save_montage(self, path: Path) -> None:
         """Write up to 24 images, spread over the data set, as one PNG."""
@@ -101,15 +103,15 @@ def _check_images(dataset: Dataset, most: int | None) -> Check:
     _check_splits(check, table, needed)
     _check_labels(check, dataset)
     for column in [c for c in ("image", "mask") if c in table]:
-        there = np.array([(dataset.root / path).is_file() for path in table[column]])
-        if there.all():
-            check.notes.append(f"All {len(there)} {column}s are there.")
+        exists = np.array([(dataset.root / path).is_file() for path in table[column]])
+        if exists.all():
+            check.notes.append(f"All {len(exists)} {column}s are there.")
         else:
-            example = _example(check, table[column][~there].iloc[:1])
+            example = _example(check, table[column][~exists].iloc[:1])
             check.problems.append(
-                f"{(~there).sum()} of {len(there)} {column}s are missing, such as {example}."
+                f"{(~exists).sum()} of {len(exists)} {column}s are missing, such as {example}."
             )
-        table = table[there]
+        table = table[exists]
     _check_listed_twice(check, dataset)
     _check_duplicates(check, dataset.root, table)
     _decode(check, dataset.root, table, most)

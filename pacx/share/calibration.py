@@ -1,7 +1,7 @@
 """Do the probes' probabilities mean what they say? Temperature and Brier score."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
+from pacx.evaluation.baselines import features_of
 from pacx.evaluation.statistics import bootstrap_weights, interval
-from pacx.evaluation.transfer import probe_scores, train_probes
+from pacx.evaluation.transfer import train_probes
 from pacx.files import new_file
 from pacx.run import Run
 from pacx.training.probe import labels_of
@@ -44,9 +45,13 @@ class CalibratedProbe:
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (N, C) of CLS tokens (N, D)."""
+        logits = self.logits(features) / self.temperature
+        return softmax(logits, axis=1) if self.multiclass else expit(logits)
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """Logits (N, C) of CLS tokens (N, D), before the temperature."""
         # Features may be far from 0 beside their spread: 32 bit would cancel.
-        logits = features.astype(np.float64) @ self.weight + self.bias
-        return _probabilities(logits, self.temperature, self.multiclass)
+        return features.astype(np.float64) @ self.weight + self.bias
 
     def save(self, path: Path) -> None:
         """Write one safetensors file; everything that is not an array is in its header."""
@@ -90,16 +95,13 @@ def train_calibrated_probe(run: Run, dataset: Dataset, model: str) -> Calibrated
         dataset: A benchmark with labels for images.
         model: See `pacx.evaluation.features.encoder_of`.
     """
-    probes = train_probes(run, dataset, model)
     table = calibration(run, dataset, model)
     macro = table[table["task"] == "macro"].set_index("metric")
-    return CalibratedProbe(
-        dataset.name, dataset.labels, probes.multiclass,
-        weight=probes.weight[0].numpy(),
-        bias=probes.bias[0, 0].numpy(),
+    return replace(
+        _plain_probe(run, dataset, model),
         temperature=float(table["temperature"].iloc[0]),
         measured={m: macro.loc[m, ["value", "low", "high"]].tolist() for m in macro.index},
-    )  # fmt: skip
+    )
 
 
 def calibration(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
@@ -119,23 +121,21 @@ def calibration(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
         the task `macro`: dataset, task, model, metric, temperature, value, low, high (95 %, over
         patients).
     """
-    multiclass = dataset.task == "multiclass"
-    logits = {
-        split: _logits(probe_scores(run, dataset, model, split=split)[0], multiclass)
-        for split in ("val", "test")
-    }
-    temperature = fit_temperature(logits["val"], labels_of(dataset, "val"), multiclass)
+    probe = _plain_probe(run, dataset, model)
+    val, test = (features_of(run, dataset, model, split, "cls") for split in ("val", "test"))
+    temperature = fit_temperature(probe.logits(val), labels_of(dataset, "val"), probe.multiclass)
     truth = labels_of(dataset, "test")
-    known = ~np.isnan(truth)
-    labels = np.flatnonzero(known.any(axis=0))
+    labelled = ~np.isnan(truth)
+    labels = np.flatnonzero(labelled.any(axis=0))
     patients = dataset.split("test")["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
     rows = []
-    for metric, divisor in {"Brier": 1.0, "Brier, calibrated": temperature}.items():
-        away = _probabilities(logits["test"], divisor, multiclass) - truth
-        squares = np.where(known, away**2, 0.0)[:, labels]
-        points = squares.sum(axis=0) / known[:, labels].sum(axis=0)  # (C,)
-        counted = weights @ known[:, labels]  # a resample may have left out all that is known
+    calibrated = replace(probe, temperature=temperature)
+    for metric, measured in {"Brier": probe, "Brier, calibrated": calibrated}.items():
+        away = measured.probabilities(test) - truth
+        squares = np.where(labelled, away**2, 0.0)[:, labels]
+        points = squares.sum(axis=0) / labelled[:, labels].sum(axis=0)  # (C,)
+        counted = weights @ labelled[:, labels]  # 0 where a resample has left all of them out
         resampled = (weights @ squares) / np.where(counted > 0, counted, np.nan)  # (R, C)
         estimates = {dataset.labels[c]: (points[i], resampled[:, i]) for i, c in enumerate(labels)}
         estimates["macro"] = (points.mean(), resampled.mean(axis=1))
@@ -155,29 +155,22 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray, multiclass: bool) -> 
     Returns:
         Between 0.05 and 20. 1 where only one class is known: nothing can be chosen by it.
     """
-    known = ~np.isnan(truth)
-    if len(np.unique(truth[known])) < 2:
+    labelled = ~np.isnan(truth)
+    if len(np.unique(truth[labelled])) < 2:
         return 1.0
 
     def loss(log_temperature: float) -> float:
         z = logits / np.exp(log_temperature)
         if multiclass:
             return -(truth * log_softmax(z, axis=1)).sum()
-        return -np.where(truth == 1, log_expit(z), log_expit(-z))[known].sum()
+        return -np.where(truth == 1, log_expit(z), log_expit(-z))[labelled].sum()
 
     limits = np.log([0.05, 20])
     return float(np.exp(minimize_scalar(loss, bounds=limits, method="bounded").x))
 
 
-def _logits(probabilities: np.ndarray, multiclass: bool) -> np.ndarray:
-    p = np.asarray(probabilities, np.float64)
-    tiny = np.finfo(np.float32).tiny
-    if multiclass:  # up to a constant for each image, which a softmax ignores
-        return np.log(np.maximum(p, tiny))
-    # A float32 below 1 is at most 1 - 2 ** -24.
-    return np.log(np.maximum(p, tiny)) - np.log(np.maximum(1 - p, 2.0**-24))
-
-
-def _probabilities(logits: np.ndarray, temperature: float, multiclass: bool) -> np.ndarray:
-    logits = logits / temperature
-    return softmax(logits, axis=1) if multiclass else expit(logits)
+def _plain_probe(run: Run, dataset: Dataset, model: str) -> CalibratedProbe:
+    """The converged probe as trained: at temperature 1, and not yet measured."""
+    probes = train_probes(run, dataset, model)
+    weight, bias = probes.weight[0].numpy(), probes.bias[0, 0].numpy()
+    return CalibratedProbe(dataset.name, dataset.labels, probes.multiclass, weight, bias, 1.0, {})
