@@ -139,9 +139,14 @@ def calibration(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
         resampled = (weights @ squares) / np.where(counted > 0, counted, np.nan)  # (R, C)
         estimates = {dataset.labels[c]: (points[i], resampled[:, i]) for i, c in enumerate(labels)}
         estimates["macro"] = (points.mean(), resampled.mean(axis=1))
-        for task, (point, spread) in estimates.items():
-            rows.append({"task": task, "metric": metric, **interval(point, spread)._asdict()})
-    return pd.DataFrame(rows).assign(dataset=dataset.name, model=model, temperature=temperature)
+        rows += [
+            {
+                "dataset": dataset.name, "task": task, "model": model, "metric": metric,
+                "temperature": temperature, **interval(*estimate)._asdict(),
+            }
+            for task, estimate in estimates.items()
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def fit_temperature(logits: np.ndarray, truth: np.ndarray, multiclass: bool) -> float:
