@@ -208,9 +208,9 @@ features = {
 }
 scores = {}
 for pooling in ("cls", "mean"):
-    known, unseen = (getattr(features[split], pooling) for split in ("train", "test"))
+    learned, unseen = (getattr(features[split], pooling) for split in ("train", "test"))
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
-    probe.fit(known[few], train[label].to_numpy()[few])
+    probe.fit(learned[few], train[label].to_numpy()[few])
     scores[pooling] = probe.decision_function(unseen)
 
 # %% tags=["hide-input"]
@@ -220,8 +220,8 @@ truth = test[label].to_numpy()
 weights = bootstrap_weights(test["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed)
 once = np.ones((1, len(truth)))
 rows = []
-for pooling, found in scores.items():
-    auroc = interval(weighted_auroc(truth, found, once)[0], weighted_auroc(truth, found, weights))
+for pooling, score in scores.items():
+    auroc = interval(weighted_auroc(truth, score, once)[0], weighted_auroc(truth, score, weights))
     facts = {"task": label, "labels": len(few), "test images": len(truth), "pooling": pooling}
     rows.append({**facts, "AUROC": auroc.value, "low": auroc.low, "high": auroc.high})
 show(pd.DataFrame(rows))
@@ -238,22 +238,36 @@ show(pd.DataFrame(rows))
 # ranks above whom, only how sure the probe sounds, and with few validation images it can also make things
 # worse: look at both.
 #
-# ECE, the expected calibration error, is the mean distance between predicted and observed share, over
-# bins of equally many images. In a sample it is too large (`uncorrected`); `value` is bias-corrected by
-# bootstrap. A perfectly calibrated probe stays below `chance` in 95 % of all samples: an `uncorrected`
-# below it cannot be told from perfect calibration.
+# The Brier score is the mean squared distance between a probability and its label, 1 or 0. Smaller is
+# better: a probe that knows everything has 0, one that always says one half has 0.25. It falls when the
+# probe tells more apart and when its probabilities come nearer to the shares that are observed. Its
+# interval is over patients.
 
 # %%
-from pacx.share.calibration import BINS, calibration, load_probe, reliability
+from pacx.share.calibration import calibration, load_probe
 
 calibrated = load_probe(shared / "probes" / f"{benchmark}.safetensors")
-errors = run.save_results("calibration", calibration(run, dataset, "pacx"))
-shown = ["metric", "temperature", "value", "low", "high", "uncorrected", "chance"]
-show(errors.query("task == 'macro'")[shown])
+brier = run.save_results("calibration", calibration(run, dataset, "pacx"))
+shown = ["metric", "temperature", "value", "low", "high"]
+show(brier.query("task == 'macro'")[shown])
+
+# %% [markdown]
+# The reliability diagram asks the question itself. Sort the test images by their probability, cut them
+# into ten bins of equally many, and compare the mean probability of each bin with the share that has the
+# finding:
 
 # %%
+from sklearn.calibration import calibration_curve
+
 probabilities = calibrated.probabilities(features["test"].cls)[:, 0]
-curve = reliability(test[label].to_numpy(), probabilities)
+edges = np.quantile(probabilities, np.linspace(0, 1, 11))
+bins = pd.DataFrame({"predicted": probabilities, "observed": truth}).groupby(
+    np.searchsorted(edges[1:-1], probabilities)
+)
+curve = bins.mean().assign(images=bins.size())
+
+by_library = calibration_curve(truth, probabilities, n_bins=10, strategy="quantile")
+assert np.allclose(by_library, curve[["observed", "predicted"]].T)
 
 # %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a 95 percent interval and the number of images at each bin, and a diagonal where both are equal."}} tags=["hide-input", "public"]
 import matplotlib.pyplot as plt
@@ -263,13 +277,13 @@ from pacx.figures.style import colour_of
 
 figure, axis = plt.subplots(figsize=(5.0, 4.6))
 axis.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-for predicted, observed, n in curve[["predicted", "observed", "images"]].itertuples(index=False):
+for predicted, observed, n in curve.itertuples(index=False):
     band = binomtest(round(observed * n), int(n)).proportion_ci(method="wilson")
     axis.vlines(predicted, band.low, band.high, color=colour_of("pacx"), alpha=0.5)
     axis.text(predicted, band.high + 0.02, f"{n:.0f}", ha="center", fontsize=8)
 axis.plot(curve["predicted"], curve["observed"], "o", color=colour_of("pacx"))
 axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1.05))
-_ = axis.set_title(f"{BINS} bins at most; numbers: images", fontsize=10)
+_ = axis.set_title("Numbers: images in a bin", fontsize=10)
 
 # %% [markdown]
 # ## Probabilities, overlays, warnings
@@ -288,8 +302,8 @@ from pacx.share.predict import load_range, predict
 predictions = run.folder / "predictions"
 shutil.rmtree(predictions, ignore_errors=True)
 x_ray = get_testdata_file("RG1_UNCR.dcm", download=False)
-said = predict([x_ray], shared, predictions, probes=[benchmark])
-show(said.assign(image="RG1_UNCR.dcm"))
+about_the_x_ray = predict([x_ray], shared, predictions, probes=[benchmark])
+show(about_the_x_ray.assign(image="RG1_UNCR.dcm"))
 
 # %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["remove-input", "public"]
 Image(filename=next(predictions.glob("overlays/*.png")), width=640)
@@ -299,7 +313,7 @@ Image(filename=next(predictions.glob("overlays/*.png")), width=640)
 # when does it stay silent?
 
 # %% tags=["hide-input"]
-known, rng = load_range(shared), np.random.default_rng(run.profile.seed)
+training_range, rng = load_range(shared), np.random.default_rng(run.profile.seed)
 shown = images_of(run, dataset, "test")[:40]
 pretraining = run.data_root / "chexpert"
 views = pd.read_csv(pretraining / "train.csv", usecols=["Path", "Frontal/Lateral"])
@@ -315,7 +329,8 @@ odd = {
 }
 tokens = np.hstack(extract_features(run, "pacx", np.concatenate(list(odd.values()))))
 kinds = np.repeat(list(odd), [len(pictures) for pictures in odd.values()])
-rates = pd.DataFrame({"images": kinds, "warned about": known.distance(tokens) > known.limit})
+far = training_range.distance(tokens) > training_range.limit
+rates = pd.DataFrame({"images": kinds, "warned about": far})
 rates = rates.groupby("images", sort=False).mean().reset_index()
 show(run.save_results("range_check", rates), digits=2)
 
@@ -405,11 +420,11 @@ trained = train_probes(run, dataset, "pacx")
 assert np.allclose(calibrated.weight, trained.weight[0])
 assert np.allclose(calibrated.bias, trained.bias[0, 0])
 # On standardised features it is the same decision: the standardisation is in the layer.
-known = features["train"].cls.astype(float)
-z = (known - known.mean(axis=0)) / known.std(axis=0)
-bias = calibrated.bias + known.mean(axis=0) @ calibrated.weight
-logits = z @ (known.std(axis=0)[:, None] * calibrated.weight) + bias
-assert np.allclose(logits, known @ calibrated.weight + calibrated.bias)
+cls_tokens = features["train"].cls.astype(float)
+z = (cls_tokens - cls_tokens.mean(axis=0)) / cls_tokens.std(axis=0)
+bias = calibrated.bias + cls_tokens.mean(axis=0) @ calibrated.weight
+logits = z @ (cls_tokens.std(axis=0)[:, None] * calibrated.weight) + bias
+assert np.allclose(logits, cls_tokens @ calibrated.weight + calibrated.bias)
 
 with torch.inference_mode():
     batch = normalise(torch.from_numpy(images.copy()))

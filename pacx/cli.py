@@ -37,14 +37,10 @@ DataRoot = Annotated[
         help="Folder of the real data sets; replaces the profile's own `data_root`.",
     ),
 ]
-PrecisionOption = Annotated[
+Precision = Annotated[
     str | None,
-    typer.Option(
-        "--precision",
-        help="Of the trainings: fp32, bf16 or fp16; replaces the profile's own.",
-    ),
+    typer.Option(help="Of the trainings: fp32, bf16 or fp16; replaces the profile's own."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the splits and candidates.")]
 
 
 def main() -> None:
@@ -87,7 +83,7 @@ def run(
         bool, typer.Option("--force", help="Execute chapters that have not changed, too.")
     ] = False,
     data_root: DataRoot = None,
-    precision: PrecisionOption = None,
+    precision: Precision = None,
     runs: Runs = Path("runs"),
     project: Project = Path(),
 ) -> None:
@@ -109,7 +105,7 @@ def train(
         ),
     ] = None,
     profile: Profile = "demo",
-    precision: PrecisionOption = None,
+    precision: Precision = None,
     data_root: DataRoot = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -123,10 +119,10 @@ def train(
     if rank() == 0:
         open_chapter(run.folder / "profile.yaml", runs)  # writes the phantom hospital
     wait()
-    known = encoders_of(run)
-    if unknown := sorted(set(names or ()) - set(known)):
-        raise PacxError(f"Not in this profile: {', '.join(unknown)}. Choose {', '.join(known)}.")
-    train_encoders(run, *(names or known))
+    encoders = encoders_of(run)
+    if unknown := sorted(set(names or ()) - set(encoders)):
+        raise PacxError(f"Not in this profile: {', '.join(unknown)}. Choose {', '.join(encoders)}.")
+    train_encoders(run, *(names or encoders))
 
 
 @app.command()
@@ -158,9 +154,8 @@ def evidence(
     """Repeat the chapters on fresh cohorts with several seeds. Hours; stopped, it goes on."""
     from pacx.book.replications import gather_evidence
 
-    print(
-        f"The evidence is at {gather_evidence(_open(profile, runs, None), out, project).resolve()}"
-    )
+    folder = gather_evidence(_open(profile, runs), out, project)
+    print(f"The evidence is at {folder.resolve()}")
 
 
 @app.command()
@@ -170,7 +165,7 @@ def accept(profile: Profile = "demo", runs: Runs = Path("runs")) -> None:
     from pacx.evaluation.ladder import acceptance
     from pacx.training.pipeline import train_side_by_side
 
-    run = _open(profile, runs, None, None)
+    run = _open(profile, runs)
     if not run.is_phantom:
         raise PacxError(f"Profile {profile} has real data; only phantoms are accepted or not.")
     open_chapter(run.folder / "profile.yaml", runs)  # writes the phantom hospital
@@ -190,13 +185,10 @@ def phantom(
     profile: Profile = "demo",
 ) -> None:
     """Write the phantom hospital: every data set, in the layout of the real one."""
+    from pacx.phantom.hospital import write_hospital
     from pacx.profile import load_profile
 
-    settings = load_profile(profile).phantom
-
-    from pacx.phantom.hospital import write_hospital
-
-    write_hospital(out, **settings.model_dump())
+    write_hospital(out, **load_profile(profile).phantom.model_dump())
     print(f"The phantom hospital is at {out.resolve()}")
 
 
@@ -222,14 +214,14 @@ def check(
     from pacx.data.table import TERMS
     from pacx.pairing.check import check_dataset
 
-    found = check_dataset(dataset, root, most)
-    print(found)
-    if found.tiles:
+    report = check_dataset(dataset, root, most)
+    print(report)
+    if report.tiles:
         home = Path() if TERMS[dataset] == "open" else Path("runs", "private")
         picture = montage or home / f"{dataset}-montage.png"
-        found.save_montage(picture)
+        report.save_montage(picture)
         print(f"\nThe montage is at {picture.resolve()}")
-    if found.problems:
+    if report.problems:
         raise typer.Exit(1)
 
 
@@ -249,27 +241,21 @@ def export(
         list[str] | None,
         typer.Option(help="Benchmark whose probe goes along; repeatable. Default: all."),
     ] = None,
-    probes: Annotated[
-        bool, typer.Option("--probes/--no-probes", help="Without: only the encoder.")
-    ] = True,
-    int8: Annotated[bool, typer.Option("--int8", help="Also ONNX weights of 8 bit.")] = False,
 ) -> None:
     """Make a folder that timm, the Hugging Face hub, ONNX Runtime and `pacx predict` take."""
     from pacx.share.cards import export_import, export_run
     from pacx.share.export import onnx_missing
 
-    onnx = not onnx_missing() or int8
+    missing = onnx_missing()
     if (Path(source) / "profile.yaml").is_file():
         run = _run_in(Path(source).resolve())
-        chosen = (probe or None) if probes else []
-        export_run(run, to, model=model, probes=chosen, onnx=onnx, int8=int8)
+        export_run(run, to, model=model, probes=probe or None, onnx=not missing)
     else:
-        _, table = export_import(source, to, onnx=onnx, int8=int8)
+        _, table = export_import(source, to, onnx=not missing)
         print(table.to_string(index=False))
     print(f"The encoder is at {to.resolve()}")
-    if not onnx:
-        names = " ".join(onnx_missing())
-        print(f"Without ONNX graphs. To have them: pip install {names}")
+    if missing:
+        print(f"Without ONNX graphs. To have them: pip install {' '.join(missing)}")
 
 
 @app.command()
@@ -287,20 +273,22 @@ def predict(
     overlays: Annotated[
         bool, typer.Option("--overlays/--no-overlays", help="Draw the attention.")
     ] = True,
-    npy: Annotated[bool, typer.Option("--npy", help="Embeddings as .npy, not .parquet.")] = False,
 ) -> None:
     """Embed X-rays, and say what the probes see in them. Not for patients."""
-    from pacx.share.predict import predict
+    from pacx.share.calibration import load_probe
+    from pacx.share.predict import PROBES, predict
 
-    table = predict(images, encoder, out, probes=probe or (), overlay=overlays, npy=npy)
+    table = predict(images, encoder, out, probes=probe or (), overlay=overlays)
     warned = table[table["warning"] != ""]
     for row in warned.head(20).itertuples():
         print(f"{row.image}: {row.warning}", file=sys.stderr)
     print(f"{len(table)} images, {len(warned)} with a warning. All is at {out.resolve()}")
     if "distance" not in table:
         print("This encoder brings no training range: nobody checked whether these are X-rays.")
-    for about in _calibrations(encoder, probe or []):
-        print(about)
+    for name in probe or ():
+        measured = load_probe(encoder / PROBES / f"{name}.safetensors").measured
+        value, low, high = measured["Brier, calibrated"]
+        print(f"{name}: Brier score {value:.3f} [{low:.3f}, {high:.3f}] on its own test patients.")
 
 
 @app.command()
@@ -321,27 +309,15 @@ def pair(
     mimic_ecg: Annotated[Path, typer.Option(help="Folder of MIMIC-IV-ECG, with files/.")],
     out: Annotated[Path, typer.Option(help="New folder; symile-mimic in your data root.")],
     memory: Annotated[str, typer.Option(help="Memory to use; beyond it, disk.")] = "4GB",
-    seed: Seed = 42,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the splits and candidates.")
+    ] = 42,
 ) -> None:
     """Make Symile-MIMIC, X-ray with ECG and labs, from the raw MIMIC tables."""
     from pacx.pairing.files import pair
 
     pair(mimic_iv, mimic_cxr, mimic_ecg, out, memory, seed)
     print(f"Symile-MIMIC is at {out.resolve()}")
-
-
-def _calibrations(encoder: Path, probes: list[str]) -> list[str]:
-    """How well each probe's probabilities were calibrated on its own test patients."""
-    from pacx.share.calibration import load_probe
-    from pacx.share.predict import PROBES
-
-    lines = []
-    for name in probes:
-        value, low, high = load_probe(encoder / PROBES / f"{name}.safetensors").measured[
-            "ECE, calibrated"
-        ]
-        lines.append(f"{name}: calibration error {value:.3f} [{low:.3f}, {high:.3f}] on its test.")
-    return lines
 
 
 def _run_in(folder: Path):
@@ -358,7 +334,7 @@ def _run_in(folder: Path):
     return Run(profile, folder.parent)
 
 
-def _open(profile: str, runs: Path, data_root: Path | None, precision: str | None = None):
+def _open(profile: str, runs: Path, data_root: Path | None = None, precision: str | None = None):
     from pacx.profile import load_profile
     from pacx.run import open_run
 

@@ -5,7 +5,6 @@ typing mistake cannot quietly run the default. With `extends: demo` it names onl
 in which it differs from another profile.
 """
 
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +22,9 @@ from pydantic import (
 
 from pacx.errors import PacxError
 
+_FOLDER = Path(__file__).with_name("profiles")
 Share = Field(ge=0.0, le=1.0)
-#: Of a training's forward and backward pass, in Lightning's words; weights stay 32 bit.
+#: Of a training's forward and backward pass; weights stay 32 bit.
 Precision = Literal["fp32", "bf16", "fp16"]
 #: What every random number generator accepts.
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
@@ -74,8 +74,8 @@ class VitSettings(Settings):
 
     @model_validator(mode="after")
     def _divide(self):
-        for part, whole in (("patch_size", "image_size"), ("heads", "width")):
-            _check_divides(self, part, whole)
+        _check_divides(self, "patch_size", "image_size")
+        _check_divides(self, "heads", "width")
         return self
 
 
@@ -163,10 +163,6 @@ class ProbeSettings(Settings):
     flip: bool = Field(False, description="train on mirrored images, too, as the paper does")
 
 
-class SegmentationSettings(OptimiserSettings):
-    """Stage 3: a small decoder on frozen patch tokens."""
-
-
 class LabelEfficiencySettings(Settings):
     """Stage 3: the same probes with fewer labels."""
 
@@ -223,7 +219,7 @@ class Profile(Settings):
     supervised: OptimiserSettings = Field(
         description="the encoder trained end to end on the phantoms' labels, as a ceiling"
     )
-    segmentation: SegmentationSettings
+    segmentation: OptimiserSettings = Field(description="a small decoder on frozen patch tokens")
     label_efficiency: LabelEfficiencySettings
     bootstrap: Count = Field(description="resamples of every interval")
     evidence: EvidenceSettings | None = Field(None, description="None: one cohort, one seed")
@@ -238,10 +234,7 @@ class Profile(Settings):
 
 def available_profiles() -> list[str]:
     """Names of the profiles that come with the package."""
-    folder = resources.files("pacx") / "profiles"
-    return sorted(
-        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
-    )
+    return sorted(file.stem for file in _FOLDER.glob("*.yaml"))
 
 
 def load_profile(
@@ -290,19 +283,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _check_divides(settings: Settings, part: str, whole: str) -> None:
-    if getattr(settings, whole) % getattr(settings, part):
-        raise ValueError(
-            f"{part} {getattr(settings, part)} does not divide {whole} {getattr(settings, whole)}"
-        )
+def _check_divides(settings: Settings, divisor: str, whole: str) -> None:
+    small, large = getattr(settings, divisor), getattr(settings, whole)
+    if large % small:
+        raise ValueError(f"{divisor} {small} does not divide {whole} {large}")
 
 
 def _find(name: str | Path, folder: Path = Path()) -> Path:
     """The profile of that name, or the YAML file, which may lie relative to `folder`."""
-    if str(name).endswith((".yaml", ".yml")):
-        source = folder / name
-    else:
-        source = Path(str(resources.files("pacx"))) / "profiles" / f"{name}.yaml"
+    is_file = str(name).endswith((".yaml", ".yml"))
+    source = folder / name if is_file else _FOLDER / f"{name}.yaml"
     if not source.is_file():
         raise PacxError(
             f"There is no profile '{name}'. Choose one of {', '.join(available_profiles())}, "

@@ -119,19 +119,24 @@ class Run:
             frame.to_parquet(partial, index=False)
         return frame
 
+    def find_results(self, name: str) -> pd.DataFrame | None:
+        """Read what `save_results` wrote; None where no chapter of this run has written it yet."""
+        source = self.results / f"{name}.parquet"
+        return pd.read_parquet(source) if source.is_file() else None
+
     def load_results(self, name: str) -> pd.DataFrame:
         """Read what `save_results` wrote.
 
         Raises:
             PacxError: No chapter of this run has written it yet.
         """
-        source = self.results / f"{name}.parquet"
-        if not source.is_file():
+        table = self.find_results(name)
+        if table is None:
             raise PacxError(
-                f"{source} is missing. Run the earlier chapters first: "
+                f"{self.results / f'{name}.parquet'} is missing. Run the earlier chapters first: "
                 f"pacx run --profile {self.profile.name}"
             )
-        return pd.read_parquet(source)
+        return table
 
     def provenance(self) -> dict:
         """Who made a number: profile, seeds, commit, versions, machine, time (UTC)."""
@@ -169,8 +174,8 @@ class Run:
         made = {"key": key, "seconds": time.perf_counter() - started, **self.provenance()}
         text = json.dumps(made, indent=1, default=str)
         (partial / "made.json").write_text(text, encoding="utf-8")
-        for part in (CHECKPOINT, "key"):
-            (partial / part).unlink(missing_ok=True)
+        for file in (CHECKPOINT, "key"):
+            (partial / file).unlink(missing_ok=True)
         replace_folder(partial, folder)
         processes.wait()
 

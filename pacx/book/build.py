@@ -28,10 +28,8 @@ def build(run: Run, project: Path = Path()) -> Path:
         PacxError: A chapter has not been executed, the build warned, or the site would publish
             patients; the message says what.
     """
-    missing = [
-        s.stem for s in sources_of(project) if not (run.notebooks / f"{s.stem}.ipynb").exists()
-    ]
-    if missing:
+    names = [source.stem for source in sources_of(project)]
+    if missing := [name for name in names if not (run.notebooks / f"{name}.ipynb").exists()]:
         raise PacxError(
             f"Not executed yet: {', '.join(missing)}. Run: pacx run --profile {run.profile.name}"
         )
@@ -48,7 +46,7 @@ def build(run: Run, project: Path = Path()) -> Path:
 def toc_pages(project: Path = Path()) -> list[str]:
     """Every page of `_toc.yml`, such as `book/index` or `notebooks/01_cohort`."""
     toc = yaml.safe_load((project / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    chapters = [c["file"] for section in toc["parts"] for c in section["chapters"]]
     return [toc["root"], *chapters]
 
 
@@ -58,14 +56,14 @@ def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build"]
     options = ["--path-output", str(output), "-W", "-n", "--keep-going"]
     done = subprocess.run([*command, str(book), *options], capture_output=True, text=True)
-    said = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)  # without colours
+    printed = re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)  # without colours
     log = run.folder / "book.log"
-    log.write_text(said, encoding="utf-8")
+    log.write_text(printed, encoding="utf-8")
     html = output / "_build" / "html"
     pages = [f"{page}.html" for page in toc_pages(project)]
     lost = [page for page in pages if not (html / page).is_file()]
     if done.returncode or lost:
-        problems = [line for line in said.splitlines() if re.search("WARNING|ERROR", line)]
+        problems = [line for line in printed.splitlines() if re.search("WARNING|ERROR", line)]
         problems += [f"missing page: {page}" for page in lost]
         raise PacxError(f"The book did not build, see {log}:\n" + "\n".join(problems[:20]))
     for page in html.rglob("*.html"):

@@ -1,5 +1,6 @@
 """What the book's prose includes about claims: of this run, of the evidence, and those to come."""
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -9,17 +10,17 @@ from matplotlib.figure import Figure
 
 from pacx.evaluation import paper
 from pacx.evaluation.evidence import (
-    FOLDER,
     load_evidence,
     pool,
     pooled_claims,
     provenance_of_evidence,
     superseded,
 )
-from pacx.evaluation.statistics import Estimate
+from pacx.evaluation.statistics import Estimate, difference_of
 from pacx.figures.first_page import claims_in_words, claims_to_come, ladder_in_words, one_patient
 from pacx.figures.ladder import ladder
 from pacx.figures.style import use_style
+from pacx.figures.tables import POOLING_NAMES
 from pacx.run import Run
 
 #: Points where text and public code differ and encoders were trained: result table, model, and
@@ -58,9 +59,9 @@ def parts_about_claims(run: Run, evidence: Path, folder: Path) -> dict[str, str]
         "headline": _headline(run),
         "claims_to_come": paper.pipe_table(claims_to_come()),
         "superseded": _superseded(evidence),
-        "claims": _claims(evidence),
-        "evidence": _evidence(evidence),
-        "effects": _effects(run),
+        "claims": _marked(evidence, _claims),
+        "evidence": _marked(evidence, _evidence),
+        "effects": _effects(run, evidence),
     }
 
 
@@ -72,25 +73,26 @@ def _draw(figure: Figure, file: Path, **options: object) -> None:
 
 def _ladder(run: Run, folder: Path) -> str:
     """The figure of who gets how far in this run, with its words."""
-    if not (run.results / "ladder_all.parquet").is_file():
+    scores = run.find_results("ladder_all")
+    if scores is None:
         return "This run holds no table `ladder_all`, which [](../notebooks/09_components) makes."
-    _draw(ladder(run.load_results("ladder_all")), folder / "ladder.svg", metadata={"Date": None})
+    _draw(ladder(scores), folder / "ladder.svg", metadata={"Date": None})
     return _LADDER
 
 
 def _headline(run: Run) -> str:
     """This run's claims, then its scores by reading and probe."""
-    parts = ["This run holds no table `claims`, which [](../notebooks/09_components) makes."]
-    if (run.results / "claims.parquet").is_file():
-        parts = [paper.pipe_table(claims_in_words(run.load_results("claims")))]
-    if (run.results / "ladder_all.parquet").is_file():
-        table = run.load_results("ladder_all")
-        few = table["fraction"].min()
-        for group, fraction in product(table["group"].unique(), (1.0, few)):
-            shown = paper.pipe_table(ladder_in_words(table, group, fraction))
+    claims, scores = run.find_results("claims"), run.find_results("ladder_all")
+    blocks = ["This run holds no table `claims`, which [](../notebooks/09_components) makes."]
+    if claims is not None:
+        blocks = [paper.pipe_table(claims_in_words(claims))]
+    if scores is not None:
+        fractions = (1.0, scores["fraction"].min())
+        for group, fraction in product(scores["group"].unique(), fractions):
+            table = paper.pipe_table(ladder_in_words(scores, group, fraction))
             title = f"AUROC, {group}, {fraction:.0%} of the labels"
-            parts.append(f":::{{dropdown}} {title}\n{shown}\n:::")
-    return "\n\n".join(parts)
+            blocks.append(f":::{{dropdown}} {title}\n{table}\n:::")
+    return "\n\n".join(blocks)
 
 
 def _superseded(folder: Path) -> str:
@@ -99,78 +101,84 @@ def _superseded(folder: Path) -> str:
     return f"**Superseded evidence.** {reason} See the [protocol](protocol)." if reason else ""
 
 
-def _marked(folder: Path, text: str) -> str:
+def _marked(folder: Path, write: Callable[[Path], str]) -> str:
     """What shows the committed evidence, below the line that says whether it is superseded."""
-    return f"{_superseded(folder)}\n\n{text}".strip()
+    if not folder.is_dir():
+        return "Nobody has gathered the evidence yet."
+    return f"{_superseded(folder)}\n\n{write(folder)}".strip()
 
 
 def _claims(folder: Path) -> str:
     """The claims of chapter 09 in the committed evidence, then the gain of untrained teachers."""
-    if not folder.is_dir():
-        return "Nobody has gathered the evidence yet."
-    rows = [
-        (
-            c.claim,
-            # Without an interval the claim is a count of tasks.
-            f"{c.estimate:.0f} of {c.runs}"
-            if pd.isna(c.low)
-            else str(Estimate(c.estimate, c.low, c.high)),
-            "" if pd.isna(c.low) else f"{c.holds:.0f} of {c.runs}",
-        )
-        for c in pooled_claims(folder).itertuples()
-    ]
-    claims = pd.DataFrame(rows, columns=["claim", "pooled [95 %], or tasks", "holds in"])
-    untrained = "model == 'pacx-untrained' and pooling == 'cls' and outcome.str.startswith('phys')"
-    rows = [
-        (r.outcome, str(Estimate(r.value, r.low, r.high)), f"{r.above} of {r.runs}")
-        for r in pool(load_evidence("controls", folder).query(untrained)).itertuples()
-    ]
-    gains = pd.DataFrame(rows, columns=["outcome", "pooled [95 %]", "above zero in"])
-    return _marked(
-        folder,
-        f"{paper.pipe_table(claims)}\n\nBeside them, a control: teachers with random weights minus "
-        f"MAE.\n\n{paper.pipe_table(gains)}",
+    claims = pooled_claims(folder)
+    counts = claims["low"].isna()  # without an interval the claim is a count of tasks
+    holds = claims["holds"].map("{:.0f}".format) + claims["runs"].map(" of {}".format)
+    tasks = claims["estimate"].map("{:.0f}".format) + claims["runs"].map(" of {}".format)
+    table = pd.DataFrame(
+        {
+            "claim": claims["claim"],
+            "pooled [95 %], or tasks": tasks.where(counts, _intervals(claims, "estimate")),
+            "holds in": holds.mask(counts, ""),
+        }
     )
+    untrained = "model == 'pacx-untrained' and pooling == 'cls' and outcome.str.startswith('phys')"
+    gains = pool(load_evidence("controls", folder).query(untrained))
+    above = gains["above"].map(str) + gains["runs"].map(" of {}".format)
+    control = pd.DataFrame(
+        {
+            "outcome": gains["outcome"],
+            "pooled [95 %]": _intervals(gains, "value"),
+            "above zero in": above,
+        }
+    )
+    return (
+        f"{paper.pipe_table(table)}\n\nBeside them, a control: teachers with random weights minus "
+        f"MAE.\n\n{paper.pipe_table(control)}"
+    )
+
+
+def _intervals(table: pd.DataFrame, value: str) -> list[str]:
+    return [str(Estimate(*row)) for row in table[[value, "low", "high"]].itertuples(index=False)]
 
 
 def _evidence(folder: Path) -> str:
     """Who gathered the committed evidence, with what, and how long it took."""
-    if not folder.is_dir():
-        return "Nobody has gathered it yet: the columns that show it are empty."
     made = provenance_of_evidence(folder)
     made.pop("superseded", None)
     seconds = pd.DataFrame(made.pop("seconds"))
     seconds["sum"] = seconds.drop(columns=["cohort", "seed"]).sum(axis=1)
     facts = pd.DataFrame({"what": made.keys(), "value": [str(v) for v in made.values()]})
-    return _marked(
-        folder,
+    return (
         f"{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:\n\n"
-        f"{paper.pipe_table(seconds)}",
+        f"{paper.pipe_table(seconds)}"
     )
 
 
-def _effects(run: Run) -> str:
+def _effects(run: Run, evidence: Path) -> str:
     """What choices between text and public code change, in this run and in the evidence."""
-    parts = []
+    rows = []
     for point, (name, model, reference) in _EFFECTS.items():
         pair = f"model == '{model}' and reference == '{reference}'"
-        # Superseded evidence had other settings: its numbers would stand beside other choices.
-        ours, repeated = pd.DataFrame(), None if superseded(FOLDER) else load_evidence(name)
-        if (run.results / f"{name}.parquet").is_file():
-            ours = run.load_results(name).query(pair)
-        ours, repeated = (_converged(table) for table in (ours, repeated))
-        pooled = pd.DataFrame() if repeated is None else pool(repeated.query(pair))
-        for column, table, kind in (
-            ("this run", ours, "difference_"),
-            ("evidence", pooled, ""),
-        ):
+        tables = {"this run": run.find_results(name)}
+        if not superseded(evidence):  # its settings were others
+            tables["evidence"] = load_evidence(name, evidence)
+        for where, table in tables.items():
+            if table is None:
+                continue
+            table = table.query(pair)
+            if "probe" in table:
+                table = table[table["probe"] == "converged"]
+            if where == "evidence":
+                pooled = pool(table)
+                table = pooled.rename(columns={k: f"difference_{k}" for k in Estimate._fields})
             for _, row in table.iterrows():
-                about = row.get("outcome", "physiology")
-                about = f"{about}, {row['fraction']:.0%} of labels" if name == "direct" else about
-                read = {"cls": ", CLS token", "mean": ", mean of patches"}.get(row["pooling"], "")
-                estimate = Estimate(*(row[f"{kind}{part}"] for part in ("value", "low", "high")))
-                parts.append((point, about + read * (name == "controls"), column, str(estimate)))
-    table = pd.DataFrame(parts, columns=["point", "outcome", "where", "value"])
+                outcome = row.get("outcome", "physiology")
+                if name == "direct":
+                    outcome = f"{outcome}, {row['fraction']:.0%} of labels"
+                elif name == "controls":
+                    outcome = f"{outcome}, {POOLING_NAMES[row['pooling']]}"
+                rows.append((point, outcome, where, str(difference_of(row))))
+    table = pd.DataFrame(rows, columns=["point", "outcome", "where", "value"])
     if table.empty:
         return "This run has trained none of them."
     table = table.pivot_table(
@@ -178,9 +186,3 @@ def _effects(run: Run) -> str:
     )
     table = table.reindex(columns=["this run", "evidence"]).fillna("").reset_index()
     return paper.pipe_table(table)
-
-
-def _converged(table: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Rows of the converged probe, where a table has several."""
-    several = table is not None and "probe" in table
-    return table[table["probe"] == "converged"] if several else table

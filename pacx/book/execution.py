@@ -109,7 +109,7 @@ def key_of(source: Path, run: Run, project: Path) -> str:
     text = source.read_text(encoding="utf-8")
     modules = modules_of(*imports_of(text))
     code = [text, *(path_of(name).read_text(encoding="utf-8") for name in modules)]
-    folders = {name for part in code for name in re.findall(r'"book" / "(\w+)"', part)}
+    folders = {name for content in code for name in re.findall(r'"book" / "(\w+)"', content)}
     read = sorted(file for name in folders for file in (project / "book" / name).glob("*"))
     return fingerprint(
         text, project / "constraints.txt", *read, code_of(*modules), run.settings_hash,

@@ -56,9 +56,10 @@ def _compared(run: Run, name: str) -> str:
     """A published table, and below each of its rows this run's."""
     kind = "phantom patients" if run.is_phantom else "real data"
     about = f"*This run*: profile `{run.profile.name}`, {kind}; in brackets 95 % intervals."
-    if not (run.results / f"{name}.parquet").is_file():
+    ours = run.find_results(name)
+    if ours is None:
         return f"{paper.caption(name)} This run holds no table `{name}`."
-    table = beside_the_paper(run.load_results(name), name)
+    table = beside_the_paper(ours, name)
     if "fraction" in table:
         table["fraction"] = table["fraction"].map("{:.0%}".format)
     return f"{paper.caption(name)} {about}\n\n{paper.pipe_table(table)}"
@@ -95,13 +96,12 @@ def _other_choices(run: Run) -> str:
     """What this run's chapters measured of the other way to treat data."""
     rows = []
     for point, (name, ours, other, what) in _OTHER_CHOICES.items():
-        if (run.results / f"{name}.parquet").is_file():
-            table = run.load_results(name)
+        if (table := run.find_results(name)) is not None:
             values = (table.query(choice)["value"].mean() for choice in (ours, other))
             rows.append((point, what, *(f"{value:.3g}" for value in values)))
-    if (run.results / "split_leaks.parquet").is_file():
+    if (leaks := run.find_results("split_leaks")) is not None:
         column = "test images of trained patients"
-        leaks = run.load_results("split_leaks").set_index(["dataset", "split"])[column]
+        leaks = leaks.set_index(["dataset", "split"])[column]
         worst = leaks[:, "paper"].idxmax()
         shares = (f"{leaks[worst, split]:.0%}" for split in ("patient", "paper"))
         rows.append((f"rows split, not patients ({worst})", column, *shares))
@@ -113,19 +113,17 @@ def _speed(folder: Path) -> str:
     """The committed benchmarks: every ratio beside its target, then machines and commands."""
     reports = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.json"))]
     reports = [report for report in reports if "ratios" in report]  # not all are about speed
-    if not reports:
-        return "Nobody has measured it yet: run `make bench`."
     ratios = pd.DataFrame([ratio for report in reports for ratio in report["ratios"]])
     most = ratios.get("at_most", pd.Series(False, ratios.index)).eq(True)
     good = (ratios["value"] >= ratios["target"]) ^ (most & (ratios["value"] != ratios["target"]))
     sign = most.map({True: "at most ", False: "at least "})
-    known = ratios["target"].notna()
+    has_target = ratios["target"].notna()
     table = pd.DataFrame(
         {
             "what": ratios["what"],
             "measured": ratios["value"].map("{:.3g}".format),
-            "target": (sign + ratios["target"].map("{:g}".format)).where(known, ""),
-            "reached": good.map({True: "yes", False: "no"}).where(known, ""),
+            "target": (sign + ratios["target"].map("{:g}".format)).where(has_target, ""),
+            "reached": good.map({True: "yes", False: "no"}).where(has_target, ""),
         }
     )
     machines = pd.DataFrame([{"command": f"`{r['command']}`"} | r["machine"] for r in reports])
@@ -137,29 +135,26 @@ def _speed(folder: Path) -> str:
 
 def _rehearsal(folder: Path) -> str:
     """The committed rehearsal: every part's seconds and peak memory."""
-    file = folder / "rehearsal.json"
-    if not file.is_file():
-        return "Nobody has rehearsed it yet: run `make bench`."
-    report = json.loads(file.read_text(encoding="utf-8"))
-    machine, parts = report["machine"], pd.DataFrame(report["parts"])
+    report = json.loads((folder / "rehearsal.json").read_text(encoding="utf-8"))
+    machine, trainings = report["machine"], pd.DataFrame(report["parts"])
     words = {"pacx": "distillation", "ecg": "ECG teacher", "labs": "lab autoencoder"}
-    parts["part"] = parts["part"].replace(words | {"mae": "masked autoencoder"})
-    parts["seconds"] = parts["seconds"].map("{:.1f}".format)
+    trainings["part"] = trainings["part"].replace(words | {"mae": "masked autoencoder"})
+    trainings["seconds"] = trainings["seconds"].map("{:.1f}".format)
     for column in ("steps", "rows_a_step"):
-        parts[column] = parts[column].map("{:.0f}".format, na_action="ignore").fillna("")
+        trainings[column] = trainings[column].map("{:.0f}".format, na_action="ignore").fillna("")
     where = "a CPU" if machine["gpu"] == "none" else machine["gpu"]
     return (
         f"Measured on {where} ({machine['processor']}, {machine['cores']} cores, torch "
         f"{machine['torch']}), precision {report['precision']}: `{report['command']}`\n\n"
-        f"{paper.pipe_table(parts.rename(columns={'peak_mib': 'peak memory, MiB'}))}"
+        f"{paper.pipe_table(trainings.rename(columns={'peak_mib': 'peak memory, MiB'}))}"
     )
 
 
 def _downloads(run: Run, project: Path, folder: Path) -> str:
     """Copy the profile and every result table beside the page that links to them, by chapter."""
     profile = run.profile.model_dump(mode="json", exclude={"data_root"}) | {"data_root": None}
-    for part in ("mae", "ecg"):
-        profile[part]["weights"] = profile[part]["weights"] and Path(profile[part]["weights"]).name
+    for training in (profile["mae"], profile["ecg"]):
+        training["weights"] = training["weights"] and Path(training["weights"]).name
     text = yaml.safe_dump(profile, sort_keys=False)  # without this machine's folders
     (folder / "profile.yaml").write_text(text, encoding="utf-8")
     lines = ["- {download}`profile.yaml <_generated/profile.yaml>`"]
@@ -167,8 +162,8 @@ def _downloads(run: Run, project: Path, folder: Path) -> str:
         links = []
         saved = re.findall(r'save_results\(\s*"(\w+)"', source.read_text(encoding="utf-8"))
         for name in dict.fromkeys(saved):
-            if (run.results / f"{name}.parquet").is_file():
-                run.load_results(name).to_csv(folder / f"{name}.csv", index=False)
+            if (table := run.find_results(name)) is not None:
+                table.to_csv(folder / f"{name}.csv", index=False)
                 links.append(f"{{download}}`{name}.csv <_generated/{name}.csv>`")
         lines.append(f"- [](../notebooks/{source.stem}): {', '.join(links) or 'none'}")
     return "\n".join(lines)

@@ -75,13 +75,10 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
         )
     cohorts = settings.cohorts
     _side_by_side("patients", _admit, product([run], cohorts))
-    repetitions = (
-        (run, cohort, seed, project) for seed, cohort in product(settings.seeds, cohorts)
-    )
+    repetitions = [(run, c, seed, project) for seed, c in product(settings.seeds, cohorts)]
     made = _side_by_side("repetitions", _repeat, repetitions)
-    responses = _side_by_side(
-        "dose-responses", _respond, [(run, c, *d) for c, d in product(cohorts, doses)]
-    )
+    dosed = [(run, c, *dose) for c, dose in product(cohorts, doses)]
+    responses = _side_by_side("dose-responses", _respond, dosed)
     tables = {name: [t[name] for t, _ in made if name in t] for name in TABLES}
     tables["dose"] = responses
     made_by = {k: v for k, v in run.provenance().items() if k not in ("seed", "cohort")}
@@ -90,15 +87,15 @@ def gather_evidence(run: Run, out: Path, project: Path = Path()) -> Path:
         "seeds": settings.seeds,
         "seconds": [seconds for _, seconds in made],
     }
-    tables = {name: pd.concat(parts) for name, parts in tables.items() if parts}
+    tables = {name: pd.concat(repeated) for name, repeated in tables.items() if repeated}
     return _write(out, tables, run.folder / "profile.yaml", provenance)
 
 
 def _admit(run: Run, cohort: int) -> None:
     """Write a cohort's patients."""
     seed = run.profile.evidence.seeds[0]
-    one = _repetition(run, f"{cohort}-{seed}", cohort, seed)
-    open_chapter(one.folder / "profile.yaml", run.folder)
+    repetition = _repetition(run, f"{cohort}-{seed}", cohort, seed)
+    open_chapter(repetition.folder / "profile.yaml", run.folder)
 
 
 def _repeat(run: Run, cohort: int, seed: int, project: Path) -> tuple[dict, dict]:
@@ -107,17 +104,17 @@ def _repeat(run: Run, cohort: int, seed: int, project: Path) -> tuple[dict, dict
     first = settings.seeds[0]
     if seed != first:
         variants = [name for name in variants if name not in settings.variants_once]
-    one = _repetition(run, f"{cohort}-{seed}", cohort, seed, variants=variants)
+    repetition = _repetition(run, f"{cohort}-{seed}", cohort, seed, variants=variants)
     if seed != first:
-        _share(one, run.folder / f"{cohort}-{first}", "data", "cache")
+        _share(repetition, run.folder / f"{cohort}-{first}", "data", "cache")
     for chapter in settings.chapters:
-        execute(one, only=chapter, project=project)
+        execute(repetition, only=chapter, project=project)
     tables = {
-        name: one.load_results(name).assign(cohort=cohort, seed=seed)
+        name: table.assign(cohort=cohort, seed=seed)
         for name in TABLES
-        if (one.results / f"{name}.parquet").is_file()
+        if (table := repetition.find_results(name)) is not None
     }
-    chapters = sorted(one.notebooks.glob("[0-9]*.ipynb"))
+    chapters = sorted(repetition.notebooks.glob("[0-9]*.ipynb"))
     seconds = {path.stem: round(signature_of(path)["seconds"]) for path in chapters}
     return tables, {"cohort": cohort, "seed": seed, **seconds}
 
@@ -131,23 +128,24 @@ def _respond(run: Run, cohort: int, what: str, dose: float) -> pd.DataFrame:
     name = f"{cohort}-{seed}-{what}-{dose:g}"
     if what == "coupling":
         patients = {data: profile.phantom.patients[data] for data in _DOSE_DATA}
-        one = _repetition(run, name, cohort, seed, coupling=dose, patients=patients)
+        repetition = _repetition(run, name, cohort, seed, coupling=dose, patients=patients)
     else:
         shorter = {
-            part: settings.model_copy(update={"epochs": max(1, round(dose * settings.epochs))})
-            for part, settings in (("ecg", profile.ecg), ("labs", profile.labs))
+            teacher: settings.model_copy(update={"epochs": max(1, round(dose * settings.epochs))})
+            for teacher, settings in (("ecg", profile.ecg), ("labs", profile.labs))
         }
-        one = _repetition(run, name, cohort, seed, **shorter)
-        _share(one, run.folder / f"{cohort}-{seed}", "data", "cache", "artefacts/mae")
-    open_chapter(one.folder / "profile.yaml", run.folder)  # writes its patients
-    train_encoders(one, "mae", "pacx")
-    phantoms = open_benchmark(one, "phantom-truth")
+        repetition = _repetition(run, name, cohort, seed, **shorter)
+        _share(repetition, run.folder / f"{cohort}-{seed}", "data", "cache", "artefacts/mae")
+    open_chapter(repetition.folder / "profile.yaml", run.folder)  # writes its patients
+    train_encoders(repetition, "mae", "pacx")
+    phantoms = open_benchmark(repetition, "phantom-truth")
     fractions = (min(profile.label_efficiency.fractions), 1.0)
-    parts = [
-        compare_probes(one, phantoms, ["pacx"], tasks=PHYSIOLOGY_TASKS, fraction=f, pooling=p)
+    usual = {"models": ["pacx"], "tasks": PHYSIOLOGY_TASKS}
+    scores = [
+        compare_probes(repetition, phantoms, fraction=f, pooling=p, **usual)
         for f, p in product(fractions, POOLINGS)
     ]
-    return pd.concat(parts).assign(what=what, dose=dose, cohort=cohort, seed=seed)
+    return pd.concat(scores).assign(what=what, dose=dose, cohort=cohort, seed=seed)
 
 
 def _repetition(run: Run, name: str, cohort: int, seed: int, **changes: object) -> Run:
@@ -162,14 +160,14 @@ def _repetition(run: Run, name: str, cohort: int, seed: int, **changes: object) 
     return open_run(run.profile.model_copy(update=update), run.folder)
 
 
-def _share(run: Run, other: Path, *parts: str) -> None:
+def _share(run: Run, other: Path, *folders: str) -> None:
     """Use another run's folders in place of own ones."""
-    for part in parts:
-        (other / part).mkdir(parents=True, exist_ok=True)  # the other run may come later
-        link = run.folder / part
+    for folder in folders:
+        (other / folder).mkdir(parents=True, exist_ok=True)  # the other run may come later
+        link = run.folder / folder
         if not link.is_symlink():
             link.parent.mkdir(exist_ok=True)
-            link.symlink_to((other / part).resolve(), target_is_directory=True)
+            link.symlink_to((other / folder).resolve(), target_is_directory=True)
 
 
 def _side_by_side(what: str, call: Callable, jobs: Iterable[tuple]) -> list:

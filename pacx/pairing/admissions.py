@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -201,8 +201,8 @@ def pair_admissions(
     with _database(memory, scratch) as database:
         database.execute("CREATE SCHEMA raw;" + "".join(views))
         _check_times(database, mimic_cxr)
-        for name, sql in STEPS.items():
-            _execute(database, name, sql)
+        for name, sql in tqdm(STEPS.items(), "pair", unit="step", leave=False):
+            database.execute(sql)
             if name in checks:
                 _delete_failing(database, name, *checks[name])
         pairs = database.table("pairs").df()
@@ -352,26 +352,6 @@ def _check_times(database: duckdb.DuckDBPyConnection, mimic_cxr: Path) -> None:
 
 def _quoted(text: object) -> str:
     return "'" + str(text).replace("'", "''") + "'"
-
-
-def _execute(database: duckdb.DuckDBPyConnection, name: str, sql: str) -> None:
-    """Run one step beside a progress bar."""
-    with (
-        tqdm(
-            total=100, desc=f"pair: {name}", bar_format="{desc:<22}{bar}{elapsed}", leave=False
-        ) as bar,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        step = pool.submit(database.execute, sql)
-        try:
-            while not step.done():
-                bar.update(max(database.query_progress() - bar.n, 0))
-                wait([step], timeout=0.1)
-        except BaseException:
-            database.interrupt()
-            raise
-        step.result()
-        bar.update(100 - bar.n)
 
 
 def _delete_failing(

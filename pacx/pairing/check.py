@@ -45,7 +45,7 @@ class Check:
     tiles: list[np.ndarray] = field(default_factory=list)
 
     def __str__(self) -> str:
-        parts = [f"{self.name} in {self.root}", self.splits.to_string(index=False)]
+        paragraphs = [f"{self.name} in {self.root}", self.splits.to_string(index=False)]
         if not self.prevalence.empty:
             shares = self.prevalence.pivot(index="label", columns="split", values="share")
             shares = shares.reindex(
@@ -54,11 +54,13 @@ class Check:
             )
             what = "Share measured" if self.name == "symile-mimic" else "Share positive"
             shares = shares.rename_axis(index=None, columns=None)
-            parts.append(f"{what}\n" + shares.to_string(float_format="{:.3f}".format, na_rep="-"))
-        parts += [f"note: {note}" for note in self.notes]
-        parts += [f"PROBLEM: {problem}" for problem in self.problems]
-        parts.append(f"{len(self.problems)} problem(s) found.")
-        return "\n\n".join(parts)
+            paragraphs.append(
+                f"{what}\n" + shares.to_string(float_format="{:.3f}".format, na_rep="-")
+            )
+        paragraphs += [f"note: {note}" for note in self.notes]
+        paragraphs += [f"PROBLEM: {problem}" for problem in self.problems]
+        paragraphs.append(f"{len(self.problems)} problem(s) found.")
+        return "\n\n".join(paragraphs)
 
     def save_montage(self, path: Path) -> None:
         """Write up to 24 images, spread over the data set, as one PNG."""
@@ -101,15 +103,15 @@ def _check_images(dataset: Dataset, most: int | None) -> Check:
     _check_splits(check, table, needed)
     _check_labels(check, dataset)
     for column in [c for c in ("image", "mask") if c in table]:
-        there = np.array([(dataset.root / path).is_file() for path in table[column]])
-        if there.all():
-            check.notes.append(f"All {len(there)} {column}s are there.")
+        exists = np.array([(dataset.root / path).is_file() for path in table[column]])
+        if exists.all():
+            check.notes.append(f"All {len(exists)} {column}s are there.")
         else:
-            example = _example(check, table[column][~there].iloc[:1])
+            example = _example(check, table[column][~exists].iloc[:1])
             check.problems.append(
-                f"{(~there).sum()} of {len(there)} {column}s are missing, such as {example}."
+                f"{(~exists).sum()} of {len(exists)} {column}s are missing, such as {example}."
             )
-        table = table[there]
+        table = table[exists]
     _check_listed_twice(check, dataset)
     _check_duplicates(check, dataset.root, table)
     _decode(check, dataset.root, table, most)
@@ -121,15 +123,16 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
     if most is not None and most < len(rows):
         rows = rows[np.linspace(0, len(rows) - 1, most).astype(int)]
     shown = set(rows[np.linspace(0, len(rows) - 1, min(TILES, len(rows))).astype(int)].tolist())
+    files = table.to_dict("index")  # threads must not share a data frame's lazy index
     broken, blank, shapes, empty = [], [], [], []  # rows; appending is safe between threads
 
     def look(i: int) -> np.ndarray | None:
         try:
-            image = read_image(root / table["image"][i])
+            image = read_image(root / files[i]["image"])
             if image.min() == image.max():
                 blank.append(i)
             if "mask" in table:
-                mask = read_mask(root / table["mask"][i])
+                mask = read_mask(root / files[i]["mask"])
                 if not mask.any():
                     empty.append(i)
                 if mask.shape != image.shape:
@@ -143,13 +146,13 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
         images = tqdm(pool.map(look, rows.tolist()), "decode", len(rows), leave=False)
         check.tiles = [image for image in images if image is not None]
     masks = " (a mask needs 0 outside and 255 inside)" if "mask" in table else ""
-    for found, what in (
+    for places, what in (
         (broken, f"cannot be read{masks}"), (blank, "are of one grey value"),
         (shapes, "are of another shape than their image"),
     ):  # fmt: skip
-        if found:
-            example = _example(check, table["image"].loc[[min(found)]])
-            check.problems.append(f"{len(found)} images or masks {what}, such as {example}.")
+        if places:
+            example = _example(check, table["image"].loc[[min(places)]])
+            check.problems.append(f"{len(places)} images or masks {what}, such as {example}.")
     if empty and len(empty) == len(rows):
         check.problems.append("All masks are empty.")
     elif empty:
@@ -214,13 +217,16 @@ def _count(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _prevalence(dataset: Dataset) -> pd.DataFrame:
-    rows = []
-    for label in dataset.labels:
-        for split in (*SPLITS, SHIFTED):
-            known = dataset.table.loc[dataset.table["split"] == split, label].dropna()
-            if len(known):
-                rows.append((label, split, int(known.sum()), len(known), known.mean()))
-    return pd.DataFrame(rows, columns=["label", "split", "positive", "known", "share"])
+    labels = dataset.table.melt("split", list(dataset.labels), "label", "value").dropna(
+        subset="value"
+    )
+    values = labels.groupby(["label", "split"])["value"]
+    table = values.agg(positive="sum", known="size", share="mean")
+    order = pd.MultiIndex.from_product(
+        [dataset.labels, (*SPLITS, SHIFTED)], names=table.index.names
+    )
+    table = table.reindex(order).dropna(subset="known").reset_index()
+    return table.astype({"positive": int, "known": int})
 
 
 def _check_splits(check: Check, table: pd.DataFrame, needed: tuple[str, ...]) -> None:
@@ -243,11 +249,9 @@ def _check_labels(check: Check, dataset: Dataset) -> None:
         for _, row in one_sided.iterrows():
             check.problems.append(f"'{row['label']}' has one class only in split '{row['split']}'.")
     elif dataset.task in ("multilabel", "multiclass"):
-        for split, part in one_sided.groupby("split"):
+        for split, labels in one_sided.groupby("split")["label"]:
             left_out = " A macro average leaves them out." if split == "test" else ""
-            check.notes.append(
-                f"One class only in split '{split}': {', '.join(part['label'])}.{left_out}"
-            )
+            check.notes.append(f"One class only in split '{split}': {', '.join(labels)}.{left_out}")
         if (one_sided.groupby("split").size() == len(dataset.labels)).any():
             check.problems.append("A split has no label with both classes.")
 
@@ -260,11 +264,11 @@ def _check_listed_twice(check: Check, dataset: Dataset) -> None:
         (["split"], "listed in more than one split"),
         (list(dataset.labels), "listed twice with opposite labels"),
     ):
-        found = several.index[several[columns].any(axis=1)]
-        if len(found):
-            rows = dataset.table["image"][dataset.table["image"] == found[0]]
+        images = several.index[several[columns].any(axis=1)]
+        if len(images):
+            rows = dataset.table["image"][dataset.table["image"] == images[0]]
             example = _example(check, rows.iloc[:1])
-            check.problems.append(f"{len(found)} images are {what}, such as {example}.")
+            check.problems.append(f"{len(images)} images are {what}, such as {example}.")
 
 
 def _check_duplicates(check: Check, root: Path, table: pd.DataFrame) -> None:

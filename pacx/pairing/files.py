@@ -1,7 +1,6 @@
 """Paired admissions as the very files of Symile-MIMIC 1.0.0: tables, percentiles and arrays."""
 
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -92,7 +91,7 @@ def write_symile_mimic(
     tables["test"] = draw_candidates(tables["test"], rng)
     first = pairs["ecg_path"].iloc[0]
     samples = read_ecg(inside(mimic_ecg, first), LEADS_MIMIC).signal.shape[1]
-    _check_disk(root, sum(map(len, tables.values())) * 4 * (3 * PIXELS**2 + 12 * samples))
+    signals = {}  # of all splits, so that a full disk is found before the first film is read
     for name, table in tables.items():
         columns = ["subject_id", "hadm_id", "cxr_path", *FINDINGS, "ecg_path", *ITEMS, *PERCENTILES]
         labels = [column for column in ("label_hadm_id", "label") if column in table]
@@ -106,7 +105,13 @@ def write_symile_mimic(
         } | {column: table[column].to_numpy(np.int64) for column in ("hadm_id", *labels)}
         for array, values in arrays.items():
             np.save(folder / f"{array}_{name}.npy", values)
-        _write_signals(folder, name, table, samples, mimic_cxr, mimic_ecg)
+        shapes = {"cxr": (3, PIXELS, PIXELS), "ecg": (1, samples, 12)}
+        signals[name] = [
+            create_array(folder / f"{what}_{name}.npy", np.float32, (len(table), *shape))
+            for what, shape in shapes.items()
+        ]
+    for name, (cxr, ecg) in signals.items():
+        _write_signals(name, tables[name], cxr, ecg, mimic_cxr, mimic_ecg)
 
 
 def split_patients(pairs: pd.DataFrame, seed: int) -> np.ndarray:
@@ -141,11 +146,11 @@ def lab_percentiles(pairs: pd.DataFrame, train: np.ndarray) -> pd.DataFrame:
     """
     columns = {}
     for item, name in zip(ITEMS, PERCENTILES, strict=True):
-        values, known = pairs[item].to_numpy(), pairs.loc[train, item].dropna()
+        values, trained = pairs[item].to_numpy(), pairs.loc[train, item].dropna()
         columns[name] = np.full(len(pairs), np.nan)
-        if len(known):
-            seen = ~np.isnan(values)
-            columns[name][seen] = ecdf(known).cdf.evaluate(values[seen])
+        if len(trained):
+            measured = ~np.isnan(values)
+            columns[name][measured] = ecdf(trained).cdf.evaluate(values[measured])
     return pd.DataFrame(columns, pairs.index)
 
 
@@ -160,16 +165,19 @@ def draw_candidates(queries: pd.DataFrame, rng: np.random.Generator) -> pd.DataF
 
 
 def _write_signals(
-    folder: Path, split: str, table: pd.DataFrame, samples: int, mimic_cxr: Path, mimic_ecg: Path
+    split: str,
+    table: pd.DataFrame,
+    cxr: np.memmap,
+    ecg: np.memmap,
+    mimic_cxr: Path,
+    mimic_ecg: Path,
 ) -> None:
     """X-rays and ECGs straight into memory maps; an admission listed ten times is read once."""
-    cxr = create_array(folder / f"cxr_{split}.npy", np.float32, (len(table), 3, PIXELS, PIXELS))
-    ecg = create_array(folder / f"ecg_{split}.npy", np.float32, (len(table), 1, samples, 12))
 
     def write(admission: tuple[tuple[str, str], np.ndarray]) -> None:
         (cxr_path, ecg_path), rows = admission
         cxr[rows] = _film(inside(mimic_cxr, cxr_path))
-        ecg[rows] = _scaled_ecg(inside(mimic_ecg, ecg_path), samples)
+        ecg[rows] = _scaled_ecg(inside(mimic_ecg, ecg_path), ecg.shape[2])
 
     # Some admissions share an X-ray and an ECG: a transfer counts as a new one.
     admissions = table.groupby(["cxr_path", "ecg_path"], sort=False).indices
@@ -197,13 +205,3 @@ def _scaled_ecg(path: Path, samples: int) -> np.ndarray:
     if not low < high:  # also true for NaN
         raise PacxError(f"ECG {path} is constant or holds NaN; it cannot be scaled. Leave it out.")
     return (2 * (signal - low) / (high - low) - 1).astype(np.float32)[None]
-
-
-def _check_disk(root: Path, needed: int) -> None:
-    """Say so before the first array is written, not hours later at the last."""
-    free = shutil.disk_usage(root).free
-    if needed > free:
-        raise PacxError(
-            f"The arrays need {needed / 2**30:.1f} GiB, but {root.parent} has {free / 2**30:.1f} "
-            "GiB free; name another disk with --out."
-        )

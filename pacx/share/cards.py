@@ -1,6 +1,7 @@
 """An exported encoder with all that goes with it: probes, training range, model and data card.
 
-Every number in the cards is computed here or read from the run's results.
+The cards' words are in `model_card.md` and `data_card.md`; every number in them is computed here or
+read from the run's results.
 """
 
 import json
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
 from pacx.data.datasets import load_dataset
 from pacx.data.images import load_images
@@ -18,6 +20,7 @@ from pacx.evaluation.features import extract_features
 from pacx.evaluation.paper import pipe_table
 from pacx.evaluation.subgroups import SMALLEST_GROUP, subgroups
 from pacx.evaluation.transfer import open_benchmark
+from pacx.figures.tables import POOLING_NAMES
 from pacx.files import new_folder
 from pacx.models.encoder import encoder_config
 from pacx.models.imports import import_encoder
@@ -27,15 +30,6 @@ from pacx.share.export import ONNX, OPSET, export_encoder, export_onnx
 from pacx.share.predict import FALSE_ALARMS, PROBES, TrainingRange, fit_range
 from pacx.training.encoders import encoder_of
 
-_NOT_FOR = """\
-Research and teaching. **Not for clinical use:** it is no medical device, and nothing has been
-validated for diagnosis, triage or monitoring. It takes one frontal chest X-ray of an adult, not
-laterals, not other body parts, and replaces neither an ECG nor a blood test."""
-_PROBE = (
-    "Logistic regression on standardised features, strength chosen on validation labels, CLS token."
-)
-_CODES = {"probe": {"paper": "the paper's"}, "pooling": {"cls": "CLS token", "mean": "patches"}}
-
 
 def export_run(
     run: Run,
@@ -44,7 +38,6 @@ def export_run(
     model: str = "pacx",
     probes: Sequence[str] | None = None,
     onnx: bool = True,
-    int8: bool = False,
     range_images: int = 2000,
 ) -> Path:
     """Write a run's encoder as a folder for timm, the Hugging Face hub, ONNX Runtime and `predict`.
@@ -57,7 +50,6 @@ def export_run(
         probes: Benchmarks whose probes go along; all of the profile's that have labels for images
             when None (phantoms: and `phantom-truth`).
         onnx: Also write ONNX graphs; see `pacx.share.export.export_onnx`.
-        int8: Also one with weights of 8 bit.
         range_images: See `training_range`.
 
     Returns:
@@ -76,22 +68,21 @@ def export_run(
     with new_folder(Path(folder)) as partial:
         export_encoder(encoder, partial)
         if onnx:
-            export_onnx(encoder, partial, int8=int8)
+            export_onnx(encoder, partial)
         training_range(run, model, range_images).save(partial)
         trained = [train_calibrated_probe(run, dataset, model) for dataset in datasets]
         for probe in trained:
             probe.save(partial / PROBES / f"{probe.dataset}.safetensors")
         groups = [subgroups(run, dataset, model) for dataset in datasets]
-        card = model_card(run, model, trained, pd.concat(groups) if groups else None, onnx)
-        (partial / "README.md").write_text(card, encoding="utf-8")
+        model_card(run, model, trained, groups, onnx).save(partial / "README.md")
         if run.is_phantom:
-            (partial / "DATA_CARD.md").write_text(data_card(run), encoding="utf-8")
+            data_card(run).save(partial / "DATA_CARD.md")
             _write_licence(partial)
     return Path(folder)
 
 
 def export_import(
-    source: str, folder: str | Path, *, onnx: bool = True, int8: bool = False
+    source: str, folder: str | Path, *, onnx: bool = True
 ) -> tuple[Path, pd.DataFrame]:
     """The same for weights that others have trained: no probes, no range, and a card that says so.
 
@@ -99,7 +90,6 @@ def export_import(
         source: See `pacx.models.imports.import_encoder`.
         folder: New.
         onnx: Also write ONNX graphs.
-        int8: Also one with weights of 8 bit.
 
     Returns:
         The folder, and what became of every tensor.
@@ -109,20 +99,16 @@ def export_import(
     """
     encoder, table = import_encoder(source)
     counts = table["what"].value_counts().rename_axis("what").reset_index(name="tensors")
-    card = [
-        _front_matter("other"),
-        f"# {Path(source).name}\n\nA vision transformer that others have trained, in the form that "
-        "pacx uses. Its licence and its training data are those of its source.",
-        f"## What was imported\n\n{pipe_table(counts)}\n\n`imported.csv` lists every tensor.",
-        _usage(encoder_config(encoder), onnx),
-        f"## Intended use\n\n{_NOT_FOR}",
-    ]
+    card = _card(
+        "other", model=Path(source).name, imported=pipe_table(counts), onnx=onnx,
+        shape=encoder_config(encoder),
+    )  # fmt: skip
     with new_folder(Path(folder)) as partial:
         export_encoder(encoder, partial)
         if onnx:
-            export_onnx(encoder, partial, int8=int8)
+            export_onnx(encoder, partial)
         table.to_csv(partial / "imported.csv", index=False)
-        (partial / "README.md").write_text("\n\n".join(card) + "\n", encoding="utf-8")
+        card.save(partial / "README.md")
     return Path(folder), table
 
 
@@ -147,191 +133,109 @@ def model_card(
     run: Run,
     model: str,
     probes: Sequence[CalibratedProbe],
-    groups: pd.DataFrame | None,
+    groups: Sequence[pd.DataFrame],
     onnx: bool,
-) -> str:
+) -> ModelCard:
     """The model card, with the hub's front matter.
 
     Args:
         run: The run; its tables `transfer` and `claims` are quoted where they exist.
         model: Name of the artefact.
         probes: Those that go along.
-        groups: From `subgroups`; None without probes.
+        groups: From `subgroups`, a table a probe.
         onnx: Whether ONNX graphs go along.
     """
-    facts = json.loads((run.artefact(model) / "made.json").read_text(encoding="utf-8"))
-    shape = encoder_config(encoder_of(run, model))
-    trained_on = (
-        "the phantom hospital of this book: made-up patients, see `DATA_CARD.md`"
-        if run.is_phantom
-        else "the reader's copies of CheXpert (X-rays) and Symile-MIMIC (pairs)"
+    return _card(
+        "apache-2.0" if run.is_phantom else "other",
+        model=model,
+        made=json.loads((run.artefact(model) / "made.json").read_text(encoding="utf-8")),
+        shape=encoder_config(encoder_of(run, model)),
+        distilled=not model.startswith("mae"),
+        phantom=run.is_phantom,
+        onnx=onnx,
+        results=_results(run, model),
+        claims=_claims(run) if model == "pacx" else "",
+        probes=pipe_table(pd.DataFrame(map(_probe_row, probes))) if probes else "",
+        groups=_groups(groups),
+        smallest_group=SMALLEST_GROUP,
+        false_alarms=f"{FALSE_ALARMS:.0%}",
     )
-    distilled = (
-        ""
-        if model.startswith("mae")
-        else ", then distilled from teachers of ECGs and blood tests with adapters that are merged"
-    )
-    parts = [
-        _front_matter("apache-2.0" if run.is_phantom else "other"),
-        f"# Chest X-ray encoder `{model}`, profile {facts['profile']}",
-        f"A vision transformer ({shape['depth']} blocks, width {shape['width']}, patches of "
-        f"{shape['patch_size']} at {shape['image_size']} px), pretrained as a masked autoencoder"
-        f"{distilled}. One X-ray in, one embedding out.\n\n"
-        f"Trained on {trained_on}. Made {facts['made'][:10]} by pacx, commit {facts['commit']}, "
-        f"seed {facts['seed']}, cohort {facts['cohort']}.",
-        f"## Intended use\n\n{_NOT_FOR}",
-        _usage(shape, onnx),
-        f"## Results\n\nTest patients, 95 % intervals over patients.\n\n{_results(run, model)}",
-    ]
-    if probes:
-        parts.append(
-            f"## Probes and their calibration\n\n{_PROBE} One temperature a probe, from the same "
-            "labels; ECE is the mean over labels, in bins of equally many images.\n\n"
-            + pipe_table(pd.DataFrame([_probe_row(probe) for probe in probes]))
-        )
-    if groups is not None and len(groups):
-        table = groups[["dataset", "group", "patients"]].assign(AUROC=_intervals(groups))
-        parts.append(
-            "## By group\n\nMacro AUROC of these probes. Groups that a data set does not tell, or "
-            f"of fewer than {SMALLEST_GROUP} patients, are left out. Groups differ in how ill they "
-            f"are: a difference is a question, not yet a bias.\n\n{pipe_table(table)}"
-        )
-    parts.append(f"## Limits\n\n{_limits(run)}")
-    return "\n\n".join(parts) + "\n"
 
 
-def data_card(run: Run) -> str:
+def data_card(run: Run) -> DatasetCard:
     """The data card of a run's phantom hospital."""
-    settings = run.profile.phantom
-    patients = pd.DataFrame(
-        [
-            {
-                "data set": name,
-                **{split: splits.get(split, 0) for split in ("train", "val", "test", "shifted")},
-            }
-            for name, splits in settings.patients.items()
-        ]
-    )
-    return f"""# The phantom hospital, cohort {settings.seed}
-
-**Every patient is made up.** No recording of a person went into these data, and nothing measured on
-them says anything about people.
-
-## What it is
-
-Hidden states (age, body mass, hypertension, dilation, fluid, anaemia and others) are drawn from a
-small causal graph. X-rays ({settings.image_size} px), twelve-lead ECGs ({settings.ecg_hz} Hz) and
-blood tests are drawn from the states, and written in the layouts of the real data sets, so that the
-same loaders work on both. How strongly X-rays show the states: {settings.coupling:g} (0 = not at
-all). In pairs, ECG and blood tests come after the X-ray, by {settings.lag_days:g} days on average,
-and in between the acute states move on: of each, exp(-{settings.drift:g} x days) is kept.
-
-Two shortcuts are built in: sicker patients are X-rayed lying down (AP view) more often, and carry
-more devices. The split `shifted` of `phantom-truth` has another exposure, more devices and more AP
-views.
-
-## Patients in each data set
-
-{pipe_table(patients)}
-
-Some data sets are split further by their loaders, by patient.
-
-## Made by
-
-`pacx phantom --profile {run.profile.name} --out FOLDER`, pacx {metadata.version("pacx")}; the same
-seed gives the same files. The equations are those of chapter 01. Licence: Apache-2.0.
-
-## Intended use, and limits
-
-Teaching, tests and controls with known truth. The anatomy is drawn from simple shapes that are then
-deformed, texture and noise imitate the spectrum of real X-rays and nothing else of them, labels
-come from the states and not from radiologists (except where a data set's own labelling is
-imitated), and the links between heart, blood and X-ray are ours. Models trained on it have seen no
-person.
-"""
-
-
-def _front_matter(licence: str) -> str:
-    return (
-        f"---\nlicense: {licence}\nlibrary_name: timm\npipeline_tag: image-feature-extraction\n"
-        "tags: [timm, chest-x-ray, masked-autoencoder, pacx]\n---"
+    patients = pd.DataFrame.from_dict(run.profile.phantom.patients, orient="index")
+    patients = patients.reindex(columns=["train", "val", "test", "shifted"]).fillna(0).astype(int)
+    return DatasetCard.from_template(
+        DatasetCardData(license="apache-2.0"),
+        template_path=str(Path(__file__).with_name("data_card.md")),
+        phantom=run.profile.phantom,
+        patients=pipe_table(patients.rename_axis("data set").reset_index()),
+        profile=run.profile.name,
+        version=metadata.version("pacx"),
     )
 
 
-def _usage(shape: dict, onnx: bool) -> str:
-    size, width = shape["image_size"], shape["width"]
-    patches = (size // shape["patch_size"]) ** 2
-    with_onnx = (
-        f'\nonnxruntime.InferenceSession("FOLDER/{ONNX["fp32"]}")  # opset {OPSET}, free batch size'
-        if onnx
-        else ""
+def _card(licence: str, **facts: object) -> ModelCard:
+    about = ModelCardData(
+        license=licence,
+        library_name="timm",
+        pipeline_tag="image-feature-extraction",
+        tags=["timm", "chest-x-ray", "masked-autoencoder", "pacx"],
     )
-    return f"""## How to use it
-
-Input: one frontal chest X-ray, grey, white = dense (MONOCHROME1 DICOM inverted), squashed to
-{size} x {size} px, on three equal channels, with ImageNet's mean and standard deviation
-(`config.json` says the same to programs). Output: CLS token ({width}) and {patches} patch tokens.
-
-```python
-timm.create_model("local-dir:FOLDER", pretrained=True)         # or hf-hub:NAME, once uploaded
-transformers.AutoModel.from_pretrained("FOLDER"){with_onnx}
-```
-
-```sh
-pacx predict xray.dcm folder/ --encoder FOLDER --out predictions
-```"""
+    template = Path(__file__).with_name("model_card.md")
+    onnx = ONNX["fp32"] if facts.pop("onnx") else ""
+    return ModelCard.from_template(
+        about, template_path=str(template), opset=OPSET, onnx=onnx, **facts
+    )
 
 
 def _results(run: Run, model: str) -> str:
-    if not (run.results / "transfer.parquet").is_file():
-        return "Chapter 06 has not run, so there are none."
-    table = run.load_results("transfer").query("model == @model")
-    if table.empty:
-        return f"Chapter 06 did not measure `{model}`."
-    columns = [c for c in ("dataset", "task", "metric", "probe", "pooling") if c in table]
-    told = table[columns].fillna("").replace({c: _CODES[c] for c in columns if c in _CODES})
-    text = pipe_table(told.assign(**{"score [95 %]": _intervals(table)}))
-    if model == "pacx" and (run.results / "claims.parquet").is_file():
-        claims = run.load_results("claims")
-        primary = claims[claims["primary"]] if "primary" in claims else claims  # of earlier runs
-        judged = primary[["claim"]].assign(
-            **{"difference [95 %]": _intervals(primary.rename(columns={"estimate": "value"}))},
-            holds=primary["holds"].map({True: "yes", False: "no"}),
-        )
-        text += f"\n\nThe primary claims of chapter 09, in this run:\n\n{pipe_table(judged)}"
-    return text
+    """What chapter 06 measured of a model; empty where it did not."""
+    transfer = run.find_results("transfer")
+    if transfer is None or (table := transfer.query("model == @model")).empty:
+        return ""
+    words = {"probe": {"paper": "the paper's"}, "pooling": POOLING_NAMES}
+    columns = table.columns.intersection(["dataset", "task", "metric", "probe", "pooling"])
+    shown = table[columns].fillna("").replace({c: words[c] for c in words if c in columns})
+    return pipe_table(shown.assign(**{"score [95 %]": _intervals(table)}))
+
+
+def _claims(run: Run) -> str:
+    """The primary claims of chapter 09; empty where it has not run."""
+    claims = run.find_results("claims")
+    if claims is None:
+        return ""
+    claims = claims.query("primary").rename(columns={"estimate": "value"})
+    judged = claims[["claim"]].assign(
+        **{"difference [95 %]": _intervals(claims)},
+        holds=claims["holds"].map({True: "yes", False: "no"}),
+    )
+    return pipe_table(judged)
 
 
 def _probe_row(probe: CalibratedProbe) -> dict:
-    measured = {
-        name: f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        for name, (value, low, high) in probe.measured.items()
-    }
+    scores = {name: _interval(*estimate) for name, estimate in probe.measured.items()}
     return {
         "probe": probe.dataset, "classes": len(probe.classes),
-        "temperature": f"{probe.temperature:.2f}", **measured,
+        "temperature": f"{probe.temperature:.2f}", **scores,
     }  # fmt: skip
 
 
+def _groups(groups: Sequence[pd.DataFrame]) -> str:
+    """Scores by group; empty where all groups are too small to be told."""
+    table = pd.concat(groups) if groups else pd.DataFrame()
+    if table.empty:
+        return ""
+    return pipe_table(table[["dataset", "group", "patients"]].assign(AUROC=_intervals(table)))
+
+
 def _intervals(table: pd.DataFrame) -> list[str]:
-    columns = zip(table["value"], table["low"], table["high"], strict=True)
-    return [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in columns]
+    return list(map(_interval, table["value"], table["low"], table["high"]))
 
 
-def _limits(run: Run) -> str:
-    seen = (
-        "It has seen drawings only. What it says about a real X-ray means nothing, however small "
-        "the distance to its training range."
-        if run.is_phantom
-        else "It has seen one or two hospitals. The data use agreements decide whether, and with "
-        "whom, weights trained on these data may be shared: ask before uploading."
-    )
-    return f"""- {seen}
-- Probes inherit the bias of their labels and hospitals; calibration holds for the prevalence that
-  they were calibrated on, and must be checked anew elsewhere.
-- `range.safetensors` warns about at most {FALSE_ALARMS:.0%} of images like the training's. It does
-  not notice a mirrored image, since pretraining mirrors, and silence is no proof of a good image.
-- Distillation may have cost what the teachers do not know, such as devices and positioning."""
+def _interval(value: float, low: float, high: float) -> str:
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _write_licence(folder: Path) -> None:

@@ -32,7 +32,7 @@ def facts(runs: Path) -> dict[str, object]:
     """What decides whether a run will go well: versions, cores, memory, disk, GPU, profiles."""
     browsers = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
     parent = next(p for p in (runs.resolve(), *runs.resolve().parents) if p.is_dir())
-    found = {
+    table = {
         "pacx": metadata.version("pacx"),
         "Python": platform.python_version(),
         "torch": torch.__version__,
@@ -47,11 +47,11 @@ def facts(runs: Path) -> dict[str, object]:
         found[f"DICOM {name}"] = "read" if has_codec else f"no codec: pip install {CODECS}"
     for name in available_profiles():
         profile = load_profile(name)
-        found[f"profile {name}"] = profile.description
+        table[f"profile {name}"] = profile.description
         if (weights := profile.ecg.weights) is not None:
-            there = "found" if weights.is_file() else "missing"
-            found[f"profile {name}"] += f" ECG weights {weights}: {there}."
-    return found
+            state = "found" if weights.is_file() else "missing"
+            table[f"profile {name}"] += f" ECG weights {weights}: {state}."
+    return table
 
 
 def unmet_requirements() -> list[str]:

@@ -2,7 +2,6 @@
 
 import copy
 import importlib.util
-import logging
 import warnings
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from pacx.models.encoder import build_encoder, encode, encoder_config
 
 #: Of the exported ONNX graphs; the first one that has no gaps for a vision transformer is 17.
 OPSET = 18
-ONNX = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx", "int8": "onnx/model_int8.onnx"}
+ONNX = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx"}
 #: Our arguments of `build_encoder` and timm's for the same.
 _TIMM_NAMES = {
     "image_size": "img_size", "patch_size": "patch_size", "width": "embed_dim", "depth": "depth",
@@ -103,7 +102,7 @@ def onnx_missing() -> list[str]:
     return [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
 
 
-def export_onnx(encoder: VisionTransformer, folder: str | Path, *, int8: bool = False) -> None:
+def export_onnx(encoder: VisionTransformer, folder: str | Path) -> None:
     """Write the encoder as ONNX graphs, opset `OPSET`, with a free batch size.
 
     Input `pixel_values` (N, 3, H, W) float32, normalised as for the encoder; outputs `cls` (N, D)
@@ -112,7 +111,6 @@ def export_onnx(encoder: VisionTransformer, folder: str | Path, *, int8: bool = 
     Args:
         encoder: A plain one, in evaluation mode.
         folder: Gets the files named in `ONNX`.
-        int8: Also write weights of 8 bit (dynamic quantisation): smaller, and less exact.
 
     Raises:
         PacxError: A package is missing; the message says how to install it.
@@ -121,18 +119,8 @@ def export_onnx(encoder: VisionTransformer, folder: str | Path, *, int8: bool = 
         raise PacxError(
             f"ONNX needs {' and '.join(missing)}. Install: pip install {' '.join(missing)}"
         )
-    files = {name: Path(folder) / path for name, path in ONNX.items()}
-    _write_graph(encoder, files["fp32"])
-    _write_graph(copy.deepcopy(encoder).half(), files["fp16"])
-    if int8:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
-        logging.disable(logging.WARNING)  # advice on convolutional networks
-        try:
-            with new_file(files["int8"]) as partial:
-                quantize_dynamic(files["fp32"], partial, weight_type=QuantType.QUInt8)
-        finally:
-            logging.disable(logging.NOTSET)
+    _write_graph(encoder, Path(folder) / ONNX["fp32"])
+    _write_graph(copy.deepcopy(encoder).half(), Path(folder) / ONNX["fp16"])
 
 
 class _Tokens(nn.Module):

@@ -73,10 +73,10 @@ def fit_range(tokens: np.ndarray) -> TrainingRange:
     """
     first, second = np.array_split(tokens, 2)
     model = LedoitWolf().fit(first)
-    found = TrainingRange(model.location_, model.precision_, np.inf)
-    distances = np.sort(found.distance(second))
+    unlimited = TrainingRange(model.location_, model.precision_, np.inf)
+    distances = np.sort(unlimited.distance(second))
     rank = int(np.ceil((len(distances) + 1) * (1 - FALSE_ALARMS)))
-    return replace(found, limit=float(distances[min(rank, len(distances)) - 1]))
+    return replace(unlimited, limit=float(distances[min(rank, len(distances)) - 1]))
 
 
 def load_range(folder: Path) -> TrainingRange | None:
@@ -102,7 +102,6 @@ def predict(
     *,
     probes: Sequence[str] = (),
     overlay: bool = True,
-    npy: bool = False,
 ) -> pd.DataFrame:
     """Embed X-rays and write what is known about each.
 
@@ -110,12 +109,10 @@ def predict(
         images: PNG, JPEG, DICOM, TIFF or BMP files, and folders of them. In a folder, DICOM files
             need no suffix. An image that is named twice counts once.
         encoder: Folder that `pacx export` made.
-        out: New folder: `predictions.csv`; `embeddings.parquet` (`image`, then D columns), or with
-            `npy` an array (N, D) whose rows are the readable images in the same order; and
+        out: New folder: `predictions.csv`; `embeddings.parquet` (`image`, then D columns); and
             `overlays/`, a PNG an image.
         probes: Names of exported probes.
         overlay: Also draw the attention rollout over each image.
-        npy: See `out`.
 
     Returns:
         One row an image: `image`, `distance` and `limit` of the training range (if there is one),
@@ -142,15 +139,18 @@ def predict(
             embeddings[str(path)], facts = predictor(picture)
             rows.append(row | facts)
             if overlay:
-                _draw(
-                    predictor.attention(picture), picture, partial, f"{number:05d}-{path.stem}.png"
-                )
+                file = partial / "overlays" / f"{number:05d}-{path.stem}.png"
+                _draw(predictor.attention(picture), picture, file)
         if not embeddings:
             raise PacxError(f"No image can be read, of {len(paths)}. {rows[0]['warning']}")
         table = pd.DataFrame(rows)
         table.insert(len(table.columns) - 1, "warning", table.pop("warning").fillna(""))
         table.to_csv(partial / "predictions.csv", index=False)
-        _write_embeddings(embeddings, partial, npy)
+        frame = pd.DataFrame(np.stack(list(embeddings.values()))).rename(
+            columns="cls_{:03d}".format
+        )
+        frame.insert(0, "image", list(embeddings))
+        frame.to_parquet(partial / "embeddings.parquet", index=False)
     return table
 
 
@@ -159,7 +159,7 @@ class Predictor:
 
     def __init__(self, folder: Path, probes: Sequence[str]):
         self.encoder = load_exported(folder)
-        self.known = load_range(folder)
+        self.range = load_range(folder)
         self.probes = {name: load_probe(path) for name, path in _paths_of(folder, probes).items()}
 
     @torch.inference_mode()
@@ -168,9 +168,9 @@ class Predictor:
         cls, patches = encode(self.encoder, self._input(picture))
         facts: dict = {}
         warning = ""
-        if self.known is not None:
+        if self.range is not None:
             tokens = torch.cat([cls, patches.mean(1)], dim=1).double().numpy()
-            distance, limit = float(self.known.distance(tokens)[0]), self.known.limit
+            distance, limit = float(self.range.distance(tokens)[0]), self.range.limit
             facts = {"distance": distance, "limit": limit}
             if distance > limit:
                 warning = (
@@ -178,16 +178,14 @@ class Predictor:
                     "perhaps no frontal chest X-ray, or of another kind. Do not trust the numbers."
                 )
         for name, probe in self.probes.items():
-            found = probe.probabilities(cls.numpy())[0]
-            facts |= {f"{name}: {c}": p for c, p in zip(probe.classes, found, strict=True)}
+            probabilities = probe.probabilities(cls.numpy())[0]
+            facts |= {f"{name}: {c}": p for c, p in zip(probe.classes, probabilities, strict=True)}
         return cls[0].numpy(), facts | {"warning": warning}
 
     def attention(self, picture: np.ndarray) -> np.ndarray:
         """Attention rollout (H, W) on the pixels of an image (H, W) uint8."""
-        rollout = attention_rollout(
-            attention_maps(self.encoder, self._input(picture), mean_of_heads=True)
-        )
-        return upsample(rollout, picture.shape)[0].numpy()
+        maps = attention_maps(self.encoder, self._input(picture), mean_of_heads=True)
+        return upsample(attention_rollout(maps), picture.shape)[0].numpy()
 
     def _input(self, picture: np.ndarray) -> torch.Tensor:
         """As in training: squashed to a square, then normalised."""
@@ -197,18 +195,18 @@ class Predictor:
 
 
 def _find_images(given: Sequence[Path]) -> list[Path]:
-    found: list[Path] = []
+    paths: list[Path] = []
     for path in given:
         if path.is_dir():
-            found += sorted(f for f in path.rglob("*") if f.is_file() and _is_image(f))
+            paths += sorted(f for f in path.rglob("*") if f.is_file() and _is_image(f))
         else:
-            found.append(path)
-    if not found:
+            paths.append(path)
+    if not paths:
         raise PacxError(
             f"There is no image in {', '.join(map(str, given))}. Expected DICOM files, or files "
             f"ending in {', '.join(SUFFIXES)}."
         )
-    return list({os.path.abspath(path): path for path in found}.values())
+    return list({os.path.abspath(path): path for path in paths}.values())
 
 
 def _is_image(file: Path) -> bool:
@@ -219,30 +217,19 @@ def _is_image(file: Path) -> bool:
 
 
 def _paths_of(folder: Path, probes: Sequence[str]) -> dict[str, Path]:
-    there = {path.stem: path for path in sorted((folder / PROBES).glob("*.safetensors"))}
-    unknown = [name for name in probes if name not in there]
-    if unknown:
+    files = {path.stem: path for path in sorted((folder / PROBES).glob("*.safetensors"))}
+    if unknown := [name for name in probes if name not in files]:
         raise PacxError(
-            f"{folder} has no probe {', '.join(unknown)}. It has: {', '.join(there) or 'none'}."
+            f"{folder} has no probe {', '.join(unknown)}. It has: {', '.join(files) or 'none'}."
         )
-    return {name: there[name] for name in probes}
+    return {name: files[name] for name in probes}
 
 
-def _draw(attention: np.ndarray, picture: np.ndarray, folder: Path, name: str) -> None:
+def _draw(attention: np.ndarray, picture: np.ndarray, file: Path) -> None:
     height, width = picture.shape
     step = max(1, max(height, width) // PIXELS)
     attention, picture = attention[::step, ::step], picture[::step, ::step]
     figure = overlays(picture[None], {"attention rollout": attention[None]})
     figure.set_size_inches(8, min(12, 1.4 + 4 * height / width))
-    figure.savefig(folder / "overlays" / name, dpi=150)
+    figure.savefig(file, dpi=150)
     plt.close(figure)
-
-
-def _write_embeddings(embeddings: dict[str, np.ndarray], folder: Path, npy: bool) -> None:
-    array = np.stack(list(embeddings.values()))
-    if npy:
-        np.save(folder / "embeddings.npy", array, allow_pickle=False)
-        return
-    frame = pd.DataFrame(array, columns=[f"cls_{d:03d}" for d in range(array.shape[1])])
-    frame.insert(0, "image", list(embeddings))
-    frame.to_parquet(folder / "embeddings.parquet", index=False)

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pacx.book.claims import FOLDER, parts_about_claims
+from pacx.book.claims import parts_about_claims
 from pacx.constants import LABS
 from pacx.evaluation.claims import PRIMARY, SECONDARY
-from pacx.evaluation.evidence import superseded
+from pacx.evaluation.evidence import FOLDER, superseded
 from pacx.figures.first_page import (
     HZ,
     SHOWN_LABS,

@@ -331,13 +331,6 @@ def test_memory_must_be_an_amount(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_too_little_disk(raw, tmp_path, monkeypatch):
-    usage = shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(PacxError, match="GiB free"):
-        run(raw, tmp_path / "out")
-
-
 # ---------------------------------------- ECG check
 @pytest.mark.parametrize("fmt", ["16", "212"])
 def test_holds_signal_agrees_with_wfdb(tmp_path, fmt):

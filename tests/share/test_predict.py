@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import brier_score_loss
 from typer.testing import CliRunner
 
 from pacx.cli import app
@@ -43,7 +44,7 @@ def exported(films, tmp_path_factory) -> Path:
     export_encoder(encoder, folder)
     fit_range(tokens_of(encoder, films[:200])).save(folder)
     weight = np.random.default_rng(0).normal(size=(48, 2)).astype(np.float32)
-    measured = {"ECE, calibrated": [0.1, 0.05, 0.2]}
+    measured = {"Brier, calibrated": [0.1, 0.05, 0.2]}
     probe = CalibratedProbe(
         "own", ("a", "b"), False, weight, np.zeros(2, np.float32), 1.5, measured
     )
@@ -97,28 +98,30 @@ def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
     assert warned["a.png"] == ""
 
 
-def test_the_command_warns_and_says_how_well_a_probe_is_calibrated(exported, folder, tmp_path):
-    arguments = ["predict", str(folder), "--encoder", str(exported), "--no-overlays", "--npy"]
+def test_the_command_warns_and_scores_a_probe_s_probabilities(exported, folder, tmp_path):
+    arguments = ["predict", str(folder), "--encoder", str(exported), "--no-overlays"]
     out = ["--probe", "own", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*arguments, *out])
     assert done.exit_code == 0
     assert "4 images, 1 with a warning" in done.output
-    assert "own: calibration error 0.100 [0.050, 0.200]" in done.output
-    assert np.load(tmp_path / "out" / "embeddings.npy").shape == (4, 48)
+    assert "own: Brier score 0.100 [0.050, 0.200]" in done.output
+    assert pd.read_parquet(tmp_path / "out" / "embeddings.parquet").shape == (4, 1 + 48)
     assert not list((tmp_path / "out").glob("overlays/*"))
 
 
 def test_an_image_named_twice_counts_once(exported, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     twice = [folder / "b.jpg", folder, "a.png", "more/../b.jpg"]
-    table = predict(twice, exported, tmp_path / "out", overlay=False, npy=True)
+    table = predict(twice, exported, tmp_path / "out", overlay=False)
     assert sorted(Path(image).name for image in table["image"][1:]) == [
         f"{'0' * 23}1.dcm", "a.png", "noise.png",
     ]  # fmt: skip
     assert Path(table["image"][0]).name == "b.jpg"
     pictures = np.stack([read_image(image) for image in table["image"]])
     expected = tokens_of(load_exported(exported), pictures)[:, :48]
-    np.testing.assert_allclose(np.load(tmp_path / "out" / "embeddings.npy"), expected, atol=1e-4)
+    embeddings = pd.read_parquet(tmp_path / "out" / "embeddings.parquet")
+    assert embeddings["image"].tolist() == table["image"].tolist()
+    np.testing.assert_allclose(embeddings.drop(columns="image"), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +210,17 @@ def test_the_saved_probe_is_the_probe_of_the_results(run, task, labels):
     converged = train_probes(run, dataset, "random", probe="converged", pooling="cls")
     np.testing.assert_array_equal(probe.weight, converged.weight[0])
     np.testing.assert_array_equal(probe.bias, converged.bias[0, 0])
-    assert set(probe.measured) == {"ECE", "ECE, calibrated"}
+    assert set(probe.measured) == {"Brier", "Brier, calibrated"}
     table = calibration(run, dataset, "random")
+    truth = dataset.split("test")[labels].to_numpy()
+    for metric, probabilities in (
+        ("Brier", scores), ("Brier, calibrated", probe.probabilities(features))
+    ):  # fmt: skip
+        values = table[table["metric"] == metric].set_index("task")["value"]
+        for c, label in enumerate(labels):
+            expected = brier_score_loss(truth[:, c], probabilities[:, c])
+            assert values[label] == pytest.approx(expected, abs=1e-5)
+        assert values["macro"] == pytest.approx(values[labels].mean())
     assert table["task"].tolist() == [*labels, "macro"] * 2
     assert (table["low"] <= table["value"]).all()
     assert (table["value"] <= table["high"]).all()
