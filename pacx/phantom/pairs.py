@@ -71,7 +71,8 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
         arrays |= {c: part[c].to_numpy() for c in ("label_hadm_id", "label") if c in part}
         for name, array in arrays.items():
             np.save(folder / f"{name}_{split}.npy", array)
-        truth = truth_table(patients.iloc[rows], part["hadm_id"]).assign(lag_days=days[rows])
+        truth = truth_table(patients.iloc[rows]).assign(lag_days=days[rows])
+        truth.insert(0, "hadm_id", part["hadm_id"].to_numpy())
         truth = truth.join(tasks.iloc[rows].reset_index(drop=True))
         truth.to_csv(folder / "truth.csv", index=False)
         # A seed of its own: the rows of each split start at 0, and so would their noise.
