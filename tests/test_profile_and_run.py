@@ -247,6 +247,11 @@ def test_provenance_names_no_commit_of_a_foreign_repository(tmp_path, monkeypatc
         (lambda v: v["paper_probe"].update(epochs=True), r"paper_probe\.epochs: .*integer"),
         (lambda v: v["phantom"]["patients"].update(nope={"train": 3}), r"phantom\.patients\.nope"),
         (lambda v: v["phantom"]["patients"]["tb"].update(trian=3), r"phantom\.patients\.tb\.trian"),
+        (lambda v: v["phantom"]["patients"].update(tb=5), r"phantom\.patients\.tb"),
+        (
+            lambda v: v["phantom"]["patients"].update(tb={"train": {"a": 1}}),
+            r"phantom\.patients\.tb\.train",
+        ),
         (
             lambda v: v.update(
                 data_root="data", evidence=load_profile("evidence").evidence.model_dump()

@@ -11,7 +11,6 @@ import pandas as pd
 
 from pacx.phantom.cohort import (
     Cohort,
-    another_day,
     mimic_cxr_path,
     otherwise_well,
     save_images,
@@ -87,11 +86,7 @@ def write_nih_14(root: Path, cohort: Cohort) -> None:
     rng = np.random.default_rng([cohort.seed, 53])
     patients = add_patterns(cohort.patients(), rng)
     patients["Patient ID"] = np.arange(1, len(patients) + 1)
-    days = [patients.assign(study=1)]
-    for visit in (2, 3):
-        returned = days[-1][rng.random(len(days[-1])) < 0.4]
-        days.append(another_day(returned, rng, visit))
-    xrays = pd.concat(days).sort_values(["Patient ID", "study"], ignore_index=True)
+    xrays = visits(patients, 0.4, "Patient ID", rng, most=3)
     truth = draw_findings(xrays, NIH_FINDINGS, rng)
     number = xrays["study"] - 1
     names = pd.Series(

@@ -88,23 +88,24 @@ def truth_table(patients: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([facts, states], axis=1).reset_index(drop=True)
 
 
-def another_day(patients: pd.DataFrame, rng: np.random.Generator, visit: int = 2) -> pd.DataFrame:
-    """The same patients at a later visit: positioned anew, the same states, devices and view.
-
-    What a xray draws for itself (build, shape of the heart, ribs, the pacemaker's side) is drawn
-    anew too.
-    """
-    rotation = rng.standard_normal(len(patients)).astype(np.float32)
-    return patients.assign(study=visit, rotation=rotation)
-
-
 def visits(
-    patients: pd.DataFrame, share: float | pd.Series, key: str, rng: np.random.Generator
+    patients: pd.DataFrame,
+    share: float | pd.Series,
+    key: str,
+    rng: np.random.Generator,
+    most: int = 2,
 ) -> pd.DataFrame:
-    """One row a visit, in the order of `key`: a share of the patients comes on another day too."""
-    again = rng.random(len(patients)) < share
-    days = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    return days.sort_values([key, "study"], ignore_index=True)
+    """One row a visit, in the order of `key`: after each, a share of the patients comes again.
+
+    They are positioned anew, with the same states, devices and view. What an X-ray draws for itself
+    (build, shape of the heart, ribs, the pacemaker's side) is drawn anew too.
+    """
+    days = [patients.assign(study=1)]
+    for study in range(2, most + 1):
+        again = days[-1][rng.random(len(days[-1])) < share]
+        rotation = rng.standard_normal(len(again)).astype(np.float32)
+        days.append(again.assign(study=study, rotation=rotation))
+    return pd.concat(days).sort_values([key, "study"], ignore_index=True)
 
 
 def otherwise_well(patients: pd.DataFrame) -> pd.DataFrame:

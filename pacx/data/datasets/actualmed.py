@@ -14,11 +14,7 @@ SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 def read(root: Path) -> Dataset:
-    """Read `images/`, split by patient; an empty finding is inconclusive, so unknown.
-
-    Raises:
-        PacxError: The table is missing or malformed, or a finding is unknown.
-    """
+    """Read `images/`, split by patient; an empty finding is inconclusive, so unknown."""
     ids = ["patient_id", "image"]
     table = read_csv(root / "metadata.csv", [*ids, "finding"], ids)
     finding = table["finding"]
