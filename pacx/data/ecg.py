@@ -104,8 +104,8 @@ def check_limb_leads(signal: NDArray, leads: Sequence[str], tolerance: float = 0
     for lead, values in zip(limb, recorded, strict=True):
         if np.isnan(values).all(axis=-1).any():
             raise PacxError(f"Lead {lead} holds only NaN; leave this ECG out.")
-    one, two = recorded[:2]
-    implied = two - one, -(one + two) / 2, one - two / 2, two - one / 2
+    lead_1, lead_2 = recorded[:2]
+    implied = lead_2 - lead_1, -(lead_1 + lead_2) / 2, lead_1 - lead_2 / 2, lead_2 - lead_1 / 2
     for lead, values, expected in zip(limb[2:], recorded[2:], implied, strict=True):
         deviation = float(np.nanmean(np.abs(values - expected), axis=-1).max())
         if not deviation <= tolerance:  # also true for NaN

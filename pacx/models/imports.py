@@ -62,13 +62,13 @@ def import_encoder(
 def _from_state(
     state: Mapping[str, Tensor], source: str | Path, heads: int | None, lora_alpha: int
 ) -> tuple[VisionTransformer, pd.DataFrame]:
-    found = [name for name in state if name.split(".")[-1] == "cls_token"]
-    if len(found) != 1:
+    cls_tokens = [name for name in state if name.split(".")[-1] == "cls_token"]
+    if len(cls_tokens) != 1:
         raise PacxError(
-            f"{source} holds {len(found)} vision transformers (tensors named cls_token); "
+            f"{source} holds {len(cls_tokens)} vision transformers (tensors named cls_token); "
             "one is needed."
         )
-    prefix = found[0].removesuffix("cls_token")
+    prefix = cls_tokens[0].removesuffix("cls_token")
     inside = {
         name: name.removeprefix(prefix)
         for name in state

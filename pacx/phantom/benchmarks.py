@@ -186,13 +186,13 @@ def write_actualmed(root: Path, cohort: Cohort) -> None:
     patients["pattern"] = np.where(rng.random(len(patients)) < 0.55, "Covid-19", "Normal")
     patients["patient_id"] = [f"ANON{i + 1}" for i in range(len(patients))]
     xrays = visits(patients, 0.15, "patient_id", rng)
-    known = rng.random(len(xrays)) > 0.15
+    conclusive = rng.random(len(xrays)) > 0.15
     finding = xrays["pattern"].map({"Covid-19": "COVID-19", "Normal": "No finding"})
     table = pd.DataFrame(
         {
             "patient_id": xrays["patient_id"],
             "image": xrays["patient_id"] + "." + xrays["study"].astype(str) + ".jpg",
-            "finding": finding.where(known),
+            "finding": finding.where(conclusive),
             "view": np.where(xrays["ap_view"], "AP", "PA"),
             "original_width": cohort.image_size,
             "original_height": cohort.image_size,

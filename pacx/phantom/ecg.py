@@ -103,12 +103,12 @@ def diagnoses(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
         Bool columns, the SNOMED CT codes of `ECG_DIAGNOSES`.
     """
     traits = ecg_traits(patients, seed)
-    found = {FIBRILLATION: traits["af"]}
+    coded = {FIBRILLATION: traits["af"]}
     for code in [code for code in ECG_DIAGNOSES if code != FIBRILLATION]:
         trait, side, limit, sinus = CRITERIA[code]
         beyond = traits[trait] > limit if side == "above" else traits[trait] < limit
-        found[code] = beyond & ~(sinus & traits["af"])
-    return pd.DataFrame(found, index=patients.index)[list(ECG_DIAGNOSES)]
+        coded[code] = beyond & ~(sinus & traits["af"])
+    return pd.DataFrame(coded, index=patients.index)[list(ECG_DIAGNOSES)]
 
 
 def render_ecgs(patients: pd.DataFrame, hz: int, seed: int) -> np.ndarray:

@@ -69,10 +69,10 @@ def write_ecg_archive(root: Path, cohort: Cohort) -> None:
     signals = render_ecgs(patients, cohort.ecg_hz, cohort.seed)[:, reorder]
     counts = np.clip(np.rint(signals * 1000), -32767, 32767).astype("<i2")
     records = [f"g{i // 1000 + 1}/P{i + 1:05d}" for i in range(len(patients))]
-    for record, values, found, (_, patient) in zip(
+    for record, values, coded, (_, patient) in zip(
         records, counts, codes.to_numpy(), patients.iterrows(), strict=True
     ):
-        present = ",".join(codes.columns[found]) or "426783006"  # sinus rhythm
+        present = ",".join(codes.columns[coded]) or "426783006"  # sinus rhythm
         _write_wfdb(root / record, values, cohort.ecg_hz, patient, present)
         cohort.bar.update()
     (root / "RECORDS").write_text("\n".join(records) + "\n", encoding="utf-8")
