@@ -235,8 +235,9 @@ def _check_header(header: Path) -> None:
     if "/" in lines[0][0]:  # of several segments, each with a header of its own
         return
     for number, fields in enumerate(lines[1:]):
-        gain = re.match(r"[-+.\deE]*", fields[2] if len(fields) > 2 else "").group()
-        if not gain or float(gain) == 0:
+        number_first = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+        gain = re.match(number_first, fields[2] if len(fields) > 2 else "")
+        if gain is None or float(gain.group()) == 0:
             raise PacxError(
                 f"{header} states no gain of signal {number} ({fields[-1]}): it is uncalibrated. "
                 "Write its units a millivolt into the third field."
