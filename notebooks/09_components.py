@@ -72,9 +72,7 @@ from pacx.training.distill import Variant
 show_source(Variant)
 
 # %%
-from pacx.training.pipeline import chosen_variants
-
-chosen = ["pacx", *chosen_variants(run)]
+chosen = ["pacx", *run.profile.variants]
 
 # %% tags=["hide-input"]
 import pandas as pd

@@ -108,6 +108,8 @@ class MaeSettings(OptimiserSettings):
     @model_validator(mode="after")
     def _divide(self):
         _check_divides(self, "decoder_heads", "decoder_width")
+        if self.decoder_width % 4:
+            raise ValueError(f"decoder_width {self.decoder_width} is not a multiple of 4")
         return self
 
 
@@ -223,6 +225,23 @@ class Profile(Settings):
     label_efficiency: LabelEfficiencySettings
     bootstrap: Count = Field(description="resamples of every interval")
     evidence: EvidenceSettings | None = Field(None, description="None: one cohort, one seed")
+
+    @field_validator("mae")
+    @classmethod
+    def _keep_a_patch(cls, mae, info):
+        if vit := info.data.get("vit"):
+            patches = (vit.image_size // vit.patch_size) ** 2
+            for name in ("mask_ratio", "other_mask_ratio"):
+                if int(patches * (1 - getattr(mae, name))) == 0:
+                    raise ValueError(f"{name} {getattr(mae, name)} keeps none of {patches} patches")
+        return mae
+
+    @field_validator("variants")
+    @classmethod
+    def _name_each_once(cls, variants):
+        if twice := [name for name in variants if variants.count(name) > 1]:
+            raise ValueError(f"{twice[0]} is there twice")
+        return variants
 
     @field_validator("evidence")
     @classmethod

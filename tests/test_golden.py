@@ -48,7 +48,8 @@ from pacx.models.encoder import (
 )
 from pacx.models.lab_autoencoder import LabAutoencoder, masked_mse
 from pacx.models.mae import MaskedAutoencoder
-from pacx.models.segmenter import Segmenter, dice_and_iou, segmentation_loss
+from pacx.models.segmenter import Segmenter, segmentation_loss
+from pacx.training.segmentation import scores_per_image
 
 ITEMS = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G10")
 FILES = read_golden_files()
@@ -131,7 +132,8 @@ def encoder_shape(golden: dict, prefix: str = "", heads: int | None = None) -> d
 @torch.inference_mode()
 def test_ecg_founder(golden):
     config = dict(golden["config"])
-    assert config.pop("use_do") is False  # dropout is off in the published configuration
+    # In the published configuration these are off, and inner channels are as many as outer ones.
+    assert [config.pop(name) for name in ("use_do", "use_bn", "ratio")] == [False, False, 1]
     net = Net1D(**config)
     assert len(net.state_dict()) == golden["n_state"]
     assert sum(p.numel() for p in net.parameters()) == golden["n_params"]
@@ -509,7 +511,8 @@ def test_attention_rollout(golden):
 def test_lab_autoencoder(golden):
     shapes = dict(golden["state"])
     width, hidden = shapes["encoder.3.weight"]
-    model = LabAutoencoder(shapes["decoder.2.weight"][0], hidden, width)
+    n_labs = shapes["decoder.2.weight"][0]
+    model = LabAutoencoder(n_labs, hidden, width)
     assert sum(p.numel() for p in model.parameters()) == golden["n_params"]
     load_formula(model, golden)
 
@@ -518,7 +521,7 @@ def test_lab_autoencoder(golden):
     observed = evaluate(golden, inputs["mask"].split(", then")[0]).astype(int)
     for row, value in re.findall(r"row (\d+) all ([01])", inputs["mask"]):
         observed[int(row)] = int(value)
-    mean = evaluate(golden, re.sub(r" \(\d+\)$", "", inputs["means"]), size=model.n_labs)
+    mean = evaluate(golden, re.sub(r" \(\d+\)$", "", inputs["means"]), size=n_labs)
     raw = evaluate(golden, inputs["raw"].split(" (")[0], m=observed, p=p, mu=mean)
     draw, shown = inputs["drop"].split(" and ")
     dropped = evaluate(golden, draw) & evaluate(golden, shown, m=observed)
@@ -599,13 +602,14 @@ def test_segmentation(golden):
     ).groups()
     i, j = axes(size, size)
     mask = torch.from_numpy((i - int(row)) ** 2 + (j - int(column)) ** 2 < int(radius2))[None, None]
-    loss, (dice, iou) = segmentation_loss(logits, mask), dice_and_iou(logits, mask)
+    loss = segmentation_loss(logits, mask)
+    scores = scores_per_image((logits[:, 0] > 0).numpy(), mask[:, 0].numpy())
     for found, name in (
         (loss.total, "loss"),
         (loss.bce, "bce"),
         (loss.dice, "dice_loss"),
-        (dice, "dice_score"),
-        (iou, "iou"),
+        (scores["Dice"], "dice_score"),
+        (scores["IoU"], "iou"),
     ):
         assert_close(found, wanted[name], limits, name)
 

@@ -237,12 +237,21 @@ def test_provenance_names_no_commit_of_a_foreign_repository(tmp_path, monkeypatc
             r"benchmarks\.1: .*'nih-14'.*found 'nih14'",
         ),
         (lambda v: v.update(variants=["pacx-nope"]), r"variants\.0: .*'pacx-ecg'"),
+        (lambda v: v.update(variants=["pacx"]), r"variants\.0: .*'pacx-ecg'"),
+        (lambda v: v.update(variants=["pacx-ecg"] * 2), "variants: pacx-ecg is there twice"),
         (lambda v: v["vit"].update(image_size=60), "vit: patch_size 8 does not divide image_size"),
         (lambda v: v["vit"].update(heads=5), "vit: heads 5 does not divide width 48"),
         (lambda v: v["mae"].update(decoder_heads=5), "mae: decoder_heads 5 does not divide"),
+        (lambda v: v["mae"].update(decoder_width=30, decoder_heads=5), "not a multiple of 4"),
+        (lambda v: v["mae"].update(mask_ratio=0.99), "mae: mask_ratio 0.99 keeps none of 64"),
         (lambda v: v["paper_probe"].update(epochs=True), r"paper_probe\.epochs: .*integer"),
         (lambda v: v["phantom"]["patients"].update(nope={"train": 3}), r"phantom\.patients\.nope"),
         (lambda v: v["phantom"]["patients"]["tb"].update(trian=3), r"phantom\.patients\.tb\.trian"),
+        (lambda v: v["phantom"]["patients"].update(tb=5), r"phantom\.patients\.tb"),
+        (
+            lambda v: v["phantom"]["patients"].update(tb={"train": {"a": 1}}),
+            r"phantom\.patients\.tb\.train",
+        ),
         (
             lambda v: v.update(
                 data_root="data", evidence=load_profile("evidence").evidence.model_dump()

@@ -56,8 +56,7 @@ def read_ecg(path: str | Path, leads: Sequence[str] = LEADS_ECGFOUNDER) -> Ecg:
     signal = np.stack(
         [row * _millivolts(u, n, path) for row, u, n in zip(signal, units, names, strict=True)]
     )
-    _check_rate(hz, str(path))
-    _check_signal(signal, str(path))
+    _check(signal, hz, str(path))
     try:
         ordered = reorder(signal, names, leads)
     except PacxError as error:
@@ -71,15 +70,9 @@ def reorder(signal: NDArray, from_leads: Sequence[str], to_leads: Sequence[str])
     MIMIC-IV-ECG stores aVF before aVL, ECGFounder wants aVL before aVF.
 
     Raises:
-        PacxError: A name is given twice, a wanted lead is missing, or the names do not count the
-            rows.
+        PacxError: A name is given twice, or a wanted lead is missing.
     """
-    from_leads, to_leads = list(from_leads), list(to_leads)
-    if signal.ndim < 2 or signal.shape[-2] != len(from_leads):
-        raise PacxError(
-            f"{len(from_leads)} lead names for a signal of shape {signal.shape}; "
-            "expected (..., leads, T)."
-        )
+    from_leads = list(from_leads)
     doubled = sorted({lead for lead in from_leads if from_leads.count(lead) > 1})
     if doubled:
         raise PacxError(f"lead {', '.join(doubled)} occurs twice; keep one recording of each lead.")
@@ -107,19 +100,14 @@ def check_limb_leads(signal: NDArray, leads: Sequence[str], tolerance: float = 0
         PacxError: A lead deviates more, or a limb lead is missing or holds only NaN.
     """
     limb = ("I", "II", "III", "aVR", "aVL", "aVF")
-    ordered = reorder(signal, leads, limb)
-    row = {lead: ordered[..., i, :] for i, lead in enumerate(limb)}
-    for lead, value in row.items():
-        if np.isnan(value).all(axis=-1).any():
+    recorded = np.moveaxis(reorder(signal, leads, limb), -2, 0)
+    for lead, values in zip(limb, recorded, strict=True):
+        if np.isnan(values).all(axis=-1).any():
             raise PacxError(f"Lead {lead} holds only NaN; leave this ECG out.")
-    expected = {
-        "III": row["II"] - row["I"],
-        "aVR": -(row["I"] + row["II"]) / 2,
-        "aVL": row["I"] - row["II"] / 2,
-        "aVF": row["II"] - row["I"] / 2,
-    }
-    for lead, value in expected.items():
-        deviation = float(np.nanmean(np.abs(row[lead] - value), axis=-1).max())
+    lead_1, lead_2 = recorded[:2]
+    implied = lead_2 - lead_1, -(lead_1 + lead_2) / 2, lead_1 - lead_2 / 2, lead_2 - lead_1 / 2
+    for lead, values, expected in zip(limb[2:], recorded[2:], implied, strict=True):
+        deviation = float(np.nanmean(np.abs(values - expected), axis=-1).max())
         if not deviation <= tolerance:  # also true for NaN
             raise PacxError(
                 f"Lead {lead} deviates by {deviation:.3f} mV from what leads I and II imply "
@@ -132,14 +120,7 @@ def resample(signal: NDArray, from_hz: float, to_hz: float) -> NDArray:
 
     Returns:
         (..., T') with T' = ceil(T * to_hz / from_hz), in the input's dtype.
-
-    Raises:
-        PacxError: A rate is impossible.
     """
-    for hz in (from_hz, to_hz):
-        _check_rate(hz, "resample")
-    if from_hz == to_hz:
-        return signal
     factor = Fraction(to_hz / from_hz).limit_denominator(1000)
     finite = np.nan_to_num(signal, nan=0.0, posinf=0.0, neginf=0.0)
     # "line": without it the filter sees a step from 0 to the baseline at both ends.
@@ -168,8 +149,7 @@ def preprocess(signal: NDArray, hz: float) -> NDArray:
     Raises:
         PacxError: The rate is impossible, or a record is empty, too short, all zero or all NaN.
     """
-    _check_rate(hz, "preprocess")
-    _check_signal(signal, "preprocess")
+    _check(signal, hz, "preprocess")
     z = np.empty(signal.shape, signal.dtype if np.issubdtype(signal.dtype, np.floating) else float)
     records, scores = (a.reshape(-1, *signal.shape[-2:]) for a in (signal, z))
 
@@ -255,8 +235,9 @@ def _check_header(header: Path) -> None:
     if "/" in lines[0][0]:  # of several segments, each with a header of its own
         return
     for number, fields in enumerate(lines[1:]):
-        gain = re.match(r"[-+.\deE]*", fields[2] if len(fields) > 2 else "").group()
-        if not gain or float(gain) == 0:
+        number_first = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+        gain = re.match(number_first, fields[2] if len(fields) > 2 else "")
+        if gain is None or float(gain.group()) == 0:
             raise PacxError(
                 f"{header} states no gain of signal {number} ({fields[-1]}): it is uncalibrated. "
                 "Write its units a millivolt into the third field."
@@ -303,13 +284,10 @@ def _millivolts(unit: str, lead: str, path: Path) -> float:
     return factor
 
 
-def _check_rate(hz: float, where: str) -> None:
+def _check(signal: NDArray, hz: float, where: str) -> None:
+    """The rate must be possible, and every record of (..., leads, T) hold a signal."""
     if not 10 <= hz <= 10_000:  # also false for NaN
         raise PacxError(f"{where}: a rate of {hz} Hz is impossible; expected 10 to 10,000 Hz.")
-
-
-def _check_signal(signal: NDArray, where: str) -> None:
-    """Every record of (..., leads, T) must hold a signal."""
     if signal.ndim < 2 or signal.size == 0:
         raise PacxError(f"{where}: the ECG is empty, its shape is {signal.shape}.")
     records = signal.reshape(-1, signal.shape[-2] * signal.shape[-1])

@@ -1,6 +1,5 @@
 """X-rays from disk to a decoded, memory-mapped cache that every stage reads."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -202,8 +201,7 @@ def _squash(path: Path, size: int, mask: bool) -> np.ndarray:
 def _content_key(root: Path, names: list[str], size: int, masks: bool) -> str:
     def digest_of(name: str) -> str:
         try:
-            with (root / name).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return fingerprint(root / name)
         except OSError as error:
             raise PacxError(f"Image {root / name} is missing or unreadable: {error}") from error
 

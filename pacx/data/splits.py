@@ -15,6 +15,7 @@ from pacx.errors import PacxError
 #: How rows are dealt out where a data set ships without a split: `patient` keeps a patient's
 #: images together, `paper` repeats the paper's split by image.
 SplitPolicy = Literal["patient", "paper"]
+SEED = 42  # of every split; the paper's
 
 #: Data sets of the hospital of Symile-MIMIC, where equal numbers mean the same person.
 SAME_PATIENTS_AS_SYMILE = ("medmod", "cxl-seg")
@@ -26,11 +27,14 @@ def make_splits(
     policy: SplitPolicy = "patient",
     strata: pd.Series | None = None,
 ) -> pd.Series:
-    """Deal rows out to splits, by patient or as the paper does.
+    """Deal rows out to splits, by patient or as the paper does: by image, whosever it is.
+
+    Shares, seed and stratification are the paper's; which image falls where also depends on the
+    order of the table and on scikit-learn, so single images may differ from the authors' split.
 
     Args:
         patients: (N,) patient of each row.
-        shares: Share of each split; sums to 1.
+        shares: Share of each split, the rest's name first; sums to 1.
         policy: `patient` or `paper`.
         strata: (N,) labels whose prevalence the paper keeps equal between splits; by patient they
             are not looked at.
@@ -39,16 +43,30 @@ def make_splits(
         (N,) split of each row.
 
     Raises:
-        PacxError: The policy is unknown, or a stratum has too few rows to be shared out.
+        PacxError: A stratum has too few rows to be shared out.
     """
     if policy == "patient":
         return split_by_patient(patients, shares)
-    if policy == "paper":
-        return split_by_image(patients.index, shares, strata)
-    raise PacxError(f"There is no split '{policy}'. Choose 'patient' or 'paper'.")
+    first, *others = shares
+    split = np.full(len(patients), first, dtype=object)
+    rest, left = np.arange(len(patients)), 1.0
+    for name in reversed(others):
+        groups = None if strata is None else strata.to_numpy()[rest]
+        try:
+            rest, members = train_test_split(
+                rest, test_size=shares[name] / left, random_state=SEED, stratify=groups
+            )
+        except ValueError as error:
+            raise PacxError(
+                f"{len(rest)} images cannot be split by image for '{name}': {error} "
+                "Use split='patient'."
+            ) from error
+        split[members] = name
+        left -= shares[name]
+    return pd.Series(split, index=patients.index)
 
 
-def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 42) -> pd.Series:
+def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = SEED) -> pd.Series:
     """Give every patient, with all images, to one split.
 
     Args:
@@ -69,45 +87,6 @@ def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 
     return ids.map(dict(zip(unique, split_of, strict=True)))
 
 
-def split_by_image(
-    index: pd.Index, shares: dict[str, float], strata: pd.Series | None = None, seed: int = 42
-) -> pd.Series:
-    """The paper's rule: deal out images, whosever they are, in equal proportions of the labels.
-
-    Shares, seed and stratification are the paper's; which image falls where also depends on the
-    order of the table and on scikit-learn, so single images may differ from the authors' split.
-
-    Args:
-        index: Of the N rows.
-        shares: Share of the images for each split, the rest's name first; sums to 1.
-        strata: (N,) labels to stratify on.
-        seed: Of the shuffles.
-
-    Returns:
-        (N,) split of each row.
-
-    Raises:
-        PacxError: A stratum has too few rows to be shared out.
-    """
-    first, *others = shares
-    split = np.full(len(index), first, dtype=object)
-    rest, left = np.arange(len(index)), 1.0
-    for name in reversed(others):
-        groups = None if strata is None else strata.to_numpy()[rest]
-        try:
-            rest, part = train_test_split(
-                rest, test_size=shares[name] / left, random_state=seed, stratify=groups
-            )
-        except ValueError as error:
-            raise PacxError(
-                f"{len(rest)} images cannot be split by image for '{name}': {error} "
-                "Use split='patient'."
-            ) from error
-        split[part] = name
-        left -= shares[name]
-    return pd.Series(split, index=index)
-
-
 def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = False) -> None:
     """Refuse a probe on patients whose physiology was distilled, or who are in two splits.
 
@@ -119,22 +98,22 @@ def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = F
     Raises:
         PacxError: A patient is where they must not be, and there is no waiver.
     """
-    name, found = evaluated.name, []
+    name, leaks = evaluated.name, []
     if twice := evaluated.patients_in_two_splits:
-        found.append(
+        leaks.append(
             f"{name}: {len(twice)} patients are in more than one split. "
             "Set `benchmark_split: patient` in the profile; a split that is shipped so must be "
             "corrected in the data set's table."
         )
     shared = set(as_ids(distilled["patient"])) & set(evaluated.table["patient"])
     if shared and name in SAME_PATIENTS_AS_SYMILE:
-        found.append(
+        leaks.append(
             f"{name}: {len(shared)} patients were in the distillation of this run: their "
             "physiology is already in the encoder. Set `leaks: remove` in the profile."
         )
-    if found and not allow:
-        raise PacxError(" ".join(found))
-    for leak in found:
+    if leaks and not allow:
+        raise PacxError(" ".join(leaks))
+    for leak in leaks:
         print(f"WAIVED, the numbers below are not to be trusted: {leak}")
 
 

@@ -45,11 +45,6 @@ class Dataset:
     table: pd.DataFrame
     root: Path
 
-    @property
-    def terms(self) -> Terms:
-        """Under which terms its images are given out."""
-        return TERMS[self.name]
-
     def split(self, name: str) -> pd.DataFrame:
         """Rows of one split, index reset.
 
@@ -84,12 +79,14 @@ def make_dataset(
         raise PacxError(f"{name}: {root} lists no image.")
     table = table.reset_index(drop=True)
     table = table.assign(patient=as_ids(table["patient"]), study=as_ids(table["study"]))
+    here = f"{name}: the table in {root}"
     for column in [c for c in columns if c not in labels]:
-        if table[column].isna().any():
-            row = int(np.flatnonzero(table[column].isna())[0])
-            raise PacxError(f"{name}: row {row} of the table in {root} names no {column}.")
+        refuse_rows(table[column].isna(), here, f"it names no {column}.")
     for column in {"image", "mask"} & set(table):
-        _check_paths(name, table[column], root)
+        # A table must not reach out of its root.
+        path = table[column].astype(str).str.replace("\\", "/", regex=False)
+        climbs = path.str.contains(r"^/|(?:^|/)\.\.(?:/|$)|^[A-Za-z]:")
+        refuse_rows(climbs, here, "its path is not inside that folder. Give one relative to it.")
     unknown = set(table["split"]) - {*SPLITS, SHIFTED}
     if unknown:
         raise PacxError(f"{name}: unknown split {sorted(map(str, unknown))} in {root}.")
@@ -167,20 +164,14 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(f for f in files if f.name not in ("Thumbs.db", "desktop.ini"))
 
 
+def refuse_rows(bad: pd.Series, where: str | Path, problem: str) -> None:
+    """Raise `PacxError` that names the first row for which `bad` (N,) holds."""
+    if bad.any():
+        raise PacxError(f"{where}, row {int(np.flatnonzero(bad)[0])}: {problem}")
+
+
 def require_columns(table: pd.DataFrame, columns: list[str], where: Path) -> None:
     """Raise `PacxError` unless every column is there."""
     missing = [c for c in columns if c not in table]
     if missing:
         raise PacxError(f"{where} lacks the column(s) {missing}; it has {list(table)[:20]}.")
-
-
-def _check_paths(name: str, paths: pd.Series, root: Path) -> None:
-    """Refuse absolute paths and paths that climb: a table must not reach out of its root."""
-    text = paths.astype(str).str.replace("\\", "/", regex=False)
-    climbs = text.str.startswith("/") | text.str.contains(r"(?:^|/)\.\.(?:/|$)|^[A-Za-z]:")
-    if climbs.any():
-        row = int(np.flatnonzero(climbs)[0])
-        raise PacxError(
-            f"{name}: row {row} of the table in {root} names a path that is not inside that "
-            "folder. Paths must be relative to it."
-        )

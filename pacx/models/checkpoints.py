@@ -1,5 +1,6 @@
 """Weights on disk: safetensors beside a small JSON file, read back completely or not at all."""
 
+import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,35 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
     if not isinstance(config, dict):
         raise PacxError(f"{folder / CONFIG} is not a JSON object. Save the model again.")
     return config, state
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file that somebody else has made; nothing in the file is executed.
+
+    Raises:
+        PacxError: The file is damaged, holds more than weights, or no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            # Many trainings put their arguments beside the weights: plain values under names.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its parsers stumble over
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PacxError(
+            f"{path} is damaged or holds more than weights, so it was not loaded ({reason}). "
+            "Get it again, or have its author save the state dict alone."
+        ) from error
+    if isinstance(content, dict):
+        # Lightning and ECGFounder say state_dict, the public MAE weights say model.
+        content = content.get("state_dict", content.get("model", content))
+    if not isinstance(content, dict) or not all(
+        isinstance(value, torch.Tensor) for value in content.values()
+    ):
+        raise PacxError(f"{path} holds no state dict (name to tensor), nor one in it.")
+    return content
 
 
 def load_matching(

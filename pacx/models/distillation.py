@@ -10,8 +10,6 @@ import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pacx.errors import PacxError
-
 
 class ProjectionHead(nn.Module):
     """Dropout, linear layer, LayerNorm."""
@@ -66,14 +64,7 @@ class DistillationHeads(nn.Module):
             self.add_module(f"cxr_to_{name}", ProjectionHead(cxr_width, width, dropout))
 
     def forward(self, cxr: Tensor, teachers: Mapping[str, Tensor]) -> Projections:
-        """Project CLS tokens (N, D) and teacher embeddings {modality: (N, D_teacher)}.
-
-        Raises:
-            PacxError: A modality is missing, or its embeddings have another shape.
-        """
-        _check_teachers(
-            teachers, {m: (len(cxr), width) for m, width in self.teacher_widths.items()}
-        )
+        """Project CLS tokens (N, D) and teacher embeddings {modality: (N, D_teacher)}."""
         return Projections(
             self.cxr_to_shared(cxr),
             {m: self.get_submodule(f"{m}_to_shared")(teachers[m]) for m in self.teacher_widths},
@@ -94,7 +85,7 @@ class DistillationLoss(nn.Module):
         regression_weight: lambda_R (1.0).
         temperature: Where the learnable temperature starts (0.07).
         label_smoothing: Of the InfoNCE targets (0.02).
-        modalities: Those that take part.
+        modalities: Those that take part, at least one.
     """
 
     def __init__(
@@ -106,10 +97,6 @@ class DistillationLoss(nn.Module):
         modalities: tuple[str, ...] = ("ecg", "labs"),
     ):
         super().__init__()
-        if not modalities:
-            raise PacxError("Distillation needs at least one modality: 'ecg', 'labs' or both.")
-        if temperature <= 0:
-            raise PacxError(f"temperature is {temperature}; it must be above 0.")
         self.contrastive_weight = contrastive_weight
         self.regression_weight = regression_weight
         self.label_smoothing = label_smoothing
@@ -129,12 +116,7 @@ class DistillationLoss(nn.Module):
             Scalars: `contrastive_<modality>`, `regression_<modality>`, their means `contrastive`
             and `regression`, `total` and `logit_scale` (after clamping to [1, 100]; the public
             code reports it before).
-
-        Raises:
-            PacxError: The heads have no such modality, or a teacher is missing or of another
-                shape than its prediction.
         """
-        self._check(projections, teachers)
         scale = self.logit_scale.exp().clamp(1, 100)
         terms: dict[str, Tensor] = {}
         for m in self.modalities:
@@ -150,15 +132,6 @@ class DistillationLoss(nn.Module):
         )
         terms["logit_scale"] = scale.detach()
         return terms
-
-    def _check(self, projections: Projections, teachers: Mapping[str, Tensor]) -> None:
-        unknown = [m for m in self.modalities if m not in projections.predicted]
-        if unknown:
-            raise PacxError(
-                f"The heads have no modality {', '.join(unknown)}, which the loss wants. Make both "
-                "with the same modalities."
-            )
-        _check_teachers(teachers, {m: projections.predicted[m].shape for m in self.modalities})
 
     def _contrast(self, a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
         """Symmetric InfoNCE of paired rows (N, S): rows of this process against all rows."""
@@ -177,12 +150,3 @@ class DistillationLoss(nn.Module):
             )
             / 2
         )
-
-
-def _check_teachers(teachers: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for m, shape in shapes.items():
-        if m not in teachers or teachers[m].shape != shape:
-            found = f"the shape {tuple(teachers[m].shape)}" if m in teachers else "none"
-            raise PacxError(
-                f"Teacher embeddings of the modality {m}: found {found}, expected {tuple(shape)}."
-            )

@@ -81,14 +81,12 @@ def encode(encoder: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def save_encoder(encoder: VisionTransformer, folder: str | Path) -> None:
-    """Write `model.safetensors` and `config.json` into `folder`; merge LoRA adapters first.
+    """Write `model.safetensors` and `config.json` into `folder`.
 
     Raises:
-        PacxError: The encoder is not of the kind that `load_encoder` can build again.
+        PacxError: LoRA adapters are not merged yet.
     """
-    config = encoder_config(encoder)
-    load_matching(build_encoder(**config), encoder.state_dict(), "this encoder")
-    save_checkpoint(encoder, config, folder)
+    save_checkpoint(encoder, encoder_config(encoder), folder)
 
 
 def load_encoder(folder: str | Path) -> VisionTransformer:
@@ -136,12 +134,7 @@ def add_lora(
         dropout: On the adapters' input.
         norms: "all" LayerNorms are trained (the paper's text) or only the "final" one (what the
             public code does).
-
-    Raises:
-        PacxError: `norms` is neither.
     """
-    if norms not in ("all", "final"):
-        raise PacxError(f"norms is {norms!r}; use 'all' or 'final'.")
     model = get_peft_model(
         encoder,
         LoraConfig(

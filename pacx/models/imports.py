@@ -4,7 +4,6 @@ Every tensor of the encoder is found, with the right shape, or nothing is loaded
 what became of every tensor of the file.
 """
 
-import argparse
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +12,12 @@ import pandas as pd
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
 from pacx.errors import PacxError
-from pacx.models.checkpoints import load_matching
+from pacx.models.checkpoints import load_matching, read_weights
 from pacx.models.encoder import add_lora, build_encoder, encode, merge_lora
 
 #: What checkpoints hold beside the encoder, under the encoder's own prefix: decoder and classifier.
@@ -51,7 +49,7 @@ def import_encoder(
     """
     path = Path(source)
     if path.is_file():
-        return _from_state(_read(path), path, heads, lora_alpha)
+        return _from_state(read_weights(path), path, heads, lora_alpha)
     name = str(source).removeprefix("hf-hub:").removeprefix("hf_hub:").removeprefix("timm/")
     if timm.is_model(name):
         return _from_timm(name)
@@ -61,39 +59,16 @@ def import_encoder(
     )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file; nothing in the file is executed."""
-    try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            # Many trainings put their arguments beside the weights: plain values under names.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its parsers stumble over
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PacxError(
-            f"{path} is damaged or holds more than weights, so it was not loaded ({reason}). "
-            "Get it again, or have its author save the state dict alone."
-        ) from error
-    if isinstance(content, dict):
-        # Lightning says state_dict, the public MAE weights say model.
-        content = content.get("state_dict", content.get("model", content))
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise PacxError(f"{path} holds no state dict (name to tensor), nor one in it.")
-    return content
-
-
 def _from_state(
     state: Mapping[str, Tensor], source: str | Path, heads: int | None, lora_alpha: int
 ) -> tuple[VisionTransformer, pd.DataFrame]:
-    found = [name for name in state if name.split(".")[-1] == "cls_token"]
-    if len(found) != 1:
+    cls_tokens = [name for name in state if name.split(".")[-1] == "cls_token"]
+    if len(cls_tokens) != 1:
         raise PacxError(
-            f"{source} holds {len(found)} vision transformers (tensors named cls_token); "
+            f"{source} holds {len(cls_tokens)} vision transformers (tensors named cls_token); "
             "one is needed."
         )
-    prefix = found[0].removesuffix("cls_token")
+    prefix = cls_tokens[0].removesuffix("cls_token")
     inside = {
         name: name.removeprefix(prefix)
         for name in state
@@ -170,15 +145,24 @@ def _table(state: Mapping[str, Tensor], inside: Mapping[str, str]) -> pd.DataFra
     )
 
 
-def _from_timm(name: str) -> tuple[VisionTransformer, pd.DataFrame]:
-    """A timm model from the local cache, made to take the same normalised images as ours."""
+def timm_weights(name: str) -> Path:
+    """File of a timm model's weights in the local Hugging Face cache; nothing is downloaded.
+
+    Raises:
+        PacxError: They are not there.
+    """
     file = try_to_load_from_cache(f"timm/{name}", "model.safetensors")
     if not isinstance(file, str):
         raise PacxError(
             f"The weights of {name} are not on this machine, and nothing is downloaded. "
             f"To have them: hf download timm/{name} model.safetensors"
         )
-    overlay = {"file": file, "custom_load": False}
+    return Path(file)
+
+
+def _from_timm(name: str) -> tuple[VisionTransformer, pd.DataFrame]:
+    """A timm model from the local cache, made to take the same normalised images as ours."""
+    overlay = {"file": str(timm_weights(name)), "custom_load": False}
     theirs = timm.create_model(
         name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay
     ).eval()

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from pacx.errors import PacxError
-
 
 class LabAutoencoder(nn.Module):
     """Encodes percentiles together with which labs were observed; predicts all percentiles.
@@ -21,7 +19,6 @@ class LabAutoencoder(nn.Module):
 
     def __init__(self, n_labs: int = 50, hidden: int = 512, width: int = 256):
         super().__init__()
-        self.n_labs = n_labs
         self.encoder = nn.Sequential(
             nn.Linear(2 * n_labs, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, width)
         )
@@ -43,30 +40,8 @@ class LabAutoencoder(nn.Module):
         return self.decoder(embedding), embedding
 
     def embed(self, percentiles: Tensor, observed: Tensor) -> Tensor:
-        """Embed percentiles (N, n_labs) with their `observed` (N, n_labs): (N, D).
-
-        Raises:
-            PacxError: Shapes differ, `observed` holds other values than 0 and 1, or an observed
-                percentile is not a number.
-        """
-        self._check(percentiles, observed)
+        """Embed percentiles (N, n_labs) with their `observed` (N, n_labs): (N, D)."""
         return self.encoder(torch.cat([_zero_unobserved(percentiles, observed), observed], dim=1))
-
-    def _check(self, percentiles: Tensor, observed: Tensor) -> None:
-        for name, value in (("percentiles", percentiles), ("observed", observed)):
-            if value.ndim != 2 or value.shape[1] != self.n_labs:
-                raise PacxError(
-                    f"{name} has the shape {tuple(value.shape)}; expected (N, {self.n_labs})."
-                )
-        if percentiles.shape != observed.shape:
-            raise PacxError(
-                f"percentiles has {len(percentiles)} rows and observed {len(observed)}; "
-                "give one row of each for every patient."
-            )
-        if not ((observed == 0) | (observed == 1)).all():
-            raise PacxError("observed must hold only 1 (measured) and 0 (not measured).")
-        if (percentiles.isnan() & (observed == 1)).any():
-            raise PacxError("percentiles holds NaN where observed is 1; set observed to 0 there.")
 
 
 def corrupt(

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from pacx.errors import PacxError
 from pacx.models.encoder import LAYER_NORM_EPS, init_weights, sincos_positions
 
 
@@ -50,11 +49,6 @@ class MaskedAutoencoder(nn.Module):
         norm_pix_loss: bool = False,
     ):
         super().__init__()
-        if decoder_width % decoder_heads or decoder_width % 4:
-            raise PacxError(
-                f"decoder_width {decoder_width} must be a multiple of decoder_heads "
-                f"({decoder_heads}) and of 4."
-            )
         self.encoder = encoder
         self.norm_pix_loss = norm_pix_loss
         self.patch_size = encoder.patch_embed.patch_size[0]
@@ -72,8 +66,8 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_norm = norm(decoder_width)
         self.decoder_pred = nn.Linear(decoder_width, self.patch_size**2 * 3)
 
-        for part in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
-            part.apply(init_weights)
+        for module in (self.decoder_embed, self.decoder_blocks, self.decoder_pred):
+            module.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
     def forward(self, images: Tensor, mask_ratio: float, noise: Tensor | None = None) -> MaeOutput:
@@ -83,18 +77,9 @@ class MaskedAutoencoder(nn.Module):
             images: (N, 3, H, W), normalised.
             mask_ratio: Share of patches to remove; int(L * (1 - mask_ratio)) are kept.
             noise: (N, L); the patches with the lowest values are kept. Uniform when not given.
-
-        Raises:
-            PacxError: The images' size is not the encoder's, or no patch would be kept or removed.
         """
         target = self.patchify(images)
-        n_patches = target.shape[1]
-        keep = int(n_patches * (1 - mask_ratio))
-        if not 0 < keep < n_patches:
-            raise PacxError(
-                f"mask_ratio {mask_ratio} keeps {keep} of {n_patches} patches; "
-                "choose one that keeps some and removes some."
-            )
+        keep = int(target.shape[1] * (1 - mask_ratio))
         if noise is None:
             noise = torch.rand(target.shape[:2], device=images.device)
         ids_keep, ids_restore = _keep_lowest(noise, keep)
@@ -105,19 +90,10 @@ class MaskedAutoencoder(nn.Module):
         return MaeOutput(loss, prediction, mask, latent, ids_restore)
 
     def patchify(self, images: Tensor) -> Tensor:
-        """Cut images (N, 3, H, W) into patches (N, L, P * P * 3); pixel order (row, col, channel).
-
-        Raises:
-            PacxError: The images' size is not the encoder's.
-        """
-        height, width = self.encoder.patch_embed.img_size
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, height, width):
-            raise PacxError(
-                f"Images have the shape {tuple(images.shape)}; expected (N, 3, {height}, {width})."
-            )
+        """Cut images (N, 3, H, W) into patches (N, L, P * P * 3), pixels as (row, col, channel)."""
         rows, columns = self.encoder.patch_embed.grid_size
         size = self.patch_size
-        cut = images.reshape(-1, 3, rows, size, columns, size)
+        cut = images.reshape(len(images), 3, rows, size, columns, size)
         return cut.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows * columns, size * size * 3)
 
     def unpatchify(self, patches: Tensor) -> Tensor:

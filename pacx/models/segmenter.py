@@ -1,5 +1,6 @@
-"""Segmentation decoder on frozen patch tokens, with its loss and scores (stage 3 of the paper)."""
+"""Segmentation decoder on frozen patch tokens, with its loss (stage 3 of the paper)."""
 
+import math
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -46,15 +47,9 @@ class Segmenter(nn.Module):
         self.decoder = nn.Sequential(*layers)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Logits (N, 1, H, W) of patch tokens (N, L, D) in row-major order.
-
-        Raises:
-            PacxError: The patches do not form a square.
-        """
+        """Logits (N, 1, H, W) of patch tokens (N, L, D), a square grid in row-major order."""
         n_images, n_patches, width = patches.shape
-        side = round(n_patches**0.5)
-        if side * side != n_patches:
-            raise PacxError(f"{n_patches} patches do not form a square; leave out the CLS token.")
+        side = math.isqrt(n_patches)
         return self.decoder(patches.transpose(1, 2).reshape(n_images, width, side, side))
 
 
@@ -73,20 +68,3 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> SegmentationLoss:
     overlap = (inside * masks).sum()
     dice = 1 - (2 * overlap + EPS) / (inside.sum() + masks.sum() + EPS)
     return SegmentationLoss(bce + dice, bce, dice)
-
-
-def dice_and_iou(logits: Tensor, masks: Tensor, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Dice and intersection over union of the whole batch at once, two scalars.
-
-    So the public code scores; the chapters score each image, see `pacx.training.segmentation`.
-
-    Args:
-        logits: (N, 1, H, W).
-        masks: (N, 1, H, W), 1 = inside.
-        threshold: A pixel is inside when its probability is above this.
-    """
-    predicted = logits.sigmoid() > threshold
-    masks = masks > 0.5
-    overlap = (predicted & masks).sum().double()
-    total = (predicted.sum() + masks.sum()).double()
-    return (2 * overlap + EPS) / (total + EPS), (overlap + EPS) / (total - overlap + EPS)

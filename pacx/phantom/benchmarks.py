@@ -11,11 +11,11 @@ import pandas as pd
 
 from pacx.phantom.cohort import (
     Cohort,
-    another_day,
     mimic_cxr_path,
     otherwise_well,
     save_images,
     truth_table,
+    visits,
 )
 from pacx.phantom.findings import NIH_FINDINGS, VINDR_FINDINGS, add_patterns, draw_findings
 
@@ -39,13 +39,12 @@ def write_tb(root: Path, cohort: Cohort) -> None:
             "findings": wording,
         }
     )
-    for rows, images, _ in cohort.xrays(otherwise_well(patients), cohort.image_size):
-        stored = [
-            image.astype(np.uint16) * 257 if i % 8 == 0 else np.dstack([image] * 3)
-            for i, image in zip(rows, images, strict=True)
-        ]
-        names = table["study_id"].iloc[rows]
-        save_images(cohort, stored, [root / "images" / "images" / name for name in names])
+
+    def stored(row: int, image: np.ndarray) -> np.ndarray:
+        return image.astype(np.uint16) * 257 if row % 8 == 0 else np.dstack([image] * 3)
+
+    paths = [root / "images" / "images" / name for name in table["study_id"]]
+    cohort.write_xrays(otherwise_well(patients), paths, stored=stored)
     table.to_csv(root / "shenzhen_metadata.csv", index=False)
     _write_truth(root, patients, table["study_id"], tuberculosis=sick.astype(int))
 
@@ -72,9 +71,9 @@ def write_vindr_cxr(root: Path, cohort: Cohort) -> None:
     consensus = truth[test].rename(columns={"Other diseases": "Other disease"})
     consensus["No finding"] = (consensus.sum(axis=1) == 0).astype(int)
     consensus.insert(0, "image_id", ids[test])
-    folder = np.where(test, "test", "train")
-    for rows, images, _ in cohort.xrays(patients, cohort.image_size):
-        save_images(cohort, images, [root / folder[i] / f"{ids[i]}.dicom" for i in rows])
+    folders = np.where(test, "test", "train")
+    paths = [root / folder / f"{i}.dicom" for folder, i in zip(folders, ids, strict=True)]
+    cohort.write_xrays(patients, paths)
     (root / "annotations").mkdir()
     votes.to_csv(root / "annotations" / "image_labels_train.csv", index=False)
     consensus.to_csv(root / "annotations" / "image_labels_test.csv", index=False)
@@ -87,11 +86,7 @@ def write_nih_14(root: Path, cohort: Cohort) -> None:
     rng = np.random.default_rng([cohort.seed, 53])
     patients = add_patterns(cohort.patients(), rng)
     patients["Patient ID"] = np.arange(1, len(patients) + 1)
-    visits = [patients.assign(study=1)]
-    for visit, share in ((2, 0.4), (3, 0.4)):
-        returned = visits[-1][rng.random(len(visits[-1])) < share]
-        visits.append(another_day(returned, rng, visit))
-    xrays = pd.concat(visits).sort_values(["Patient ID", "study"], ignore_index=True)
+    xrays = visits(patients, 0.4, "Patient ID", rng, most=3)
     truth = draw_findings(xrays, NIH_FINDINGS, rng)
     number = xrays["study"] - 1
     names = pd.Series(
@@ -113,14 +108,16 @@ def write_nih_14(root: Path, cohort: Cohort) -> None:
             "Height]": cohort.image_size,
         }
     )
-    archive = 1 + np.arange(len(xrays)) * 12 // len(xrays)
-    for rows, images, _ in cohort.xrays(xrays, cohort.image_size):
-        stored = [
-            np.dstack([image] * 3 + [np.full_like(image, 255)]) if i % 50 == 7 else image
-            for i, image in zip(rows, images, strict=True)
-        ]
-        paths = [root / f"images_{archive[i]:03d}" / "images" / names[i] for i in rows]
-        save_images(cohort, stored, paths)
+
+    def stored(row: int, image: np.ndarray) -> np.ndarray:
+        return np.dstack([image] * 3 + [np.full_like(image, 255)]) if row % 50 == 7 else image
+
+    archives = 1 + np.arange(len(xrays)) * 12 // len(xrays)
+    paths = [
+        root / f"images_{archive:03d}" / "images" / name
+        for archive, name in zip(archives, names, strict=True)
+    ]
+    cohort.write_xrays(xrays, paths, stored=stored)
     table.to_csv(root / "Data_Entry_2017.csv", index=False)
     test = xrays["split"] == "test"
     for file, members in (("train_val_list.txt", names[~test]), ("test_list.txt", names[test])):
@@ -136,10 +133,8 @@ def write_qata_cov19(root: Path, cohort: Cohort) -> None:
     """
     patients = cohort.patients().assign(pattern="Covid-19")
     rng = np.random.default_rng([cohort.seed, 54])
-    again = rng.random(len(patients)) < 0.2
     patients["subject"] = np.arange(1, len(patients) + 1)
-    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    xrays = otherwise_well(xrays.sort_values(["subject", "study"], ignore_index=True))
+    xrays = otherwise_well(visits(patients, 0.2, "subject", rng))
     numbered = xrays["subject"] % 4 != 0  # a part of the data set carries no subject numbers
     names = pd.Series(
         np.where(
@@ -171,23 +166,17 @@ def write_cxl_seg(root: Path, cohort: Cohort) -> None:
     patients = cohort.patients()
     rng = np.random.default_rng([cohort.seed, 55])
     patients["subject_id"] = 18_000_001 + 3 * np.arange(len(patients))
-    again = rng.random(len(patients)) < 0.3
-    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    xrays = xrays.sort_values(["subject_id", "study"], ignore_index=True)
+    xrays = visits(patients, 0.3, "subject_id", rng)
     xrays["study_id"] = xrays["subject_id"] + 40_000_000 + xrays["study"] - 1
     keys = zip(xrays["subject_id"], xrays["study_id"], strict=True)
     paths = [mimic_cxr_path(subject, study) for subject, study in keys]
     ids = pd.Series([Path(path).stem for path in paths], name="dicom_id")
-    area = np.zeros(len(xrays), int)
-    for rows, images, masks in cohort.xrays(xrays, cohort.image_size, masks=True):
-        save_images(cohort, images, [root / paths[i] for i in rows])
-        beside = [root / paths[i].replace(".jpg", "-mask.jpg") for i in rows]
-        save_images(cohort, masks["lungs"], beside)
-        area[rows] = masks["lungs"].sum(axis=(1, 2))
+    beside = [root / path.replace(".jpg", "-mask.jpg") for path in paths]
+    areas = cohort.write_xrays(xrays, [root / path for path in paths], {"lungs": beside})
     table = pd.concat([ids, xrays[["subject_id", "study_id"]]], axis=1)
     table["split"] = xrays["split"].replace({"val": "validate"})
     table.to_csv(root / "CXLSeg-split.csv", index=False)
-    _write_truth(root, xrays, ids, mask_pixels=area)
+    _write_truth(root, xrays, ids, mask_pixels=areas["lungs"])
 
 
 def write_actualmed(root: Path, cohort: Cohort) -> None:
@@ -196,30 +185,25 @@ def write_actualmed(root: Path, cohort: Cohort) -> None:
     rng = np.random.default_rng([cohort.seed, 56])
     patients["pattern"] = np.where(rng.random(len(patients)) < 0.55, "Covid-19", "Normal")
     patients["patient_id"] = [f"ANON{i + 1}" for i in range(len(patients))]
-    again = rng.random(len(patients)) < 0.15
-    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    xrays = xrays.sort_values(["patient_id", "study"], ignore_index=True)
-    known = rng.random(len(xrays)) > 0.15
+    xrays = visits(patients, 0.15, "patient_id", rng)
+    conclusive = rng.random(len(xrays)) > 0.15
     finding = xrays["pattern"].map({"Covid-19": "COVID-19", "Normal": "No finding"})
     table = pd.DataFrame(
         {
             "patient_id": xrays["patient_id"],
             "image": xrays["patient_id"] + "." + xrays["study"].astype(str) + ".jpg",
-            "finding": finding.where(known),
+            "finding": finding.where(conclusive),
             "view": np.where(xrays["ap_view"], "AP", "PA"),
             "original_width": cohort.image_size,
             "original_height": cohort.image_size,
         }
     )
-    for rows, images, _ in cohort.xrays(otherwise_well(xrays), cohort.image_size):
-        save_images(cohort, images, [root / "images" / name for name in table["image"].iloc[rows]])
+    cohort.write_xrays(otherwise_well(xrays), [root / "images" / name for name in table["image"]])
     table.to_csv(root / "metadata.csv", index=False)
     _write_truth(root, xrays, table["image"], covid=(xrays["pattern"] == "Covid-19").astype(int))
 
 
 def _write_truth(root: Path, xrays: pd.DataFrame, key: pd.Series, **columns) -> None:
     """`truth.csv`: key, split, what is truly there, and the states."""
-    truth = truth_table(xrays, key).drop(columns=key.name)
-    found = pd.DataFrame(columns).reset_index(drop=True)
-    table = pd.concat([key.reset_index(drop=True), xrays["split"].reset_index(drop=True)], axis=1)
-    pd.concat([table, found, truth], axis=1).to_csv(root / "truth.csv", index=False)
+    parts = [key, xrays["split"], pd.DataFrame(columns), truth_table(xrays)]
+    pd.concat(parts, axis=1).to_csv(root / "truth.csv", index=False)

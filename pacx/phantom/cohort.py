@@ -1,7 +1,7 @@
 """The patients of one data set, their xrays, and how images get to disk."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,29 +47,65 @@ class Cohort:
             )
             yield rows, images, drawn
 
+    def write_xrays(
+        self,
+        patients: pd.DataFrame,
+        paths: Sequence[Path],
+        masks: Mapping[str, Sequence[Path]] | None = None,
+        stored: Callable[[int, np.ndarray], np.ndarray] = lambda row, image: image,
+    ) -> dict[str, np.ndarray]:
+        """Draw one frontal view a patient and write it.
+
+        Args:
+            patients: (N) rows.
+            paths: (N,) of the X-rays.
+            masks: Names of exact masks, and (N,) paths of each.
+            stored: Row number and image (H, W) to what is written.
+
+        Returns:
+            (N,) pixels inside each mask.
+        """
+        masks = masks or {}
+        areas = {name: np.zeros(len(patients), int) for name in masks}
+        for rows, images, drawn in self.xrays(patients, self.image_size, masks=bool(masks)):
+            files = [stored(row, image) for row, image in zip(rows, images, strict=True)]
+            save_images(self, files, [paths[row] for row in rows])
+            for name, area in areas.items():
+                save_images(self, drawn[name], [masks[name][row] for row in rows])
+                area[rows] = drawn[name].sum(axis=(1, 2))
+        return areas
+
 
 def seed_of(seed: int, name: str) -> int:
     """The seed of one data set, or of one split's noise: no two draw the same numbers."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big")
 
 
-def truth_table(patients: pd.DataFrame, key: pd.Series) -> pd.DataFrame:
-    """What only phantoms know: `key`, sex, age, BMI and the latent `state_*` columns."""
+def truth_table(patients: pd.DataFrame) -> pd.DataFrame:
+    """What only phantoms know: sex, age, BMI and the latent `state_*` columns, index reset."""
     states = patients[list(state.STATES)].add_prefix("state_").round(4)
     facts = patients[["sex", "age_years", "bmi_value"]]
-    table = pd.concat([facts, states], axis=1).reset_index(drop=True)
-    table.insert(0, key.name, key.to_numpy())
-    return table
+    return pd.concat([facts, states], axis=1).reset_index(drop=True)
 
 
-def another_day(patients: pd.DataFrame, rng: np.random.Generator, visit: int = 2) -> pd.DataFrame:
-    """The same patients at a later visit: positioned anew, the same states, devices and view.
+def visits(
+    patients: pd.DataFrame,
+    share: float | pd.Series,
+    key: str,
+    rng: np.random.Generator,
+    most: int = 2,
+) -> pd.DataFrame:
+    """One row a visit, in the order of `key`: after each, a share of the patients comes again.
 
-    What a xray draws for itself (build, shape of the heart, ribs, the pacemaker's side) is drawn
-    anew too.
+    They are positioned anew, with the same states, devices and view. What an X-ray draws for itself
+    (build, shape of the heart, ribs, the pacemaker's side) is drawn anew too.
     """
-    rotation = rng.standard_normal(len(patients)).astype(np.float32)
-    return patients.assign(study=visit, rotation=rotation)
+    days = [patients.assign(study=1)]
+    for study in range(2, most + 1):
+        again = days[-1][rng.random(len(days[-1])) < share]
+        rotation = rng.standard_normal(len(again)).astype(np.float32)
+        days.append(again.assign(study=study, rotation=rotation))
+    return pd.concat(days).sort_values([key, "study"], ignore_index=True)
 
 
 def otherwise_well(patients: pd.DataFrame) -> pd.DataFrame:

@@ -103,16 +103,16 @@ def diagnoses(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
         Bool columns, the SNOMED CT codes of `ECG_DIAGNOSES`.
     """
     traits = ecg_traits(patients, seed)
-    found = {FIBRILLATION: traits["af"]}
+    coded = {FIBRILLATION: traits["af"]}
     for code in [code for code in ECG_DIAGNOSES if code != FIBRILLATION]:
         trait, side, limit, sinus = CRITERIA[code]
         beyond = traits[trait] > limit if side == "above" else traits[trait] < limit
-        found[code] = beyond & ~(sinus & traits["af"])
-    return pd.DataFrame(found, index=patients.index)[list(ECG_DIAGNOSES)]
+        coded[code] = beyond & ~(sinus & traits["af"])
+    return pd.DataFrame(coded, index=patients.index)[list(ECG_DIAGNOSES)]
 
 
-def render_ecgs(patients: pd.DataFrame, hz: int, seed: int, seconds: float = 10.0) -> np.ndarray:
-    """Renders one resting 12-lead ECG a patient.
+def render_ecgs(patients: pd.DataFrame, hz: int, seed: int) -> np.ndarray:
+    """Renders one resting 12-lead ECG of ten seconds a patient.
 
     The noise sits on the nine electrodes and the leads are computed from them, so II = I + III
     and aVR + aVL + aVF = 0 hold up to rounding.
@@ -121,13 +121,12 @@ def render_ecgs(patients: pd.DataFrame, hz: int, seed: int, seconds: float = 10.
         patients: Rows of `pacx.phantom.state.sample_patients`.
         hz: Samples a second.
         seed: Seed of traits, rhythm and noise; the same arguments give the same bytes.
-        seconds: Length of the record.
 
     Returns:
         `(N, 12, T)` float32 in mV, leads in the order of `LEADS_MIMIC`.
     """
     traits = ecg_traits(patients, seed)
-    samples = round(hz * seconds)
+    samples = 10 * hz
     leads = np.empty((len(patients), 12, samples), np.float32)
     for number, start in enumerate(range(0, len(patients), CHUNK)):
         rows = slice(start, start + CHUNK)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pacx.constants import SHIFTED
+from pacx.constants import CANDIDATES, SHIFTED
+from pacx.data.table import SPLITS
 from pacx.errors import PacxError
 from pacx.files import code_of, locked, new_folder
 from pacx.phantom import benchmarks, layouts
@@ -63,8 +64,8 @@ def write_hospital(
         drift: How fast acute states change, see `pacx.phantom.state.move_on`.
 
     Raises:
-        PacxError: A data set or a split is unknown, a number is impossible, or a folder holds
-            something else than these settings would write.
+        PacxError: A data set has no such split or too few patients, an image or a rate is too
+            small, or a folder holds something else than these settings would write.
     """
     _check(patients, image_size, ecg_hz)
     root = Path(root)
@@ -81,8 +82,8 @@ def write_hospital(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         writing = [pool.submit(_write, root, settings) for settings in wanted]
         try:
-            for one in writing:
-                one.result()
+            for data_set in writing:
+                data_set.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -114,27 +115,21 @@ def _write(root: Path, settings: dict) -> None:
 
 
 def _check(sizes: Mapping[str, Mapping[str, int]], image_size: int, ecg_hz: int) -> None:
-    unknown = sorted(set(sizes) - set(DATASETS))
-    if unknown:
-        raise PacxError(f"Unknown phantom data set(s) {unknown}; choose from {list(DATASETS)}.")
+    """What a profile may say, since its names and numbers are possible, and no data set can be."""
+    splits_of = {"chexpert": ("train", "val"), "phantom-truth": (*SPLITS, SHIFTED)}
     for name, splits in sizes.items():
-        if not isinstance(splits, Mapping) or not splits:
-            raise PacxError(f"phantom {name}: {splits} is not possible; write it like train: 10.")
-        usual = ("train", "val", "test")
-        known = {"chexpert": usual[:2], "phantom-truth": (*usual, SHIFTED)}.get(name, usual)
-        for split, count in splits.items():
-            if split not in known or not isinstance(count, int) or count < 1:
-                raise PacxError(
-                    f"phantom {name}: {split}: {count} is not possible; splits are "
-                    f"{', '.join(known)}, with at least one patient each."
-                )
-    if "symile-mimic" in sizes:
-        few = [s for s in ("train", "val", "test") if sizes["symile-mimic"].get(s, 0) < 10]
-        if few:
+        possible = splits_of.get(name, SPLITS)
+        if not splits or set(splits) - set(possible):
             raise PacxError(
-                f"phantom symile-mimic: {few} need at least 10 patients each: a query of the "
-                "retrieval test has ten candidates."
+                f"phantom {name}: {dict(splits)} is not possible; splits are "
+                f"{', '.join(possible)}, write them like train: 10."
             )
+    paired = sizes.get("symile-mimic")
+    if paired and (few := [split for split in SPLITS if paired.get(split, 0) < CANDIDATES]):
+        raise PacxError(
+            f"phantom symile-mimic: {few} need at least {CANDIDATES} patients each: a query of the "
+            f"retrieval test has {CANDIDATES} candidates."
+        )
     if image_size < 16 or ecg_hz < 50:
         raise PacxError(
             f"phantom: image_size {image_size} must be at least 16 px, ecg_hz {ecg_hz} at least 50."
@@ -145,12 +140,12 @@ def _is_complete(folder: Path, settings: dict) -> bool:
     if not folder.exists():
         return False
     note = folder / "phantom.json"
-    found = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
-    if found == settings:
+    written = json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
+    if written == settings:
         return True
-    if found and found | {"code": ""} == settings | {"code": ""}:
+    if written and written | {"code": ""} == settings | {"code": ""}:
         return False  # by other code: they are written anew
-    what = "phantoms of other settings" if found else "something that is not a phantom data set"
+    what = "phantoms of other settings" if written else "something that is not a phantom data set"
     raise PacxError(
         f"{folder} already holds {what}. Delete the folder to write it anew, or choose another "
         "root."

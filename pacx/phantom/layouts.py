@@ -13,14 +13,14 @@ from pacx.constants import CHESTX6_CLASSES, LEADS_ECGFOUNDER, LEADS_MIMIC, SHIFT
 from pacx.phantom import state
 from pacx.phantom.cohort import (
     Cohort,
-    another_day,
     mimic_cxr_path,
     otherwise_well,
     save_images,
     truth_table,
+    visits,
 )
 from pacx.phantom.ecg import diagnoses, render_ecgs
-from pacx.phantom.radiograph import render_laterals
+from pacx.phantom.radiograph import MASKS, render_laterals
 
 SHIFT_OF_EXPOSURE = 1.5  # standard deviations, in the split of another hospital
 SHARE_OF_MORE_DEVICES = 0.3  # of its patients get each device, and the AP view, besides
@@ -32,9 +32,7 @@ def write_chexpert(root: Path, cohort: Cohort) -> None:
     rng = np.random.default_rng([cohort.seed, 41])
     patients["patient"] = [f"patient{i + 1:05d}" for i in range(len(patients))]
     patients["folder"] = patients["split"].map({"train": "train", "val": "valid"})
-    twice = (patients["split"] == "train") & (rng.random(len(patients)) < 0.15)
-    studies = pd.concat([patients.assign(study=1), another_day(patients[twice], rng)])
-    studies = studies.sort_values(["patient", "study"], ignore_index=True)
+    studies = visits(patients, 0.15 * (patients["split"] == "train"), "patient", rng)
     certain = state.chexpert_findings(studies, cohort.seed, certain=True)
     findings = state.chexpert_findings(studies, cohort.seed)
     findings = findings.where(studies["split"] == "train", certain)
@@ -54,9 +52,7 @@ def write_chexpert(root: Path, cohort: Cohort) -> None:
     has_lateral = ~studies["ap_view"].to_numpy() & (rng.random(len(studies)) < 0.25)
     lateral = frontal[has_lateral].assign(**{"Frontal/Lateral": "Lateral", "AP/PA": np.nan})
     lateral["Path"] = lateral["Path"].str.replace("view1_frontal", "view2_lateral")
-    for rows, images, _ in cohort.xrays(studies, cohort.image_size):
-        folders = study_path.iloc[rows]
-        save_images(cohort, images, [root / folder / "view1_frontal.jpg" for folder in folders])
+    cohort.write_xrays(studies, [root / folder / "view1_frontal.jpg" for folder in study_path])
     side_view = render_laterals(studies[has_lateral], cohort.image_size, cohort.seed)
     folders = study_path[has_lateral]
     save_images(cohort, side_view, [root / folder / "view2_lateral.jpg" for folder in folders])
@@ -73,10 +69,10 @@ def write_ecg_archive(root: Path, cohort: Cohort) -> None:
     signals = render_ecgs(patients, cohort.ecg_hz, cohort.seed)[:, reorder]
     counts = np.clip(np.rint(signals * 1000), -32767, 32767).astype("<i2")
     records = [f"g{i // 1000 + 1}/P{i + 1:05d}" for i in range(len(patients))]
-    for record, values, found, (_, patient) in zip(
+    for record, values, coded, (_, patient) in zip(
         records, counts, codes.to_numpy(), patients.iterrows(), strict=True
     ):
-        present = ",".join(codes.columns[found]) or "426783006"  # sinus rhythm
+        present = ",".join(codes.columns[coded]) or "426783006"  # sinus rhythm
         _write_wfdb(root / record, values, cohort.ecg_hz, patient, present)
         cohort.bar.update()
     (root / "RECORDS").write_text("\n".join(records) + "\n", encoding="utf-8")
@@ -88,17 +84,14 @@ def write_chexchonet(root: Path, cohort: Cohort) -> None:
     rng = np.random.default_rng([cohort.seed, 43])
     patients["patient_id"] = [f"E{i:06d}" for i in range(len(patients))]
     patients = pd.concat([patients, state.echo_labels(patients, cohort.seed)], axis=1)
-    again = rng.random(len(patients)) < 0.25
-    xrays = pd.concat([patients.assign(study=1), another_day(patients[again], rng)])
-    xrays = xrays.sort_values(["patient_id", "study"], ignore_index=True)
+    xrays = visits(patients, 0.25, "patient_id", rng)
     xrays["cxr_filename"] = xrays["patient_id"] + "_" + xrays["study"].astype(str) + ".png"
     columns = {"age_years": "age", "pacemaker": "pacemaker_or_icd"}
     table = xrays.rename(columns=columns)[
         ["patient_id", "cxr_filename", "age", "sex", "ivsd", "lvpwd", "lvidd",
          "pacemaker_or_icd", "slvh", "dlv", "composite_slvh_dlv"]
     ]  # fmt: skip
-    for rows, images, _ in cohort.xrays(xrays, cohort.image_size):
-        save_images(cohort, images, [root / "images" / f for f in xrays["cxr_filename"].iloc[rows]])
+    cohort.write_xrays(xrays, [root / "images" / name for name in xrays["cxr_filename"]])
     table.astype({"pacemaker_or_icd": int}).to_csv(root / "metadata.csv", index=False)
 
 
@@ -107,8 +100,7 @@ def write_medmod(root: Path, cohort: Cohort) -> None:
     patients = cohort.patients()
     ids = 15_000_001 + 3 * np.arange(len(patients))
     paths = [mimic_cxr_path(i, i + 40_000_000) for i in ids]
-    for rows, images, _ in cohort.xrays(patients, cohort.image_size):
-        save_images(cohort, images, [root / paths[i] for i in rows])
+    cohort.write_xrays(patients, [root / path for path in paths])
     stays = pd.DataFrame(
         {"subject_id": ids, "hadm_id": ids + 10_000_000, "stay_id": ids + 20_000_000,
          "cxr_path": paths}
@@ -121,29 +113,29 @@ def write_chestx6(root: Path, cohort: Cohort) -> None:
     """ChestX6: `<split>/<class>/<file>`, a sixth of the images in each class."""
     patients = cohort.patients()
     patients["pattern"] = np.resize(CHESTX6_CLASSES, len(patients))
-    for rows, images, _ in cohort.xrays(otherwise_well(patients), cohort.image_size):
-        part = patients.iloc[rows]
-        paths = [
-            root / split / pattern / f"{pattern.lower()}-{i:05d}.jpg"
-            for i, split, pattern in zip(rows, part["split"], part["pattern"], strict=True)
-        ]
-        save_images(cohort, images, paths)
+    paths = [
+        root / split / pattern / f"{pattern.lower()}-{i:05d}.jpg"
+        for i, (split, pattern) in enumerate(
+            zip(patients["split"], patients["pattern"], strict=True)
+        )
+    ]
+    cohort.write_xrays(otherwise_well(patients), paths)
 
 
 def write_covid_qu_ex(root: Path, cohort: Cohort) -> None:
     """COVID-QU-Ex: X-rays with lung masks of the same name, a third of them in each class."""
     patients = cohort.patients()
     classes = {"COVID-19": "Covid-19", "Non-COVID": "Pneumonia-Bacterial", "Normal": "Normal"}
-    folder = np.resize(list(classes), len(patients))
-    patients["pattern"] = pd.Series(folder).map(classes).to_numpy()
+    folders = np.resize(list(classes), len(patients))
+    patients["pattern"] = [classes[folder] for folder in folders]
     base = root / "Lung Segmentation Data" / "Lung Segmentation Data"
-    xrays = cohort.xrays(otherwise_well(patients), cohort.image_size, masks=True)
-    for rows, images, masks in xrays:
-        folders = [base / patients["split"].iloc[i].title() / folder[i] for i in rows]
-        names = [f"{folder[i].lower()}_{i:05d}.png" for i in rows]
-        files = list(zip(folders, names, strict=True))
-        save_images(cohort, images, [f / "images" / name for f, name in files])
-        save_images(cohort, masks["lungs"], [f / "lung masks" / name for f, name in files])
+    files = [
+        (base / split.title() / folder, f"{folder.lower()}_{i:05d}.png")
+        for i, (split, folder) in enumerate(zip(patients["split"], folders, strict=True))
+    ]
+    masks = {"lungs": [folder / "lung masks" / name for folder, name in files]}
+    images = [folder / "images" / name for folder, name in files]
+    cohort.write_xrays(otherwise_well(patients), images, masks)
 
 
 def write_phantom_truth(root: Path, cohort: Cohort) -> None:
@@ -158,16 +150,14 @@ def write_phantom_truth(root: Path, cohort: Cohort) -> None:
     for fact in ("pacemaker", "tube", "ap_view"):
         patients[fact] |= elsewhere & (rng.random(len(patients)) < SHARE_OF_MORE_DEVICES)
     names = [f"T{i:06d}" for i in range(len(patients))]
-    for rows, images, masks in cohort.xrays(patients, cohort.image_size, masks=True):
-        save_images(cohort, images, [root / "images" / f"{names[i]}.png" for i in rows])
-        for mask, drawn in masks.items():
-            save_images(cohort, drawn, [root / "masks" / mask / f"{names[i]}.png" for i in rows])
+    masks = {mask: [root / "masks" / mask / f"{name}.png" for name in names] for mask in MASKS}
+    cohort.write_xrays(patients, [root / "images" / f"{name}.png" for name in names], masks)
     table = pd.DataFrame(
         {"patient": names, "split": patients["split"], "image": [f"images/{n}.png" for n in names]}
     )
     labels = state.task_labels(patients, cohort.seed)
-    truth = truth_table(patients, table["patient"]).drop(columns="patient")
-    pd.concat([table, labels, truth], axis=1).to_csv(root / "labels.csv", index=False)
+    table = pd.concat([table, labels, truth_table(patients)], axis=1)
+    table.to_csv(root / "labels.csv", index=False)
 
 
 def _write_wfdb(path: Path, counts: np.ndarray, hz: int, patient: pd.Series, dx: str) -> None:

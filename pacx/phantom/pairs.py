@@ -50,14 +50,14 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
     }.items():  # fmt: skip
         members = np.flatnonzero(patients["split"] == source)
         picked = np.arange(len(members))
-        part = table.iloc[members]
+        admitted = table.iloc[members]
         if split in ("val_retrieval", "test"):
             picked, query = _candidates(len(members), rng)
-            part = part.iloc[picked].assign(
+            admitted = admitted.iloc[picked].assign(
                 label_hadm_id=table["hadm_id"].to_numpy()[members][query],
                 label=(picked == query).astype(int),
             )
-        part.to_csv(root / f"{split}.csv", index=False)
+        admitted.to_csv(root / f"{split}.csv", index=False)
         folder = root / "data_npy" / split
         folder.mkdir(parents=True)
         rows = members[picked]
@@ -66,12 +66,13 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
                 np.float32
             ),
             "labs_missingness": (~np.isnan(labs))[rows].astype(np.int64),
-            "hadm_id": part["hadm_id"].to_numpy(),
+            "hadm_id": admitted["hadm_id"].to_numpy(),
         }
-        arrays |= {c: part[c].to_numpy() for c in ("label_hadm_id", "label") if c in part}
+        arrays |= {c: admitted[c].to_numpy() for c in ("label_hadm_id", "label") if c in admitted}
         for name, array in arrays.items():
             np.save(folder / f"{name}_{split}.npy", array)
-        truth = truth_table(patients.iloc[rows], part["hadm_id"]).assign(lag_days=days[rows])
+        truth = truth_table(patients.iloc[rows]).assign(lag_days=days[rows])
+        truth.insert(0, "hadm_id", admitted["hadm_id"].to_numpy())
         truth = truth.join(tasks.iloc[rows].reset_index(drop=True))
         truth.to_csv(folder / "truth.csv", index=False)
         # A seed of its own: the rows of each split start at 0, and so would their noise.
@@ -84,10 +85,10 @@ def _percentiles(labs: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Percentile of every value in the training split's empirical CDF; NaN stays NaN."""
     percentiles = np.full(labs.shape, np.nan)
     for column in range(labs.shape[1]):
-        known = np.sort(train[~np.isnan(train[:, column]), column])
+        measured = np.sort(train[~np.isnan(train[:, column]), column])
         seen = ~np.isnan(labs[:, column])
-        rank = np.searchsorted(known, labs[seen, column], side="right")
-        percentiles[seen, column] = rank / max(len(known), 1)
+        rank = np.searchsorted(measured, labs[seen, column], side="right")
+        percentiles[seen, column] = rank / max(len(measured), 1)
     return percentiles
 
 

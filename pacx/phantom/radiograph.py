@@ -42,14 +42,10 @@ def render_radiographs(
         Images `(N, H, W)` uint8, bright = dense, and masks `(N, H, W)` bool by name (`MASKS`,
         True = inside; empty without `masks`). `devices` holds pacemakers, tubes and wires.
     """
-    parameters = _draw_parameters(patients, seed, coupling)
-    n, chunk = len(patients), max(1, CHUNK_PIXELS // size**2)
-    images = np.empty((n, size, size), np.uint8)
-    drawn = {name: np.empty((n, size, size), bool) for name in MASKS} if masks else {}
-    for number, start in enumerate(range(0, n, chunk)):
-        rows = slice(start, start + chunk)
-        p = _take(parameters, rows)
-        rng = np.random.default_rng([seed, 12, number])
+    shape = len(patients), size, size
+    images = np.empty(shape, np.uint8)
+    drawn = {name: np.empty(shape, bool) for name in MASKS} if masks else {}
+    for rows, p, rng in _chunks(patients, size, seed, coupling, stream=12):
         images[rows], inside = _frontal(p, size, rng)
         for name, mask in drawn.items():
             mask[rows] = inside[name]
@@ -58,14 +54,22 @@ def render_radiographs(
 
 def render_laterals(patients: pd.DataFrame, size: int, seed: int) -> np.ndarray:
     """Renders crude lateral views `(N, H, W)` uint8: what a frontal-only filter must drop."""
-    parameters = _draw_parameters(patients, seed, 1.0)
-    n, chunk = len(patients), max(1, CHUNK_PIXELS // size**2)
-    images = np.empty((n, size, size), np.uint8)
-    for number, start in enumerate(range(0, n, chunk)):
-        rows = slice(start, start + chunk)
-        p = _take(parameters, rows)
-        images[rows] = _lateral(p, size, np.random.default_rng([seed, 13, number]))
+    images = np.empty((len(patients), size, size), np.uint8)
+    for rows, p, rng in _chunks(patients, size, seed, 1.0, stream=13):
+        images[rows] = _lateral(p, size, rng)
     return images
+
+
+def _chunks(patients: pd.DataFrame, size: int, seed: int, coupling: float, stream: int):
+    """Rows, parameters `(B, 1, 1)` to be multiplied with pictures, and a generator of noise."""
+    parameters = _draw_parameters(patients, seed, coupling)
+    chunk = max(1, CHUNK_PIXELS // size**2)
+    for number, start in enumerate(range(0, len(patients), chunk)):
+        rows = slice(start, start + chunk)
+        p = SimpleNamespace(
+            **{k: v[rows] if v.ndim > 1 else v[rows, None, None] for k, v in parameters.items()}
+        )
+        yield rows, p, np.random.default_rng([seed, stream, number])
 
 
 def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict[str, np.ndarray]:
@@ -127,13 +131,6 @@ def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict
         p[name] = (pattern == disease) * severity
     p["copd"] = p["copd"] + 2.2 * p["emphysema"]
     return {name: np.asarray(value, np.float32) for name, value in p.items()}
-
-
-def _take(parameters: dict[str, np.ndarray], rows: slice) -> SimpleNamespace:
-    """The parameters of some patients, ready to be multiplied with pictures `(B, H, W)`."""
-    return SimpleNamespace(
-        **{k: v[rows] if v.ndim > 1 else v[rows, None, None] for k, v in parameters.items()}
-    )
 
 
 def _frontal(p: SimpleNamespace, size: int, rng: np.random.Generator):

@@ -32,7 +32,8 @@ def coordinates(p: SimpleNamespace, size: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = axis[None, None, :] - p.shift_x, axis[None, :, None] - p.shift_y
     cos, sin = np.cos(p.tilt), np.sin(p.tilt)
     x, y = (x * cos + y * sin) / p.scale_x, (y * cos - x * sin) / p.scale_y
-    moved = _spread(p.warp, size)
+    cells = p.warp.shape[-1]
+    moved = _smooth(p.warp, (np.arange(size, dtype=np.float32) + 0.5) * ((cells - 1) / size))
     return x + moved[:, 0], y + moved[:, 1]
 
 
@@ -57,11 +58,9 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
     return weights @ images @ weights.T
 
 
-def _spread(grid: np.ndarray, size: int) -> np.ndarray:
-    """A smooth field `(..., size, size)` through a coarse grid `(..., c, c)` of unit variance."""
-    cells = grid.shape[-1]
-    place = (np.arange(size, dtype=np.float32) + 0.5) * ((cells - 1) / size)
-    weights = np.exp(-((place[:, None] - np.arange(cells, dtype=np.float32)) ** 2) / 0.8)
+def _smooth(grid: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """A smooth field `(..., H, H)` through a grid `(..., c, c)` of unit variance, at `place`."""
+    weights = np.exp(-((place[:, None] - np.arange(grid.shape[-1], dtype=np.float32)) ** 2) / 0.8)
     weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
     return weights @ grid @ weights.T
 
@@ -69,10 +68,7 @@ def _spread(grid: np.ndarray, size: int) -> np.ndarray:
 def texture(count: int, size: int, rng: np.random.Generator, cells: int) -> np.ndarray:
     """Smooth random fields `(B, H, W)` of about unit variance; `cells` grains along an edge."""
     grid = rng.standard_normal((count, cells + 4, cells + 4), np.float32)
-    place = (np.arange(size, dtype=np.float32) + 0.5) * (cells / size) + 1.5
-    weights = np.exp(-((place[:, None] - np.arange(cells + 4, dtype=np.float32)) ** 2) / 0.8)
-    weights /= np.sqrt((weights**2).sum(axis=1, keepdims=True))
-    return weights @ grid @ weights.T
+    return _smooth(grid, (np.arange(size, dtype=np.float32) + 0.5) * (cells / size) + 1.5)
 
 
 def curve(x: np.ndarray, y: np.ndarray, start, bend, end, pieces: int = 8) -> np.ndarray:

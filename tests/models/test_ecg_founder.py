@@ -8,8 +8,8 @@ from pacx.errors import PacxError
 from pacx.models.ecg_founder import ECG_FOUNDER, Block, Net1D, SameConv1d, load_ecg_founder
 
 SMALL = {
-    "in_channels": 12, "base_filters": 16, "ratio": 1, "filter_list": (16, 32),
-    "m_blocks_list": (2, 1), "kernel_size": 16, "stride": 2, "groups_width": 16, "n_classes": 5,
+    "in_channels": 12, "base_filters": 16, "filter_list": (16, 32), "m_blocks_list": (2, 1),
+    "kernel_size": 16, "stride": 2, "groups_width": 16, "n_classes": 5,
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def test_partly_matching_weights_are_refused(published, tmp_path, damage):
     elif damage == "unexpected":
         state["dense.extra"] = torch.zeros(1)
     else:
-        state = Net1D(**SMALL, use_bn=False).state_dict()
+        state = Net1D(**SMALL).state_dict()
     torch.save({"state_dict": state}, tmp_path / "weights.pth")
     with pytest.raises(PacxError, match="do not fit Net1D") as caught:
         load_ecg_founder(tmp_path / "weights.pth")
@@ -89,7 +89,7 @@ def test_same_convolution_pads_as_stated(kernel, stride, groups, length):
 @pytest.mark.parametrize("length", [1, 2, 17, 99, 100])
 def test_shortcuts_pool_as_ecg_founders(stride, length):
     torch.manual_seed(0)
-    block = Block(4, 4, 1, 3, stride, groups_width=2, use_bn=False, is_first=True)
+    block = Block(4, 4, 3, stride, groups_width=2, is_first=True)
     x, pad = torch.randn(2, 4, length) - 1, stride - 1
     padded = F.pad(x, (pad // 2, pad - pad // 2))  # its MyMaxPool1dPadSame
     found = block._shortcut(x.transpose(1, 2), 4).transpose(1, 2)
@@ -97,22 +97,19 @@ def test_shortcuts_pool_as_ecg_founders(stride, length):
     assert block(x.transpose(1, 2)).shape == (2, found.shape[2], 4)
 
 
-@pytest.mark.parametrize("use_bn", [False, True])
-def test_small_networks_train(use_bn):
+def test_small_networks_train():
     torch.manual_seed(0)
-    net = Net1D(**SMALL, use_bn=use_bn)
+    net = Net1D(**SMALL)
     x = torch.randn(4, 12, 333)
     assert net.features(x).shape == (4, 32)
     net(x).square().mean().backward()
     trained = [n for n, p in net.named_parameters() if p.grad is not None and p.grad.any()]
-    assert any("bn" in name for name in trained) == use_bn
+    assert not any("bn" in name for name in trained)
     assert {"first_conv.conv.weight", "dense.weight"} <= set(trained)
 
 
-def test_wrong_signals_and_shapes_are_refused():
-    with pytest.raises(PacxError, match=r"expected \(N, 12, T\)"):
-        Net1D(**SMALL, use_bn=False)(torch.zeros(2, 500, 12))
+def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(PacxError, match="groups"):
-        Net1D(**SMALL | {"filter_list": (16, 30)}, use_bn=False)
+        Net1D(**SMALL | {"filter_list": (16, 30)})
     with pytest.raises(PacxError, match="stages"):
-        Net1D(**SMALL | {"m_blocks_list": (1,)}, use_bn=False)
+        Net1D(**SMALL | {"m_blocks_list": (1,)})

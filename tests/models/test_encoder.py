@@ -136,5 +136,3 @@ def test_lora_trains_adapters_and_the_chosen_norms(encoder):
 def test_adapters_must_be_merged_before_saving(encoder, tmp_path):
     with pytest.raises(PacxError, match="merge_lora"):
         save_encoder(add_lora(encoder), tmp_path)
-    with pytest.raises(PacxError, match="norms"):
-        add_lora(build_encoder(32, 8, 48, 2, 3), norms="none")

@@ -20,7 +20,6 @@ from pacx.errors import PacxError
 from pacx.models import ecg_founder
 from pacx.models.checkpoints import load_matching, read_checkpoint, save_checkpoint
 from pacx.models.encoder import build_encoder, load_encoder, save_encoder
-from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.profile import load_profile
 
 PAIR = ["pair", "--mimic-iv", "{t}", "--mimic-cxr", "{t}", "--mimic-ecg", "{t}", "--out", "{t}/new"]
@@ -229,21 +228,6 @@ def test_ecg_weights_with_any_byte_broken(tmp_path, monkeypatch):
         except PacxError:
             refused += 1
     assert refused > 100
-
-
-@pytest.mark.parametrize(
-    ("percentiles", "observed", "said"),
-    [
-        (np.zeros((2, 49)), np.ones((2, 49)), "expected"),
-        (np.zeros(50), np.ones(50), "expected"),
-        (np.zeros((2, 50)), np.ones((3, 50)), "rows"),
-        (np.zeros((2, 50)), np.full((2, 50), 0.5), "only 1"),
-        (np.full((2, 50), np.nan), np.ones((2, 50)), "NaN"),
-    ],
-)
-def test_labs(percentiles, observed, said):
-    with pytest.raises(PacxError, match=said):
-        LabAutoencoder().embed(torch.Tensor(percentiles), torch.Tensor(observed))
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.dcm"])

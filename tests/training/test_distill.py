@@ -29,7 +29,7 @@ from pacx.training.distill import (
 )
 from pacx.training.ecg import load_ecg
 from pacx.training.labs import load_labs
-from pacx.training.pipeline import chosen_variants, train_encoders
+from pacx.training.pipeline import train_encoders
 
 CHAIN = ["pacx", "pacx-raw", "pacx-other-ratio", "pacx-rank2", "pacx-maeterm", "pacx-replay"]
 
@@ -58,14 +58,6 @@ def test_one_setting_changes_and_the_rest_stays(tmp_path):
     assert slow == base.model_copy(update={"learning_rate": base.learning_rate / 2})
     with pytest.raises(ValidationError, match="lora_rnak"):
         settings_of(run, Variant(changes={"lora_rnak": 2}))
-
-
-@pytest.mark.parametrize(
-    "names", [["pacx-ecg", "pacx-egc"], ["pacx"], ["pacx-ecg", "pacx-ecg"], ["mae"]]
-)
-def test_a_profile_may_only_choose_variants_that_exist_and_once(tmp_path, names):
-    with pytest.raises(PacxError, match=rf"variants: {names[-1]}\..*pacx-labs"):
-        chosen_variants(open_with(tmp_path, variants=names))
 
 
 def tiny_student():

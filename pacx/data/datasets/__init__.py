@@ -1,4 +1,8 @@
-"""One short reader a data set; all return the same validated table."""
+"""One short reader a data set; all return the same validated table.
+
+Each module's `read` takes the data set's folder and, where the paper splits by image, the policy.
+It raises `PacxError` where a file, a column or a mask is missing, or a value is not as documented.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

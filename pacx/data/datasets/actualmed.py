@@ -14,19 +14,15 @@ SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 
 
 def read(root: Path) -> Dataset:
-    """Read `images/`, split by patient; an empty finding is inconclusive, so unknown.
-
-    Raises:
-        PacxError: The table is missing or malformed, or a finding is unknown.
-    """
+    """Read `images/`, split by patient; an empty finding is inconclusive, so unknown."""
     ids = ["patient_id", "image"]
     table = read_csv(root / "metadata.csv", [*ids, "finding"], ids)
     finding = table["finding"]
-    known = {LABEL: 1.0, "No finding": 0.0}
-    unknown = sorted(set(finding.dropna().astype(str)) - set(known))
+    label_of = {LABEL: 1.0, "No finding": 0.0}
+    unknown = sorted(set(finding.dropna().astype(str)) - set(label_of))
     if unknown:
         raise PacxError(
-            f"{root / 'metadata.csv'}: unknown finding(s) {unknown}; expected {list(known)} or "
+            f"{root / 'metadata.csv'}: unknown finding(s) {unknown}; expected {list(label_of)} or "
             "nothing."
         )
     table = table.assign(
@@ -34,6 +30,6 @@ def read(root: Path) -> Dataset:
         study=table["image"],
         image="images/" + table["image"],
         split=split_by_patient(table["patient_id"], SHARES),
-        **{LABEL: finding.map(known).astype("float32")},
+        **{LABEL: finding.map(label_of).astype("float32")},
     )
     return make_dataset("actualmed", "binary", [LABEL], table, root)

@@ -10,11 +10,7 @@ from pacx.errors import PacxError
 
 
 def read(root: Path) -> Dataset:
-    """Read `<split>/<class>/<file>`; the data set has no patient numbers, a file is a patient.
-
-    Raises:
-        PacxError: A split's folder is missing, or a class folder is unknown.
-    """
+    """Read `<split>/<class>/<file>`; the data set has no patient numbers, a file is a patient."""
     rows = []
     for split in ("train", "val", "test"):
         if not (root / split).is_dir():

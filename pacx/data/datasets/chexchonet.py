@@ -13,9 +13,6 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     """Read the composite label: severe left ventricular hypertrophy or a dilated left ventricle.
 
     The paper splits by image, stratified by the label, which puts patients in two splits.
-
-    Raises:
-        PacxError: The table is missing or malformed.
     """
     ids = ["patient_id", "cxr_filename"]
     table = read_csv(root / "metadata.csv", [*ids, LABEL], ids)

@@ -12,9 +12,6 @@ def read(root: Path) -> Dataset:
     """Read frontal views; the official `valid.csv` becomes the split `val`.
 
     An uncertain finding (-1) is unknown, as is an empty one.
-
-    Raises:
-        PacxError: A table is missing or malformed.
     """
     parts = []
     for split, file in (("train", "train.csv"), ("val", "valid.csv")):

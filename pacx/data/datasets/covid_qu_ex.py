@@ -12,11 +12,7 @@ _SPLITS = {"Train": "train", "Val": "val", "Test": "test"}
 
 
 def read(root: Path) -> Dataset:
-    """Read images and lung masks; the data set has no patient numbers, a file is a patient.
-
-    Raises:
-        PacxError: A folder is missing, or an image has no mask.
-    """
+    """Read images and lung masks; the data set has no patient numbers, a file is a patient."""
     rows = []
     for folder, split in _SPLITS.items():
         base = root / _BASE / folder

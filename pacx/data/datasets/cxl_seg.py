@@ -6,11 +6,7 @@ from pacx.data.table import Dataset, as_ids, make_dataset, read_csv
 
 
 def read(root: Path) -> Dataset:
-    """Read `files/p18/p18000001/s58000001/<dicom_id>.jpg` and `<dicom_id>-mask.jpg` beside it.
-
-    Raises:
-        PacxError: The table is missing or malformed.
-    """
+    """Read `files/p18/p18000001/s58000001/<dicom_id>.jpg` and `<dicom_id>-mask.jpg` beside it."""
     ids = ["dicom_id", "subject_id", "study_id"]
     table = read_csv(root / "CXLSeg-split.csv", [*ids, "split"], ids)
     subject, study = as_ids(table["subject_id"]), as_ids(table["study_id"])

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from pacx.constants import ECG_DIAGNOSES
 from pacx.data.ecg import preprocess, read_ecg
+from pacx.data.table import read_list
 from pacx.errors import PacxError
 from pacx.files import cached_array
 
@@ -67,11 +68,7 @@ def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
 
 
 def _diagnoses(header: Path) -> np.ndarray:
-    try:
-        lines = header.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise PacxError(f"{header} cannot be read as UTF-8 text: {error}") from error
-    for line in lines:
+    for line in read_list(header):
         if line.replace(" ", "").startswith("#Dx:"):
             codes = set(line.split(":", 1)[1].replace(" ", "").split(","))
             return np.array([code in codes for code in ECG_DIAGNOSES], np.float32)

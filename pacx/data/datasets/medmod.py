@@ -11,11 +11,7 @@ RAREST = "Other upper respiratory disease"
 
 
 def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
-    """Read one row a stay. The paper splits by stay, stratified by the rarest phenotype.
-
-    Raises:
-        PacxError: The table is missing or malformed.
-    """
+    """Read one row a stay. The paper splits by stay, stratified by the rarest phenotype."""
     ids = ["subject_id", "hadm_id", "stay_id", "cxr_path"]
     table = read_csv(root / "medmod.csv", [*ids, *MEDMOD_PHENOTYPES], ids)
     table = table.assign(

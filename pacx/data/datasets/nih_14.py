@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pacx.data.splits import SplitPolicy, make_splits
-from pacx.data.table import Dataset, make_dataset, read_csv, read_list
+from pacx.data.table import Dataset, make_dataset, read_csv, read_list, refuse_rows
 from pacx.errors import PacxError
 
 FINDINGS = (
@@ -21,10 +20,6 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     """Read the official test list; 15 % of the rest becomes `val`, which the paper takes by image.
 
     Images lie in `images_001/images/` to `images_012/images/`, or all in `images/`.
-
-    Raises:
-        PacxError: A table or list is missing or malformed, a finding is unknown, or an image is
-            in both lists or in none.
     """
     path = root / "Data_Entry_2017.csv"
     ids = ["Image Index", "Patient ID"]
@@ -32,8 +27,8 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     table = pd.concat([table, parse_findings(table["Finding Labels"], path)], axis=1)
     official = {"train": read_list(root / "train_val_list.txt")}
     official["test"] = read_list(root / "test_list.txt")
-    if both := set(official["train"]) & set(official["test"]):
-        raise PacxError(f"{root}: {min(both)} is in train_val_list.txt and in test_list.txt.")
+    if twice := set(official["train"]) & set(official["test"]):
+        raise PacxError(f"{root}: {min(twice)} is in train_val_list.txt and in test_list.txt.")
     split_of = {name: split for split, names in official.items() for name in names}
     table["split"] = table["Image Index"].map(split_of)
     if table["split"].isna().any():
@@ -41,8 +36,8 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
         raise PacxError(f"{path}: {name} is in neither train_val_list.txt nor test_list.txt.")
     rest = table["split"] == "train"
     table.loc[rest, "split"] = make_splits(table.loc[rest, "Patient ID"], SHARES, split)
-    found = {f.name: str(f.relative_to(root)) for f in root.glob("images_*/images/*.png")}
-    table["image"] = table["Image Index"].map(found).fillna("images/" + table["Image Index"])
+    files = {f.name: str(f.relative_to(root)) for f in root.glob("images_*/images/*.png")}
+    table["image"] = table["Image Index"].map(files).fillna("images/" + table["Image Index"])
     table["patient"] = table["Patient ID"]
     table["study"] = table["Image Index"]
     return make_dataset("nih-14", "multilabel", FINDINGS, table, root)
@@ -65,7 +60,6 @@ def parse_findings(text: pd.Series, where: Path) -> pd.DataFrame:
     unknown = sorted(set(columns) - {*FINDINGS, "No Finding"})
     if unknown:
         raise PacxError(f"{where}: unknown finding(s) {unknown}; expected {list(FINDINGS)}.")
-    if (nothing := columns.sum(axis=1) == 0).any():
-        row = int(np.flatnonzero(nothing)[0])
-        raise PacxError(f"{where}, row {row}: Finding Labels is empty; write 'No Finding'.")
+    nothing = columns.sum(axis=1) == 0
+    refuse_rows(nothing, where, "Finding Labels is empty; write 'No Finding'.")
     return columns.reindex(columns=list(FINDINGS), fill_value=0).astype("float32")

@@ -7,11 +7,7 @@ from pacx.data.table import Dataset, make_dataset, read_csv
 
 
 def read(root: Path) -> Dataset:
-    """Read the physiology and anatomy tasks; columns `state_*` keep the latent state.
-
-    Raises:
-        PacxError: The table is missing or malformed.
-    """
+    """Read the physiology and anatomy tasks; columns `state_*` keep the latent state."""
     labels = [*PHYSIOLOGY_TASKS, *ANATOMY_TASKS]
     ids = ["patient", "image"]
     table = read_csv(root / "labels.csv", [*ids, "split", *labels], ids)

@@ -16,9 +16,6 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     """Read the official test set; a tenth of the rest becomes `val`, in the paper by image.
 
     Files that start with `sub-S...` name their patient; any other file is a patient.
-
-    Raises:
-        PacxError: A folder is missing, or an image has no mask.
     """
     rows = []
     for folder, name in (("Train Set", "train"), ("Test Set", "test")):

@@ -1,5 +1,6 @@
 """Symile-MIMIC 1.0.0 (Saporta et al. 2024): X-ray, ECG and labs of one admission, as arrays."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,16 +58,24 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
     root = data_root / "symile-mimic"
     stored = open_split(root, split)
     rows, cxr, ecg = stored.rows, stored.cxr, stored.ecg
-    key = root.resolve().as_posix(), split, cxr.shape, ecg.shape, _facts(root, split), rows
+    # Name, size and time of change of the arrays, which are too large to be hashed.
+    stats = [(file.name, file.stat()) for file in sorted((root / "data_npy" / split).glob("*.npy"))]
+    facts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    key = root.resolve().as_posix(), split, cxr.shape, ecg.shape, facts, rows
+
+    def filtered(signals: np.ndarray) -> np.ndarray:
+        ordered = reorder(signals.transpose(0, 2, 1), LEADS_MIMIC, LEADS_ECGFOUNDER)
+        return preprocess(ordered, ecg.shape[2] / SECONDS)
+
     return Pairs(
         stored.table,
         cached_array(
             cache, ("cxr", *key, size), (len(rows), size, size), np.uint8,
-            lambda grey: _fill_grey(cxr, rows, grey),
+            lambda out: _fill(out, cxr, rows, "cxr", lambda grey: to_grey(grey, size)),
         ),
         cached_array(
             cache, ("ecg", *key), (len(rows), 12, ecg.shape[2]), np.float32,
-            lambda filtered: _prepare_ecgs(ecg, rows, filtered),
+            lambda out: _fill(out, ecg, rows, "ecg", filtered),
         ),
         np.where(stored.observed == 1, stored.percentiles, 0).astype(np.float32),
         stored.observed,
@@ -190,12 +199,6 @@ def _open_array(path: Path, rows: int, shape: tuple[int | None, ...]) -> np.ndar
     return array
 
 
-def _facts(root: Path, split: str) -> list[tuple]:
-    """Name, size and time of change of the split's arrays, which are too large to be hashed."""
-    files = sorted((root / "data_npy" / split).glob("*.npy"))
-    return [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-
-
 def to_grey(cxr: np.ndarray, size: int) -> np.ndarray:
     """Undo Symile's ImageNet normalisation, so that no image is normalised twice.
 
@@ -211,22 +214,19 @@ def to_grey(cxr: np.ndarray, size: int) -> np.ndarray:
     return grey[:, 0].mul(255).round().clamp(0, 255).byte().numpy()
 
 
-def _fill_grey(cxr: np.ndarray, rows: np.ndarray, grey: np.ndarray) -> None:
-    for start in tqdm(range(0, len(rows), 256), "decode paired X-rays", leave=False):
-        part = np.array(cxr[rows[start : start + 256], 0])
-        _check_finite(part, rows[start : start + 256], "cxr")
-        grey[start : start + 256] = to_grey(part, grey.shape[1])
-
-
-def _prepare_ecgs(ecg: np.ndarray, rows: np.ndarray, filtered: np.ndarray) -> None:
-    hz = ecg.shape[2] / SECONDS
-    for start in tqdm(range(0, len(rows), 256), "filter paired ECGs", leave=False):
-        part = np.array(ecg[rows[start : start + 256], 0]).transpose(0, 2, 1)
-        _check_finite(part, rows[start : start + 256], "ecg")
-        filtered[start : start + 256] = preprocess(reorder(part, LEADS_MIMIC, LEADS_ECGFOUNDER), hz)
-
-
-def _check_finite(part: np.ndarray, rows: np.ndarray, what: str) -> None:
-    finite = np.isfinite(part).all(axis=(1, 2))
-    if not finite.all():
-        raise PacxError(f"{what} array, row {rows[np.argmin(finite)]}: a value is not finite.")
+def _fill(
+    out: np.ndarray,
+    stored: np.ndarray,
+    rows: np.ndarray,
+    modality: str,
+    prepare: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    """Fill (M, ...) block by block with the prepared first channel of the rows of (N, C, ...)."""
+    for start in tqdm(range(0, len(rows), 256), f"prepare paired {modality}", leave=False):
+        block = rows[start : start + 256]
+        values = np.array(stored[block, 0])
+        finite = np.isfinite(values).all(axis=(1, 2))
+        if not finite.all():
+            row = block[np.argmin(finite)]
+            raise PacxError(f"{modality} array, row {row}: a value is not finite.")
+        out[start : start + 256] = prepare(values)

@@ -5,11 +5,8 @@ Source: Kaggle raddar/tuberculosis-chest-xrays-shenzhen.
 
 from pathlib import Path
 
-import numpy as np
-
 from pacx.data.splits import SplitPolicy, make_splits
-from pacx.data.table import Dataset, make_dataset, read_csv
-from pacx.errors import PacxError
+from pacx.data.table import Dataset, make_dataset, read_csv, refuse_rows
 
 SHARES = {"train": 0.68, "val": 0.12, "test": 0.20}
 
@@ -18,15 +15,11 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
     """Read one image a patient; ill is whoever's `findings` are not "normal".
 
     The paper's split is stratified by the label; nobody has two images, so neither split leaks.
-
-    Raises:
-        PacxError: The table is missing or malformed, or an image has no findings.
     """
     path = root / "shenzhen_metadata.csv"
     table = read_csv(path, ["study_id", "findings"], ["study_id"])
-    if table["findings"].isna().any():
-        row = int(np.flatnonzero(table["findings"].isna())[0])
-        raise PacxError(f"{path}, row {row}: findings is empty; 'normal' or a finding is needed.")
+    empty = table["findings"].isna()
+    refuse_rows(empty, path, "findings is empty; 'normal' or a finding is needed.")
     ill = table["findings"].astype(str).str.strip().str.lower() != "normal"
     table = table.assign(
         patient=table["study_id"],

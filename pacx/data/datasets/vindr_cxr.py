@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pacx.data.splits import split_by_patient
-from pacx.data.table import Dataset, make_dataset, read_csv
+from pacx.data.table import Dataset, make_dataset, read_csv, refuse_rows
 from pacx.errors import PacxError
 
 #: The labels with at least 50 positive images by majority in the real training set: the paper's
@@ -25,16 +24,12 @@ def read(root: Path) -> Dataset:
 
     A training label is what at least half of the radiologists saw; the test set is a consensus.
     A tenth of the training images becomes `val`. Nobody knows patients: an image is a patient.
-
-    Raises:
-        PacxError: A table is missing or malformed, or a vote is not 0 or 1.
     """
     folder = root / "annotations" if (root / "annotations").is_dir() else root
     path = folder / "image_labels_train.csv"
     votes = read_csv(path, ["image_id", "rad_id", *LABELS], ["image_id"])
-    if votes["image_id"].isna().any():
-        row = int(np.flatnonzero(votes["image_id"].isna())[0])
-        raise PacxError(f"{path}, row {row}: image_id is empty. Name the image, or delete the row.")
+    unnamed = votes["image_id"].isna()
+    refuse_rows(unnamed, path, "image_id is empty. Name the image, or delete the row.")
     if not votes[list(LABELS)].isin([0, 1]).all(axis=None):
         raise PacxError(f"{path}: a radiologist's label is not 0 or 1.")
     majority = votes.groupby("image_id", sort=False)[list(LABELS)].mean() >= 0.5
