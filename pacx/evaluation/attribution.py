@@ -14,7 +14,7 @@ from captum.attr import FeatureAblation, LayerIntegratedGradients
 from scipy.stats import pearsonr, rankdata
 from torch import Tensor, nn
 
-from pacx.evaluation.attention import attention_maps, attention_rollout
+from pacx.evaluation.attention import rollout_of
 from pacx.evaluation.statistics import interval, mean_over_cases, paired_table
 from pacx.models.encoder import build_encoder, encode, encoder_config
 
@@ -56,12 +56,8 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
         others, positive patches speak for the logit change and negative ones against it.
     """
     turned = logit_change(probe, images, baseline).sign()[:, None, None]
-    rollout = [
-        attention_rollout(attention_maps(probe.encoder, part, mean_of_heads=True))
-        for part in images.split(BATCH)
-    ]
     maps = {
-        "rollout": torch.cat(rollout),
+        "rollout": torch.cat([rollout_of(probe.encoder, batch) for batch in images.split(BATCH)]),
         "integrated gradients": turned * integrated_gradients(probe, images, baseline),
         "occlusion": turned * occlusion(probe, images, baseline),
     }

@@ -11,7 +11,7 @@ from pacx.evaluation.claims import PRIMARY, SECONDARY
 from pacx.evaluation.statistics import Estimate
 from pacx.figures.cxr import OUTLINES
 from pacx.figures.style import COLOURS, name_of
-from pacx.figures.tables import POOLING_NAMES
+from pacx.figures.tables import POOLING_NAMES, score_in_words
 from pacx.phantom.ecg import render_ecgs
 from pacx.phantom.labs import draw_labs
 from pacx.phantom.radiograph import render_radiographs
@@ -112,7 +112,7 @@ def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.Dat
             name = f"{name.partition(':')[0]}, {row.pooling}"
         else:
             probe = {"converged": ", converged probe", "paper": ", the paper's probe"}[row.probe]
-        rows.setdefault(name, {})[reading + probe] = _text(row.value, row.low, row.high)
+        rows.setdefault(name, {})[reading + probe] = score_in_words(row.value, row.low, row.high)
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
     return table.rename_axis("features").reset_index()
 
@@ -144,7 +144,3 @@ def _draw_ecg(axis: Axes, ecg: np.ndarray) -> None:
     axis.set(xlim=(0, _SECONDS), ylim=(bottom, top), xlabel="time (s)", ylabel="lead II (mV)")
     axis.tick_params(labelsize=8)
     axis.set_title("ECG: a fast rhythm", fontsize=10)
-
-
-def _text(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"

@@ -40,6 +40,11 @@ def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
     return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
 
 
+def score_in_words(value: float, low: float, high: float) -> str:
+    """A score with its interval; a table breaks no line within the brackets."""
+    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
+
+
 def folded(table: Styler, summary: str) -> HTML:
     """A long table behind one line that opens it.
 
@@ -64,7 +69,7 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
         {
             **{column: table[column] for column in columns},
             "model": table["model"].map(name_of),
-            "score [95 %]": list(map(_text, table["value"], table["low"], table["high"])),
+            "score [95 %]": list(map(score_in_words, table["value"], table["low"], table["high"])),
             "difference [95 %]": [
                 "" if pd.isna(v) else str(Estimate(v, low, high))
                 for v, low, high in zip(
@@ -226,7 +231,7 @@ def _key(value: str | float) -> str | float:
 def _score(row: tuple) -> str:
     if not hasattr(row, "low"):
         return f"{row.value:.{_digits(row)}f}"
-    return _text(row.value, row.low, row.high)
+    return score_in_words(row.value, row.low, row.high)
 
 
 def _digits(row: tuple) -> int:
@@ -241,7 +246,3 @@ def _change(mae: tuple | None, pacx: tuple | None) -> str:
     if pd.isna(getattr(pacx, "difference_low", None)):
         return f"{pacx.value - mae.value:+.{_digits(pacx)}f}"
     return str(difference_of(pacx._asdict()))
-
-
-def _text(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"

@@ -1,4 +1,4 @@
-"""Segmentation decoder on frozen patch tokens, with its loss and scores (stage 3 of the paper)."""
+"""Segmentation decoder on frozen patch tokens, with its loss (stage 3 of the paper)."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -73,20 +73,3 @@ def segmentation_loss(logits: Tensor, masks: Tensor) -> SegmentationLoss:
     overlap = (inside * masks).sum()
     dice = 1 - (2 * overlap + EPS) / (inside.sum() + masks.sum() + EPS)
     return SegmentationLoss(bce + dice, bce, dice)
-
-
-def dice_and_iou(logits: Tensor, masks: Tensor, threshold: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Dice and intersection over union of the whole batch at once, two scalars.
-
-    So the public code scores; the chapters score each image, see `pacx.training.segmentation`.
-
-    Args:
-        logits: (N, 1, H, W).
-        masks: (N, 1, H, W), 1 = inside.
-        threshold: A pixel is inside when its probability is above this.
-    """
-    predicted = logits.sigmoid() > threshold
-    masks = masks > 0.5
-    overlap = (predicted & masks).sum().double()
-    total = (predicted.sum() + masks.sum()).double()
-    return (2 * overlap + EPS) / (total + EPS), (overlap + EPS) / (total - overlap + EPS)

@@ -22,7 +22,6 @@ from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD, load_images
 from pacx.data.splits import refuse_leaks
 from pacx.data.table import make_dataset
 from pacx.errors import PacxError
-from pacx.evaluation import features as features_module
 from pacx.evaluation.features import extract_features, extract_rollouts, images_of
 from pacx.evaluation.statistics import bootstrap_weights, f1_thresholds, macro_auroc
 from pacx.evaluation.transfer import (
@@ -35,6 +34,7 @@ from pacx.evaluation.transfer import (
 )
 from pacx.profile import VitSettings, load_profile
 from pacx.run import open_run
+from pacx.training import encoders as encoders_module
 from pacx.training.encoders import encoder_of
 from pacx.training.fit import fit
 from pacx.training.mae import MaePretraining, new_mae
@@ -306,8 +306,8 @@ def test_a_missing_encoder_names_its_chapter(run):
 def test_imagenet_is_a_reasoned_gap(run, monkeypatch):
     with pytest.raises(PacxError, match="ViT-B/16 at 224 px"):
         encoder_of(run, "imagenet")
-    monkeypatch.setattr(features_module, "IMAGENET_VIT", run.profile.vit)
-    monkeypatch.setattr(features_module, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(encoders_module, "IMAGENET_VIT", run.profile.vit)
+    monkeypatch.setattr(encoders_module, "try_to_load_from_cache", lambda *_: None)
     with pytest.raises(PacxError, match="nothing is downloaded"):
         encoder_of(run, "imagenet")
 
@@ -320,10 +320,10 @@ def test_imagenet_weights_of_the_local_cache_take_our_images(run, monkeypatch, t
     save_model(theirs, str(tmp_path / "model.safetensors"))
     vit = VitSettings(image_size=224, patch_size=16, width=192, depth=12, heads=3)
     monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"vit": vit}))
-    monkeypatch.setattr(features_module, "IMAGENET", name)
-    monkeypatch.setattr(features_module, "IMAGENET_VIT", vit)
+    monkeypatch.setattr(encoders_module, "IMAGENET", name)
+    monkeypatch.setattr(encoders_module, "IMAGENET_VIT", vit)
     monkeypatch.setattr(
-        features_module, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors")
+        encoders_module, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors")
     )
     pixels = torch.rand(2, 3, 224, 224)
 
