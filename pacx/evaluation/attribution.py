@@ -67,7 +67,7 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
 @torch.inference_mode()
 def logit_change(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
     """Logits (N,) of images (N, 3, H, W) minus that of the baseline (1, 3, H, W)."""
-    return torch.cat([probe(part) for part in images.split(BATCH)]) - probe(baseline)
+    return torch.cat([probe(batch) for batch in images.split(BATCH)]) - probe(baseline)
 
 
 def integrated_gradients(
@@ -88,11 +88,11 @@ def integrated_gradients(
         (N, H', W'); a map sums to the image's logit change.
     """
     method = LayerIntegratedGradients(probe, probe.encoder.patch_embed)
-    parts = [
-        method.attribute(part, baseline, n_steps=steps).detach().sum(dim=2)
-        for part in images.split(max(1, BATCH // steps))
+    maps = [
+        method.attribute(batch, baseline, n_steps=steps).detach().sum(dim=2)
+        for batch in images.split(max(1, BATCH // steps))
     ]
-    return torch.cat(parts).unflatten(1, _grid(probe))
+    return torch.cat(maps).unflatten(1, _grid(probe))
 
 
 def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
@@ -111,13 +111,13 @@ def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
     size = images.shape[-1] // columns
     method, mask = FeatureAblation(probe), _to_pixels(number, size)
     with torch.inference_mode():
-        parts = [
+        maps = [
             method.attribute(
-                part, baseline, feature_mask=mask, perturbations_per_eval=BATCH // len(part)
+                batch, baseline, feature_mask=mask, perturbations_per_eval=BATCH // len(batch)
             )
-            for part in images.split(BATCH)
+            for batch in images.split(BATCH)
         ]
-    return torch.cat(parts)[:, 0, ::size, ::size]  # equal within a patch
+    return torch.cat(maps)[:, 0, ::size, ::size]  # equal within a patch
 
 
 def randomised(probe: ProbedEncoder, seed: int) -> Iterator[tuple[str, ProbedEncoder]]:

@@ -59,10 +59,10 @@ def shortcut_scores(
         for name, tasks in groups.items():
             chosen = [dataset.labels.index(task) for task in tasks]
             for kind, rows in kinds.items():
-                known, weights = truth[rows][:, chosen], drawn.T[rows].T
+                labels, weights = truth[rows][:, chosen], drawn.T[rows].T
                 measured = {
                     model: on_resamples(
-                        partial(macro_auroc, known, values[rows][:, chosen]), weights
+                        partial(macro_auroc, labels, values[rows][:, chosen]), weights
                     )
                     for model, values in scores.items()
                 }

@@ -41,7 +41,7 @@ def compare_teachers(run: Run) -> pd.DataFrame:
     """
     size = run.profile.vit.image_size
     pairs = {s: load_pairs(run.data_root, s, size, run.cache) for s in ("train", "test")}
-    states = {split: true_states(run, split, part) for split, part in pairs.items()}
+    states = {split: true_states(run, split, of_split) for split, of_split in pairs.items()}
     weights = bootstrap_weights(
         pairs["test"].table["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed
     )
@@ -49,11 +49,11 @@ def compare_teachers(run: Run) -> pd.DataFrame:
     for target in ("ecg", "labs"):
         scores = {}
         for model, trained in {"teacher": True, "teacher-untrained": False}.items():
-            known = {
-                split: getattr(teacher_embeddings(run, part, trained=trained), target)
-                for split, part in pairs.items()
+            embeddings = {
+                split: getattr(teacher_embeddings(run, of_split, trained=trained), target)
+                for split, of_split in pairs.items()
             }
-            train, test = ((known[split], states[split]) for split in pairs)
+            train, test = ((embeddings[split], states[split]) for split in pairs)
             scores[model] = ridge_r2(train, test, weights)
         for k, state in enumerate(states["test"]):
             of_state = {m: (point[k], spread[:, k]) for m, (point, spread) in scores.items()}

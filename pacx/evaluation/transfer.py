@@ -180,9 +180,9 @@ def macro_score(
         elif metric == "F1":
             judged = judged >= 0.5
         else:
-            known = labels_of(dataset, "val")
+            chosen_on = labels_of(dataset, "val")
             draws = probe_scores(run, dataset, model, split="val", **training)
-            judged = judged >= np.stack([f1_thresholds(known, draw) for draw in draws])[:, None]
+            judged = judged >= np.stack([f1_thresholds(chosen_on, draw) for draw in draws])[:, None]
     judged = judged[:, :, columns]
 
     def fill(out: np.ndarray) -> None:

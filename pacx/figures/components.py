@@ -20,12 +20,12 @@ def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     fractions = sorted(table["fraction"].unique())
     for axis, (what, label) in zip(axes, labels.items(), strict=True):
         axis.axhline(0, color="0.6", linewidth=1)
-        for (fraction, pooling), part in table[table["what"] == what].groupby(
+        for (fraction, pooling), doses in table[table["what"] == what].groupby(
             ["fraction", "pooling"]
         ):
             axis.errorbar(
-                part["dose"], part["value"],
-                [part["value"] - part["low"], part["high"] - part["value"]],
+                doses["dose"], doses["value"],
+                [doses["value"] - doses["low"], doses["high"] - doses["value"]],
                 marker="os"[fractions.index(fraction)], linestyle="-" if pooling == "cls" else ":",
                 color=colour_of("pacx"), capsize=3,
                 markerfacecolor=None if fraction == fractions[-1] else "white",
@@ -51,9 +51,9 @@ def knowledge(table: pd.DataFrame) -> Figure:
     for axis, target in zip(axes, targets, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
         for k, model in enumerate(models):
-            known = table[(table["target"] == target) & (table["model"] == model)]
-            places = known["state"].map(states.index) + 0.32 * k - 0.16
-            draw_estimates(axis, known, places, colour_of(model), marker_of(model))
+            of_model = table[(table["target"] == target) & (table["model"] == model)]
+            places = of_model["state"].map(states.index) + 0.32 * k - 0.16
+            draw_estimates(axis, of_model, places, colour_of(model), marker_of(model))
         axis.set(title={"ecg": "ECG", "labs": "labs"}[target], xlabel="R²")
         axis.set_yticks(range(len(states)), [state.replace("_", " ") for state in states])
         axis.set_ylim(len(states) - 0.5, -0.5)

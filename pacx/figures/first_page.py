@@ -102,9 +102,9 @@ def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.Dat
         group: `physiology` or `anatomy`.
         fraction: Share of the labels.
     """
-    part = ladder[(ladder["group"] == group) & (ladder["fraction"] == fraction)]
+    chosen = ladder[(ladder["group"] == group) & (ladder["fraction"] == fraction)]
     rows: dict[str, dict[str, str]] = {}
-    for row in part.itertuples():
+    for row in chosen.itertuples():
         reading = POOLING_NAMES.get(row.pooling)
         name = name_of(row.model)
         if reading is None:  # a baseline has one reading, the teachers one a signal
@@ -136,10 +136,10 @@ def _draw_labs(axis: Axes, values: pd.Series) -> None:
 def _draw_ecg(axis: Axes, ecg: np.ndarray) -> None:
     """On the paper of an ECG: small squares of 0.04 s and 0.1 mV, large ones of five times that."""
     bottom, top = ecg.min() - 0.25, ecg.max() + 0.25
-    for part, width in ((1, 0.3), (5, 0.7)):
+    for step, width in ((1, 0.3), (5, 0.7)):
         style = {"color": "#eda9a9", "linewidth": width, "zorder": 0}
-        axis.vlines(np.arange(0, _SECONDS, 0.04 * part), bottom, top, **style)
-        axis.hlines(np.arange(-2, 3, 0.1 * part), 0, _SECONDS, **style)
+        axis.vlines(np.arange(0, _SECONDS, 0.04 * step), bottom, top, **style)
+        axis.hlines(np.arange(-2, 3, 0.1 * step), 0, _SECONDS, **style)
     axis.plot(np.arange(len(ecg)) / HZ, ecg, color="black", linewidth=1)
     axis.set(xlim=(0, _SECONDS), ylim=(bottom, top), xlabel="time (s)", ylabel="lead II (mV)")
     axis.tick_params(labelsize=8)

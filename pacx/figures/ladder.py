@@ -81,9 +81,9 @@ def probe_length(table: pd.DataFrame, paper_epochs: int) -> Figure:
         axes[0], trained.groupby("features", sort=False), strict=True
     ):
         for model, value in converged.items():
-            part = panel[panel["model"] == model]
+            of_model = panel[panel["model"] == model]
             look = {"color": colour_of(model), "marker": marker_of(model), "markersize": 5}
-            axis.plot(part["epochs"], part["value"], label=name_of(model), **look)
+            axis.plot(of_model["epochs"], of_model["value"], label=name_of(model), **look)
             axis.axhline(value, color=colour_of(model), linewidth=1, linestyle="--")
         axis.axvline(paper_epochs, color="0.4", linewidth=1, linestyle=":")
         axis.set(title=f"{features} features", xlabel="epochs of AdamW", xscale="log")

@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from pacx.figures.style import colour_of, draw_estimates, key, marker_of, name_of
@@ -96,9 +95,9 @@ def dots(
         one_scale: Whether all panels show the same range, where they hold the same score.
         colours: Name -> colour, where the column `model` holds no models but something else.
     """
-    parts = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
+    by_panel = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
     line = None if chance is None else (chance, "--")
-    return _dots(table, parts, rows, 2.5, line, one_scale=one_scale, colours=colours)
+    return _dots(table, by_panel, rows, 2.5, line, one_scale=one_scale, colours=colours)
 
 
 def label_efficiency(
@@ -119,15 +118,14 @@ def label_efficiency(
     figure, axes = _panels(len(names), 2.6, 0.8)
     for axis, name in zip(axes, names, strict=True):
         for model in models:
-            part = table[(table[panels] == name) & (table["model"] == model)]
-            part = part.sort_values("fraction")
+            of_model = table[(table[panels] == name) & (table["model"] == model)]
+            fractions, values, low, high = (
+                of_model.sort_values("fraction")[column]
+                for column in ("fraction", "value", "low", "high")
+            )
             colour = colour_of(model)
-            axis.plot(
-                part["fraction"], part["value"], color=colour, marker=marker_of(model), markersize=4
-            )
-            axis.fill_between(
-                part["fraction"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0
-            )
+            axis.plot(fractions, values, color=colour, marker=marker_of(model), markersize=4)
+            axis.fill_between(fractions, low, high, color=colour, alpha=0.18, linewidth=0)
             if published is not None:
                 paper = published[(published[panels] == name) & (published["model"] == model)]
                 axis.plot(
@@ -205,12 +203,7 @@ def _legend(
             colour, marker = _look(model, colours)
             handles.append(key(model if colours else name_of(model), marker, colour))
         if paper:
-            handles.append(
-                Line2D(
-                    [], [], marker="D", linestyle="", markerfacecolor="none",
-                    markeredgecolor="0.3", label="the paper's, on real patients",
-                )
-            )  # fmt: skip
+            handles.append(key("the paper's, on real patients", "D", hollow=True))
         axis.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
 
 

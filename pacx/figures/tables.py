@@ -106,19 +106,19 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
     ours["dataset"] = ours["dataset"].replace({"tb": "TB (Shenzhen)"})
     models = [m for m in MODEL_NAMES if m in set(theirs["model"])]
     rows = theirs[keys].drop_duplicates()
-    known = {
+    sources = {
         "paper": _cells(theirs, keys),
         "this run": _cells(ours[~by_theirs], keys),
         "this run, the paper's probe": _cells(ours[by_theirs], keys),
     }
     lines = []
     for row in rows.itertuples(index=False):
-        for source, cells in known.items():
-            found = [cells.get((*map(_key, row), model)) for model in models]
-            if source not in ("paper", "this run") and not any(found):
+        for source, cells in sources.items():
+            scores = [cells.get((*map(_key, row), model)) for model in models]
+            if source not in ("paper", "this run") and not any(scores):
                 continue
             mae, pacx = (cells.get((*map(_key, row), model)) for model in ("mae", "pacx"))
-            texts = ["–" if one is None else _score(one) for one in found]
+            texts = ["–" if score is None else _score(score) for score in scores]
             lines.append((*row, source, *texts, _change(mae, pacx)))
     names = [MODEL_NAMES[model] for model in models]
     result = pd.DataFrame(lines, columns=[*keys, "source", *names, "PaCX-MAE minus MAE"])
@@ -150,16 +150,16 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     numbers = ["value", "low", "high", "runs", "above", "below"]
     shared = [key for key in keys if key in pooled]
     pooled = pooled.reindex(columns=[*shared, *numbers])
-    both = ours[keys].merge(pooled, on=shared, how="left")
+    beside = ours[keys].merge(pooled, on=shared, how="left")
     if "pooling" in set(keys) - set(shared):
-        both[numbers] = both[numbers].where(both["pooling"] != "mean")
-    both["model"] = both["model"].map(name_of)
-    told = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
+        beside[numbers] = beside[numbers].where(beside["pooling"] != "mean")
+    beside["model"] = beside["model"].map(name_of)
+    varying = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
     return _dated(
         show(
-            both[told].assign(
+            beside[varying].assign(
                 **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
-                **_evidence_columns(both),
+                **_evidence_columns(beside),
             )
         )
     )
@@ -203,8 +203,8 @@ def _warning(reason: str) -> str:
 
 def _evidence_columns(pooled: pd.DataFrame) -> dict[str, list[str]]:
     """What `pool` returns as text; empty where there is nothing."""
-    known = pooled["runs"].notna()
-    rows = list(zip(known, pooled.itertuples(), strict=True))
+    gathered = pooled["runs"].notna()
+    rows = list(zip(gathered, pooled.itertuples(), strict=True))
     return {
         "evidence [95 %]": [str(Estimate(r.value, r.low, r.high)) if ok else "" for ok, r in rows],
         "runs above, below zero": [
