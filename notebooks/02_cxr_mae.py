@@ -272,6 +272,7 @@ image_slider(
 
 # %% tags=["hide-input"]
 from pacx.data.datasets import load_dataset
+from pacx.evaluation.forgetting import image_errors
 from pacx.evaluation.statistics import bootstrap_weights, mean_over_cases
 from pacx.figures.tables import show
 
@@ -290,13 +291,11 @@ weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
 errors, rows = {}, []
 for ratio in ratios.values():
     for name, model in models.items():
-        with torch.inference_mode():
-            output = model(everyone, ratio, fixed)
-            rebuilt = model.reconstruct(everyone, output)[1]
-        removed = output.mask.mean(1)
         key = (f"MAE trained at {ratios[name]:.0%}", ratio)
-        errors[key] = ((rebuilt - everyone).square().mean((1, 2, 3)) / removed).numpy()
-    errors["mean of the kept patches", ratio] = error_of_mean(everyone, output.mask)
+        with torch.inference_mode():
+            errors[key] = image_errors(model, everyone, ratio, fixed).numpy()
+            mask = model(everyone, ratio, fixed).mask
+    errors["mean of the kept patches", ratio] = error_of_mean(everyone, mask)
 for (model, ratio), error in errors.items():
     estimate = mean_over_cases(error, weights)._asdict()
     rows.append({"model": model, "removed": ratio, "metric": "MSE", **estimate})

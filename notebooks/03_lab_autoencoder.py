@@ -296,9 +296,7 @@ show(by_input.reset_index())
 # variance that is explained; 0 is no better than the mean.
 
 # %% mystnb={"image": {"alt": "Dot plot of R squared for each hidden state with 95 percent intervals, from the embedding, from percentiles and observed, and from observed alone."}} tags=["hide-input"]
-from sklearn.linear_model import RidgeCV
-from sklearn.preprocessing import StandardScaler
-
+from pacx.evaluation.teachers import ridge_r2, true_states
 from pacx.figures.results import dots
 
 SOURCES = {
@@ -309,34 +307,18 @@ SOURCES = {
 if run.is_phantom:
     inputs, states = {}, {}
     for split, part in pairs.items():
-        folder = run.data_root / "symile-mimic" / "data_npy" / split
-        truth = pd.read_csv(folder / "truth.csv").drop_duplicates("hadm_id").set_index("hadm_id")
-        states[split] = truth.loc[part.table["study"].astype(int)].filter(like="state_")
+        states[split] = true_states(run, split, part)
         with torch.inference_mode():
             t = model.embed(torch.from_numpy(part.percentiles), torch.from_numpy(part.observed))
         both = np.hstack([part.percentiles, part.observed])
         inputs[split] = dict(zip(SOURCES, (t.numpy(), both, part.observed), strict=True))
     rows = []
     for source in SOURCES:
-        scaler = StandardScaler().fit(inputs["train"][source])
-        ridge = RidgeCV(np.logspace(0, 4, 9)).fit(
-            scaler.transform(inputs["train"][source]), states["train"]
-        )
-        residual = (
-            states["test"] - ridge.predict(scaler.transform(inputs["test"][source]))
-        ).to_numpy() ** 2
-        total = ((states["test"] - states["train"].mean()) ** 2).to_numpy()
+        train_of, test_of = ((inputs[split][source], states[split]) for split in pairs)
+        r2, resampled = ridge_r2(train_of, test_of, weights)
         for k, state in enumerate(states["test"]):
-            r2 = 1 - (weights @ residual[:, k]) / (weights @ total[:, k])
-            value = interval(1 - residual[:, k].sum() / total[:, k].sum(), r2)
-            rows.append(
-                {
-                    "task": state.removeprefix("state_"),
-                    "model": source,
-                    "metric": "R2",
-                    **value._asdict(),
-                }
-            )
+            value = interval(r2[k], resampled[:, k])
+            rows.append({"task": state, "model": source, "metric": "R2", **value._asdict()})
     recovered = run.save_results("lab_states", pd.DataFrame(rows))
     figure = dots(recovered, x_label="R² on test pairs", chance=0, colours=SOURCES)
 else:

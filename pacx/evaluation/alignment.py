@@ -12,11 +12,13 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
 from pacx.data.datasets.symile_mimic import load_pairs
-from pacx.errors import PacxError
 from pacx.evaluation.features import extract_features
-from pacx.evaluation.statistics import bootstrap_weights, paired_table
+from pacx.evaluation.statistics import bootstrap_weights, mean_on_resamples, paired_table
 from pacx.run import Run
 from pacx.training.distill import teacher_embeddings
+
+#: Cut-offs of the recall, and shuffles of the permutation test.
+RECALL_AT, PERMUTATIONS = (1, 5, 10), 999
 
 
 class Alignment(NamedTuple):
@@ -52,7 +54,6 @@ def ridge_alignment(
     test_features: NDArray,
     test_targets: NDArray,
     alpha: float = 10,
-    ks: tuple[int, ...] = (1, 5, 10),
 ) -> Alignment:
     """Standardise, fit a ridge regression on the train pairs, score it on the test pairs.
 
@@ -66,31 +67,7 @@ def ridge_alignment(
         test_features: (N, D).
         test_targets: (N, D_target); row i belongs to row i of the features.
         alpha: Ridge penalty.
-        ks: Cut-offs of the recall.
-
-    Raises:
-        PacxError: Numbers of rows or columns do not fit, or a value is not finite.
     """
-    arrays = {
-        "train_features": train_features,
-        "train_targets": train_targets,
-        "test_features": test_features,
-        "test_targets": test_targets,
-    }
-    for name, values in arrays.items():
-        if np.ndim(values) != 2 or len(values) < 2:
-            raise PacxError(f"{name} has the shape {np.shape(values)}; expected 2 rows or more.")
-        if not np.isfinite(values).all():
-            raise PacxError(f"{name} holds NaN or infinite values; leave those rows out.")
-    for part in ("train", "test"):
-        rows = len(arrays[f"{part}_features"]), len(arrays[f"{part}_targets"])
-        if rows[0] != rows[1]:
-            raise PacxError(f"{part}: {rows[0]} rows of features but {rows[1]} of targets.")
-    for kind in ("features", "targets"):
-        columns = arrays[f"train_{kind}"].shape[1], arrays[f"test_{kind}"].shape[1]
-        if columns[0] != columns[1]:
-            raise PacxError(f"{kind}: {columns[0]} columns in train but {columns[1]} in test.")
-
     scaler = StandardScaler().fit(train_features)
     ridge = Ridge(alpha=alpha, solver="svd").fit(scaler.transform(train_features), train_targets)
     prediction = ridge.predict(scaler.transform(test_features))
@@ -106,7 +83,7 @@ def ridge_alignment(
         cosine_centred=float(cosines.mean()),
         random_raw=_mean_cosine(shuffled, test_targets),
         random_centred=_mean_cosine(shuffled - mean, test_targets - mean),
-        recall={k: float((ranks <= k).mean()) for k in ks},
+        recall={k: float((ranks <= k).mean()) for k in RECALL_AT},
         cosines=cosines,
         ranks=ranks,
         prediction=prediction,
@@ -119,23 +96,21 @@ def compare_alignment(
     target: str,
     *,
     pooling: Literal["cls", "mean"] = "cls",
-    reference: str = "mae",
 ) -> pd.DataFrame:
-    """Align several encoders with one trained teacher, on the same test pairs.
+    """Align several encoders, and the MAE, with one trained teacher, on the same test pairs.
 
     Args:
         run: The run.
         models: Encoders.
         target: `ecg` or `labs`.
         pooling: What the ridge regression reads: `cls`, as in the paper, or `mean` of the patches.
-        reference: The encoder that the others are compared with.
 
     Returns:
         One row a metric (`cosine`, `R@1`, `R@5`, `R@10`) and model: dataset, target, pooling,
         metric, model, value, low, high, `chance` (cosine: of randomly chosen pairs), `hits` and
         `pairs` (R@k), `p` (cosine: permutation test against shuffled pairs) and the paired
-        differences of the cosine. Intervals of the cosine are bootstraps over patients, of R@k
-        Wilson's.
+        differences of the cosine from the MAE. Intervals of the cosine are bootstraps over
+        patients, of R@k Wilson's.
     """
     size, pairs, targets = run.profile.vit.image_size, {}, {}
     for split in ("train", "test"):
@@ -144,24 +119,23 @@ def compare_alignment(
     patients = pairs["test"].table["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
     aligned, rows = {}, []
-    for model in dict.fromkeys([*models, reference]):
+    for model in dict.fromkeys([*models, "mae"]):
         features = {s: getattr(extract_features(run, model, pairs[s].cxr), pooling) for s in pairs}
         aligned[model] = ridge_alignment(
             features["train"], targets["train"], features["test"], targets["test"]
         )
 
     def measure(model: str) -> tuple[float, np.ndarray]:
-        cosines = aligned[model].cosines
-        return cosines.mean(), weights @ cosines / weights.sum(axis=1)
+        return mean_on_resamples(aligned[model].cosines, weights)
 
     facts = {"dataset": "symile-mimic", "target": target, "pooling": pooling}
-    cosine = paired_table(models, reference, measure, **facts, metric="cosine")
+    cosine = paired_table(models, "mae", measure, **facts, metric="cosine")
     chance, p = zip(
         *(permutation_test(aligned[m].prediction, targets["test"]) for m in models), strict=True
     )
     cosine = cosine.assign(chance=chance, p=p, pairs=len(patients))
     for model in models:
-        for k in (1, 5, 10):
+        for k in RECALL_AT:
             hits = int((aligned[model].ranks <= k).sum())
             wilson = binomtest(hits, len(patients)).proportion_ci(method="wilson")
             rows.append(
@@ -174,26 +148,22 @@ def compare_alignment(
     return pd.concat([cosine, pd.DataFrame(rows)], ignore_index=True)
 
 
-def permutation_test(
-    prediction: NDArray, targets: NDArray, permutations: int = 999, seed: int = 0
-) -> tuple[float, float]:
+def permutation_test(prediction: NDArray, targets: NDArray) -> tuple[float, float]:
     """Could shuffled pairs have reached the centred cosine of the true ones?
 
     Args:
         prediction: (N, D).
         targets: (N, D).
-        permutations: Number of shuffles.
-        seed: Of the shuffles.
 
     Returns:
-        Mean cosine of the shuffled pairs (the noise floor), and the one-sided p-value.
+        Mean cosine of `PERMUTATIONS` shuffles (the noise floor), and the one-sided p-value.
     """
     mean = targets.mean(axis=0)
     cosine = _unit(prediction - mean) @ _unit(targets - mean).T
-    rows, rng = np.arange(len(targets)), np.random.default_rng(seed)
-    shuffled = np.array([cosine[rows, rng.permutation(rows)].mean() for _ in range(permutations)])
+    rows, rng = np.arange(len(targets)), np.random.default_rng(0)
+    shuffled = np.array([cosine[rows, rng.permutation(rows)].mean() for _ in range(PERMUTATIONS)])
     reached = int((shuffled >= np.trace(cosine) / len(rows)).sum())
-    return float(shuffled.mean()), (1 + reached) / (1 + permutations)
+    return float(shuffled.mean()), (1 + reached) / (1 + PERMUTATIONS)
 
 
 def _mean_cosine(a: NDArray, b: NDArray) -> float:

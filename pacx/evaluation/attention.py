@@ -1,7 +1,6 @@
 """Attention rollout: which patches does the CLS token look at?"""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from torch import Tensor
 from pacx.data.images import load_images
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
-from pacx.evaluation.statistics import paired_table
+from pacx.evaluation.statistics import mean_on_resamples, paired_table
 from pacx.run import Run
 
 
@@ -53,48 +52,37 @@ def attention_maps(
     return torch.stack(seen, dim=1)
 
 
-def attention_rollout(
-    attentions: Tensor, head_fusion: Literal["mean", "max"] = "mean", start_layer: int = 0
-) -> Tensor:
+def attention_rollout(attentions: Tensor) -> Tensor:
     """Follow the CLS token's attention through all layers (Abnar and Zuidema 2020).
 
-    Per layer: fuse the heads, add the identity for the residual path, normalise the rows; then
+    Per layer: average the heads, add the identity for the residual path, normalise the rows; then
     multiply the layers, the first one rightmost.
 
     Args:
         attentions: (N, depth, heads, 1 + L, 1 + L), from `attention_maps`.
-        head_fusion: How heads become one map (the paper: mean).
-        start_layer: First layer that takes part.
 
     Returns:
         (N, H', W') CLS to patches on the square patch grid. With the CLS token's share of itself,
         a map sums to 1 (less 1e-6 a layer).
 
     Raises:
-        PacxError: The fusion is unknown, no layer is left, or the patches form no square.
+        PacxError: The patches form no square.
     """
-    if head_fusion not in ("mean", "max"):
-        raise PacxError(f"head_fusion is {head_fusion!r}; use 'mean' or 'max'.")
-    depth, n_patches = attentions.shape[1], attentions.shape[-1] - 1
-    if not 0 <= start_layer < depth:
-        raise PacxError(f"start_layer is {start_layer}; the encoder has layers 0 to {depth - 1}.")
+    n_patches = attentions.shape[-1] - 1
     side = round(n_patches**0.5)
     if side * side != n_patches:
         raise PacxError(f"{n_patches} patches do not form a square grid.")
+    return _cls_row(attentions)[:, 1:].reshape(-1, side, side)
 
-    row = _cls_row(attentions[:, start_layer:], head_fusion)
-    return row[:, 1:].reshape(-1, side, side)
+
+def rollout_of(encoder: VisionTransformer, images: Tensor) -> Tensor:
+    """Attention rollout (N, H', W') of an encoder on normalised images (N, 3, H, W)."""
+    return attention_rollout(attention_maps(encoder, images, mean_of_heads=True))
 
 
 def upsample(rollout: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Bilinear maps (N, H, W) of a patch grid (N, H', W')."""
     return F.interpolate(rollout[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def to_unit_range(maps: Tensor) -> Tensor:
-    """Stretch every map (N, H, W) to [0, 1], for display only: it hides how strong a map is."""
-    maps = maps - maps.amin(dim=(1, 2), keepdim=True)
-    return maps / (maps.amax(dim=(1, 2), keepdim=True) + 1e-6)
 
 
 def mass_in_mask(rollout: Tensor, masks: Tensor) -> Tensor:
@@ -119,23 +107,24 @@ def mass_in_mask(rollout: Tensor, masks: Tensor) -> Tensor:
     return (rollout * area).sum(dim=(1, 2)) / rollout.sum(dim=(1, 2))
 
 
-def cases_by_rule(before: np.ndarray, after: np.ndarray, each: int = 3) -> pd.DataFrame:
-    """The first wins and the first losses in the order of the cases, never by looks.
+def cases_by_rule(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
+    """The first three wins and losses in the order of the cases, never by looks.
 
     Args:
         before: (N,) bool, whether the first model is right.
         after: (N,) bool, whether the second is.
-        each: How many wins, and how many losses, at most.
 
     Returns:
         Columns `kind` (win: only the second model is right; loss: only the first) and `case` (its
         row). Where the models never disagree, the first cases, of the kind "no difference".
     """
-    wins, losses = np.flatnonzero(after & ~before)[:each], np.flatnonzero(before & ~after)[:each]
+    wins, losses = (np.flatnonzero(b) for b in (after & ~before, before & ~after))
     kinds = {"win": wins, "loss": losses}
     if not len(wins) + len(losses):
-        kinds = {"no difference": np.arange(min(each, len(before)))}
-    return pd.DataFrame([{"kind": kind, "case": i} for kind, rows in kinds.items() for i in rows])
+        kinds = {"no difference": np.arange(len(before))}
+    return pd.DataFrame(
+        [{"kind": kind, "case": i} for kind, cases in kinds.items() for i in cases[:3]]
+    )
 
 
 def regions_of(run: Run, phantoms: Dataset, split: str) -> dict[str, np.ndarray]:
@@ -149,10 +138,10 @@ def regions_of(run: Run, phantoms: Dataset, split: str) -> dict[str, np.ndarray]
     names = [Path(name).name for name in phantoms.split(split)["image"]]
     size = run.profile.vit.image_size
     masks = {
-        part: load_images(
-            phantoms.root, [f"masks/{part}/{n}" for n in names], size, run.cache, masks=True
+        region: load_images(
+            phantoms.root, [f"masks/{region}/{n}" for n in names], size, run.cache, masks=True
         ).astype(np.float32)
-        for part in ("heart", "lungs", "bones", "devices", "body")
+        for region in ("heart", "lungs", "bones", "devices", "body")
     }
     masks["outside the body"] = 1 - masks.pop("body")
     return masks
@@ -180,15 +169,15 @@ def shares_by_region(
     for region, mask in regions.items():
         inside = torch.from_numpy(mask)
         shares = {m: mass_in_mask(torch.from_numpy(v), inside).numpy() for m, v in maps.items()}
-        spread = {m: (s.mean(), weights @ s / weights.sum(axis=1)) for m, s in shares.items()}
+        measured = {m: mean_on_resamples(s, weights) for m, s in shares.items()}
         names = {**facts, "metric": "share", "region": region, "area": mask.mean()}
-        tables.append(paired_table(list(maps), "mae", spread.__getitem__, **names))
+        tables.append(paired_table(list(maps), "mae", measured.__getitem__, **names))
     return pd.concat(tables, ignore_index=True)
 
 
-def _cls_row(attentions: Tensor, head_fusion: str) -> Tensor:
+def _cls_row(attentions: Tensor) -> Tensor:
     """The CLS token's row (N, 1 + L) of the product over all layers."""
-    layers = attentions.mean(dim=2) if head_fusion == "mean" else attentions.amax(dim=2)
+    layers = attentions.mean(dim=2)
     layers = layers + torch.eye(layers.shape[-1], dtype=layers.dtype, device=layers.device)
     layers = layers / (layers.sum(dim=-1, keepdim=True) + 1e-6)
     # Only the CLS row is wanted: carry one row down from the last layer, not a whole matrix.

@@ -14,7 +14,7 @@ from captum.attr import FeatureAblation, LayerIntegratedGradients
 from scipy.stats import pearsonr, rankdata
 from torch import Tensor, nn
 
-from pacx.evaluation.attention import attention_maps, attention_rollout
+from pacx.evaluation.attention import rollout_of
 from pacx.evaluation.statistics import interval, mean_over_cases, paired_table
 from pacx.models.encoder import build_encoder, encode, encoder_config
 
@@ -56,12 +56,8 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
         others, positive patches speak for the logit change and negative ones against it.
     """
     turned = logit_change(probe, images, baseline).sign()[:, None, None]
-    rollout = [
-        attention_rollout(attention_maps(probe.encoder, part, mean_of_heads=True))
-        for part in images.split(BATCH)
-    ]
     maps = {
-        "rollout": torch.cat(rollout),
+        "rollout": torch.cat([rollout_of(probe.encoder, batch) for batch in images.split(BATCH)]),
         "integrated gradients": turned * integrated_gradients(probe, images, baseline),
         "occlusion": turned * occlusion(probe, images, baseline),
     }
@@ -71,7 +67,7 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
 @torch.inference_mode()
 def logit_change(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
     """Logits (N,) of images (N, 3, H, W) minus that of the baseline (1, 3, H, W)."""
-    return torch.cat([probe(part) for part in images.split(BATCH)]) - probe(baseline)
+    return torch.cat([probe(batch) for batch in images.split(BATCH)]) - probe(baseline)
 
 
 def integrated_gradients(
@@ -92,11 +88,11 @@ def integrated_gradients(
         (N, H', W'); a map sums to the image's logit change.
     """
     method = LayerIntegratedGradients(probe, probe.encoder.patch_embed)
-    parts = [
-        method.attribute(part, baseline, n_steps=steps).detach().sum(dim=2)
-        for part in images.split(max(1, BATCH // steps))
+    maps = [
+        method.attribute(batch, baseline, n_steps=steps).detach().sum(dim=2)
+        for batch in images.split(max(1, BATCH // steps))
     ]
-    return torch.cat(parts).unflatten(1, _grid(probe))
+    return torch.cat(maps).unflatten(1, _grid(probe))
 
 
 def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
@@ -115,13 +111,13 @@ def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
     size = images.shape[-1] // columns
     method, mask = FeatureAblation(probe), _to_pixels(number, size)
     with torch.inference_mode():
-        parts = [
+        maps = [
             method.attribute(
-                part, baseline, feature_mask=mask, perturbations_per_eval=BATCH // len(part)
+                batch, baseline, feature_mask=mask, perturbations_per_eval=BATCH // len(batch)
             )
-            for part in images.split(BATCH)
+            for batch in images.split(BATCH)
         ]
-    return torch.cat(parts)[:, 0, ::size, ::size]  # equal within a patch
+    return torch.cat(maps)[:, 0, ::size, ::size]  # equal within a patch
 
 
 def randomised(probe: ProbedEncoder, seed: int) -> Iterator[tuple[str, ProbedEncoder]]:

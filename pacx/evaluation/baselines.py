@@ -20,6 +20,7 @@ from pacx.evaluation.features import extract_features, images_of
 from pacx.files import cached_array
 from pacx.run import Run
 from pacx.training.distill import standardise, teacher_embeddings
+from pacx.training.encoders import fingerprint_of
 from pacx.training.mae import pretraining_images
 
 POOLINGS = ("cls", "mean")
@@ -46,15 +47,24 @@ def readings_of(model: str) -> tuple[str, ...]:
     return READINGS.get(model, POOLINGS)
 
 
-def features_of(run: Run, dataset: Dataset, model: str, split: str, reading: str) -> np.ndarray:
+def features_of(
+    run: Run,
+    dataset: Dataset,
+    model: str,
+    split: str,
+    reading: str,
+    *,
+    mirrored: bool = False,
+) -> np.ndarray:
     """(N, D) frozen features of a split's X-rays.
 
     Args:
         run: The run.
         dataset: A benchmark; with `states` and `supervised` only `phantom-truth`.
-        model: A baseline, or an encoder as in `pacx.evaluation.features.encoder_of`.
+        model: A baseline, or an encoder as in `pacx.training.encoders.encoder_of`.
         split: Of the data set.
         reading: One of `readings_of(model)`.
+        mirrored: Turn the X-rays left to right; true states stay what they are.
 
     Raises:
         PacxError: An artefact that the features need is missing.
@@ -62,6 +72,8 @@ def features_of(run: Run, dataset: Dataset, model: str, split: str, reading: str
     if model == "states":
         return dataset.split(split).filter(like="state_").to_numpy(np.float32)
     images = images_of(run, dataset, split)
+    if mirrored:
+        images = _mirrored(run, images)
     if model == "pixels":
         return _pixel_components(run, images)[:, : int(reading.split()[0])]
     if model in ("pixels-teachers", "mae-teachers"):
@@ -83,15 +95,15 @@ def supervised_head(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _pixel_components(run: Run, images: np.ndarray) -> np.ndarray:
     """(N, K) scores of images (N, H, W) on the principal components of stage 1's X-rays."""
-    known = _stage_one(run)
-    count = min(max(_COMPONENTS), len(known), known[0].size)
+    stage_one = _stage_one(run)
+    count = min(max(_COMPONENTS), len(stage_one), stage_one[0].size)
 
     def fill(out: np.ndarray) -> None:
         pca = _principal_axes(run)
         for start in range(0, len(images), 1024):
             out[start : start + 1024] = pca.transform(_flat(images[start : start + 1024]))
 
-    key = "pixels", run.profile.seed, known, images
+    key = "pixels", run.profile.seed, stage_one, images
     return cached_array(run.cache, key, (len(images), count), np.float32, fill)
 
 
@@ -121,7 +133,6 @@ def _source(run: Run, source: str, images: np.ndarray) -> np.ndarray:
     return np.concatenate(extract_features(run, source, images), 1)
 
 
-@lru_cache(maxsize=2)
 def _map_to_teachers(run: Run, source: str) -> tuple[Pipeline, np.ndarray]:
     """Reduced-rank ridge from X-rays to both teachers' standardised embeddings.
 
@@ -129,6 +140,12 @@ def _map_to_teachers(run: Run, source: str) -> tuple[Pipeline, np.ndarray]:
         The ridge regression, its penalty chosen by leave-one-out errors on the training pairs, and
         the directions (R, D_teachers) in which its predictions vary most.
     """
+    models = ("ecg", "labs") if source == "pixels" else ("ecg", "labs", source)
+    return _fit_map(run, source, *(fingerprint_of(run, model) for model in models))
+
+
+@lru_cache(maxsize=2)
+def _fit_map(run: Run, source: str, *_fingerprints: str) -> tuple[Pipeline, np.ndarray]:
     pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
     targets = np.concatenate([standardise(t) for t in teacher_embeddings(run, pairs)], 1)
     x = _source(run, source, pairs.cxr)
@@ -136,3 +153,12 @@ def _map_to_teachers(run: Run, source: str) -> tuple[Pipeline, np.ndarray]:
     predicted = ridge.predict(x)
     directions = np.linalg.svd(predicted - predicted.mean(0), full_matrices=False)[2]
     return ridge, directions[: max(_RANKS)]
+
+
+def _mirrored(run: Run, images: np.ndarray) -> np.ndarray:
+    """The images (N, H, W) left to right, on disk as they are: a training split may be large."""
+
+    def fill(out: np.ndarray) -> None:
+        out[:] = images[:, :, ::-1]
+
+    return cached_array(run.cache, ("mirrored", images), images.shape, images.dtype, fill)

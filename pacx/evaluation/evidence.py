@@ -52,7 +52,7 @@ def superseded(folder: Path = FOLDER) -> str | None:
     return provenance_of_evidence(folder).get("superseded")
 
 
-def dose_responses(folder: Path = FOLDER) -> pd.DataFrame | None:
+def dose_responses() -> pd.DataFrame | None:
     """The gain on physiology against the coupling, and against the teachers' training, pooled.
 
     The repetitions themselves are the doses 1, untrained teachers the dose 0.
@@ -61,7 +61,7 @@ def dose_responses(folder: Path = FOLDER) -> pd.DataFrame | None:
         `what` (coupling or teachers), `dose`, `fraction`, `pooling` and what `pool` returns; None
         where there is no evidence.
     """
-    between, controls = load_evidence("dose", folder), load_evidence("controls", folder)
+    between, controls = load_evidence("dose"), load_evidence("controls")
     if between is None:
         return None
     controls = controls[controls["outcome"].str.startswith("physiology")].drop(columns="outcome")
@@ -87,12 +87,12 @@ def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
         interval above zero, `estimate` of `runs`, by the converged probe on the CLS token.
     """
     claims = load_evidence("claims", folder)
-    told = pool(claims[["claim", "estimate", "cohort", "seed"]], "estimate")
-    told = told.rename(columns={"value": "estimate"})
-    told["holds"] = told["claim"].map(claims.groupby("claim")["holds"].sum())
+    pooled = pool(claims[["claim", "estimate", "cohort", "seed"]], "estimate")
+    pooled = pooled.rename(columns={"value": "estimate"})
+    pooled["holds"] = pooled["claim"].map(claims.groupby("claim")["holds"].sum())
     for fact in ("primary", "kind", "margin"):
         if fact in claims:
-            told[fact] = told["claim"].map(claims.groupby("claim")[fact].first())
+            pooled[fact] = pooled["claim"].map(claims.groupby("claim")[fact].first())
     tasks = load_evidence("label_efficiency", folder)
     for column, wanted in {"probe": "converged", "pooling": "cls"}.items():
         tasks = tasks[tasks[column] == wanted] if column in tasks else tasks
@@ -101,12 +101,12 @@ def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
     counts = [
         {
             "claim": f"Physiology tasks above zero, {fraction:.0%} of labels",
-            "estimate": (part["low"] > 0).sum(),
-            "runs": len(part),
+            "estimate": (rows["low"] > 0).sum(),
+            "runs": len(rows),
         }
-        for fraction, part in tasks.groupby("fraction")
+        for fraction, rows in tasks.groupby("fraction")
     ]
-    return pd.concat([told, pd.DataFrame(counts)], ignore_index=True)
+    return pd.concat([pooled, pd.DataFrame(counts)], ignore_index=True)
 
 
 def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
@@ -127,16 +127,16 @@ def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
     keys = [key for key in KEYS if key in table]
     table = table.dropna(subset=[value])
     rows = []
-    for names, part in table.groupby(keys, sort=False, dropna=False):
-        means = part.groupby("cohort")[value].mean()
+    for names, runs in table.groupby(keys, sort=False, dropna=False):
+        means = runs.groupby("cohort")[value].mean()
         half = np.nan
         if len(means) > 1:
             half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
         row = dict(zip(keys, names, strict=True))
         row |= {"value": means.mean(), "low": means.mean() - half, "high": means.mean() + half}
-        row["runs"] = len(part)
+        row["runs"] = len(runs)
         if value == "difference_value":
-            row["above"] = int((part["difference_low"] > 0).sum())
-            row["below"] = int((part["difference_high"] < 0).sum())
+            row["above"] = int((runs["difference_low"] > 0).sum())
+            row["below"] = int((runs["difference_high"] < 0).sum())
         rows.append(row)
     return pd.DataFrame(rows)

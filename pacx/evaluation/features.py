@@ -1,15 +1,17 @@
 """Frozen features: computed once for each encoder and data set."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from pacx.data.images import load_images, normalise
 from pacx.data.table import Dataset
-from pacx.evaluation.attention import attention_maps, attention_rollout
+from pacx.evaluation.attention import rollout_of
 from pacx.files import cached_array
 from pacx.models.encoder import encode
 from pacx.processes import device
@@ -33,55 +35,60 @@ def images_of(run: Run, dataset: Dataset, split: str, column: str = "image") -> 
     return _load_once(dataset.root, names, run.profile.vit.image_size, run.cache, column == "mask")
 
 
-def extract_features(run: Run, model: str, images: np.ndarray, batch_size: int = 256) -> Features:
-    """Encode images with a frozen encoder.
+def extract_features(run: Run, model: str, images: np.ndarray) -> Features:
+    """Encode images with a frozen encoder, cached.
 
     Args:
         run: The run.
         model: See `encoder_of`.
         images: (N, H, W) uint8, as `load_images` returns them.
-        batch_size: Images at once.
     """
 
-    def fill(out: np.ndarray) -> None:
-        encoder = encoder_of(run, model).to(device())
-        with torch.inference_mode():
-            for start in range(0, len(out), batch_size):
-                part = torch.from_numpy(np.array(images[start : start + batch_size]))
-                cls, patches = encode(encoder, normalise(part.to(device())))
-                out[start : start + batch_size, 0] = cls.cpu().numpy()
-                out[start : start + batch_size, 1] = patches.mean(1).cpu().numpy()
+    def features(encoder: nn.Module, batch: Tensor) -> Tensor:
+        cls, patches = encode(encoder, batch)
+        return torch.stack([cls, patches.mean(1)], 1)
 
-    shape = (len(images), 2, run.profile.vit.width)
-    key = "features", fingerprint_of(run, model), images
-    out = cached_array(run.cache, key, shape, np.float32, fill)
+    shape = 2, run.profile.vit.width
+    out = _on_all(run, model, images, "features", features, shape, batch_size=256)
     return Features(out[:, 0], out[:, 1])
 
 
-def extract_rollouts(run: Run, model: str, images: np.ndarray, batch_size: int = 128) -> np.ndarray:
+def extract_rollouts(run: Run, model: str, images: np.ndarray) -> np.ndarray:
     """Attention rollout of a frozen encoder on images, cached.
 
     Args:
         run: The run.
         model: See `encoder_of`.
         images: (N, H, W) uint8.
-        batch_size: Images at once.
 
     Returns:
         (N, H', W') rollout on the patch grid, see `pacx.evaluation.attention`.
     """
     side = run.profile.vit.image_size // run.profile.vit.patch_size
+    return _on_all(run, model, images, "rollout", rollout_of, (side, side), batch_size=128)
+
+
+def _on_all(
+    run: Run,
+    model: str,
+    images: np.ndarray,
+    kind: str,
+    compute: Callable[[nn.Module, Tensor], Tensor],
+    shape: tuple[int, ...],
+    batch_size: int,
+) -> np.ndarray:
+    """(N, *shape) of `compute` on an encoder and normalised batches of images, cached."""
 
     def fill(out: np.ndarray) -> None:
         encoder = encoder_of(run, model).to(device())
-        for start in range(0, len(out), batch_size):
-            part = torch.from_numpy(np.array(images[start : start + batch_size]))
-            part = normalise(part.to(device()))
-            rollout = attention_rollout(attention_maps(encoder, part, mean_of_heads=True))
-            out[start : start + batch_size] = rollout.cpu().numpy()
+        with torch.inference_mode():
+            for start in range(0, len(out), batch_size):
+                batch = torch.from_numpy(np.array(images[start : start + batch_size]))
+                computed = compute(encoder, normalise(batch.to(device())))
+                out[start : start + batch_size] = computed.cpu().numpy()
 
-    key = "rollout", fingerprint_of(run, model), images
-    return cached_array(run.cache, key, (len(images), side, side), np.float32, fill)
+    key = kind, fingerprint_of(run, model), images
+    return cached_array(run.cache, key, (len(images), *shape), np.float32, fill)
 
 
 @lru_cache(maxsize=128)

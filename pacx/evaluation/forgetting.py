@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pacx.data.datasets import load_dataset
 from pacx.data.images import normalise
-from pacx.evaluation.statistics import bootstrap_weights, paired_table
+from pacx.evaluation.statistics import bootstrap_weights, mean_on_resamples, paired_table
 from pacx.files import cached_array
 from pacx.models.mae import MaskedAutoencoder
 from pacx.run import Run
@@ -18,6 +18,7 @@ from pacx.training.mae import load_mae, pretraining_images
 
 #: Masks an image; their errors are averaged.
 MASKS = 4
+BATCH = 256  # images at once
 
 
 def compare_reconstruction(
@@ -39,23 +40,19 @@ def compare_reconstruction(
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
 
     def measure(model: str) -> tuple[float, np.ndarray]:
-        errors = reconstruction_errors(run, model, images)
-        return errors.mean(), weights @ errors / weights.sum(axis=1)
+        return mean_on_resamples(reconstruction_errors(run, model, images), weights)
 
     facts = {"dataset": "chexpert", "task": "reconstruction", "metric": "MSE"}
     return paired_table(models, reference, measure, **facts)
 
 
-def reconstruction_errors(
-    run: Run, model: str, images: np.ndarray, batch_size: int = 256
-) -> np.ndarray:
+def reconstruction_errors(run: Run, model: str, images: np.ndarray) -> np.ndarray:
     """Error of each image's removed patches; the decoder and the masks are the same for all models.
 
     Args:
         run: A run that holds the artefact `mae`, whose decoder reconstructs.
-        model: Encoder, see `pacx.evaluation.features.encoder_of`.
+        model: Encoder, see `pacx.training.encoders.encoder_of`.
         images: (N, H, W) uint8.
-        batch_size: Images at once.
 
     Returns:
         (N,) mean squared error over removed pixels and `MASKS` masks, in the scale of normalised
@@ -68,10 +65,10 @@ def reconstruction_errors(
 
     def fill(out: np.ndarray) -> None:
         with torch.inference_mode():
-            for start in range(0, len(out), batch_size):
-                rows = slice(start, start + batch_size)
-                part = normalise(torch.from_numpy(np.array(images[rows])))
-                errors = [image_errors(mae, part, ratio, mask[rows]) for mask in noise]
+            for start in range(0, len(out), BATCH):
+                rows = slice(start, start + BATCH)
+                batch = normalise(torch.from_numpy(np.array(images[rows])))
+                errors = [image_errors(mae, batch, ratio, mask[rows]) for mask in noise]
                 out[rows] = torch.stack(errors).mean(0).numpy()
 
     models = (fingerprint_of(run, name) for name in ("mae", model))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
 import pandas as pd
 
@@ -42,13 +41,13 @@ def ladder(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFrame:
     tables = []
     fractions = dict.fromkeys((min(run.profile.label_efficiency.fractions), 1.0))
     for (group, tasks), fraction in product(GROUPS.items(), fractions):
-        known = [model for model in others if fraction == 1 or model != "supervised"]
-        parts = [(encoders, *part) for part in product(POOLINGS, ("converged", "paper"))]
+        simpler = [model for model in others if fraction == 1 or model != "supervised"]
+        by_encoder = [(encoders, *how) for how in product(POOLINGS, ("converged", "paper"))]
         tables += [
             compare_probes(
                 run, dataset, some, tasks=tasks, fraction=fraction, pooling=pooling, probe=probe
             ).assign(group=group)
-            for some, pooling, probe in [*parts, (known, "best", "converged")]
+            for some, pooling, probe in [*by_encoder, (simpler, "best", "converged")]
             if some
         ]
     return pd.concat([*tables, teacher_scores(run, GROUPS)], ignore_index=True)
@@ -107,5 +106,5 @@ def _uncoupled(run: Run) -> Dataset:
     root = run.folder / "uncoupled"
     settings = run.profile.phantom.model_dump() | {"coupling": 0.0}
     settings["patients"] = {"phantom-truth": settings["patients"]["phantom-truth"]}
-    write_hospital(Path(root), **settings)
+    write_hospital(root, **settings)
     return load_dataset("phantom-truth", root)

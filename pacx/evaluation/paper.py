@@ -13,8 +13,6 @@ MODEL_NAMES = {
     "random": "Random", "imagenet": "ImageNet", "mae": "MAE", "pacx": "PaCX-MAE",
     "ecg_only": "ECG only", "labs_only": "Labs only",
     "contrastive_only": "Contrastive only", "regression_only": "Regression only",
-    "pacx-ecg": "ECG only", "pacx-labs": "Labs only",
-    "pacx-contrastive": "Contrastive only", "pacx-regression": "Regression only",
 }  # fmt: skip
 
 

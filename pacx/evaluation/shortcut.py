@@ -1,13 +1,14 @@
 """A shortcut on phantoms: sicker patients carry devices, so a probe can read the device instead."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import POOLINGS
-from pacx.evaluation.statistics import bootstrap_weights, macro_auroc, paired_table
+from pacx.evaluation.statistics import bootstrap_weights, macro_auroc, on_resamples, paired_table
 from pacx.evaluation.transfer import probe_scores
 from pacx.run import Run
 from pacx.training.probe import fit_probes, labels_of
@@ -58,12 +59,10 @@ def shortcut_scores(
         for name, tasks in groups.items():
             chosen = [dataset.labels.index(task) for task in tasks]
             for kind, rows in kinds.items():
-                part, known = truth[rows][:, chosen], drawn.T[rows].T
-                once = np.ones((1, len(part)), np.float32)
+                labels, weights = truth[rows][:, chosen], drawn.T[rows].T
                 measured = {
-                    model: (
-                        macro_auroc(part, values[rows][:, chosen], once)[0],
-                        macro_auroc(part, values[rows][:, chosen], known),
+                    model: on_resamples(
+                        partial(macro_auroc, labels, values[rows][:, chosen]), weights
                     )
                     for model, values in scores.items()
                 }

@@ -217,6 +217,27 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
+def on_resamples(
+    score: Callable[[np.ndarray], np.ndarray], weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """A score on the cases as they are, and on each resample.
+
+    Args:
+        score: (R, N) weights -> (R, ...) scores.
+        weights: (R, N) of the bootstrap.
+
+    Returns:
+        The score (...), and those of the resamples (R, ...).
+    """
+    once = np.ones((1, weights.shape[1]), weights.dtype)
+    return score(once)[0], score(weights)
+
+
+def mean_on_resamples(values: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean of one number (N,) a case, and its means (R,) on the resamples with weights (R, N)."""
+    return values.mean(), weights @ values / weights.sum(axis=1)
+
+
 def mean_over_cases(values: np.ndarray, weights: np.ndarray) -> Estimate:
     """Mean of one number a case, such as a paired difference, with its bootstrap interval.
 
@@ -225,8 +246,7 @@ def mean_over_cases(values: np.ndarray, weights: np.ndarray) -> Estimate:
         weights: (R, N).
     """
     known = ~np.isnan(values)
-    drawn = weights[:, known]
-    return interval(values[known].mean(), drawn @ values[known] / drawn.sum(1))
+    return interval(*mean_on_resamples(values[known], weights[:, known]))
 
 
 def interval(point: float, resampled: np.ndarray) -> Estimate:

@@ -1,10 +1,12 @@
 """Scores by group: sex, age band, view, and whether a device shows."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
 from pacx.data.table import Dataset
-from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc
+from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc, on_resamples
 from pacx.evaluation.transfer import probe_scores
 from pacx.run import Run
 from pacx.training.probe import labels_of
@@ -31,7 +33,7 @@ def subgroups(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
         run: The run.
         dataset: A benchmark; groups that its table does not tell are left out, as are those of
             fewer than `SMALLEST_GROUP` patients.
-        model: See `pacx.evaluation.features.encoder_of`.
+        model: See `pacx.training.encoders.encoder_of`.
 
     Returns:
         Columns dataset, group, patients, value, low, high; the first row is everybody.
@@ -56,12 +58,10 @@ def subgroups(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
             patients = table["patient"].to_numpy()[chosen]
             if len(set(patients)) < SMALLEST_GROUP:
                 continue
-            once = np.ones((1, len(chosen)), np.float32)
-            point = macro_auroc(truth[chosen], scores[chosen], once)[0]
+            drawn = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+            point, spread = on_resamples(partial(macro_auroc, truth[chosen], scores[chosen]), drawn)
             if np.isnan(point):
                 continue
-            drawn = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
-            spread = macro_auroc(truth[chosen], scores[chosen], drawn)
             name = f"{title}: {value}" if value else title
             count = {"dataset": dataset.name, "group": name, "patients": len(set(patients))}
             rows.append(count | interval(point, spread)._asdict())

@@ -1,6 +1,7 @@
 """What embeddings say of a phantom's true states: the teachers', and the X-ray encoders'."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,13 @@ from sklearn.preprocessing import StandardScaler
 from pacx.data.datasets.symile_mimic import Pairs, load_pairs
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import POOLINGS, features_of, readings_of
-from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc, paired_table
+from pacx.evaluation.statistics import (
+    bootstrap_weights,
+    interval,
+    macro_auroc,
+    on_resamples,
+    paired_table,
+)
 from pacx.phantom.state import residual_states
 from pacx.run import Run
 from pacx.training.distill import teacher_embeddings
@@ -34,31 +41,48 @@ def compare_teachers(run: Run) -> pd.DataFrame:
     """
     size = run.profile.vit.image_size
     pairs = {s: load_pairs(run.data_root, s, size, run.cache) for s in ("train", "test")}
-    states = {split: true_states(run, split, part) for split, part in pairs.items()}
+    states = {split: true_states(run, split, of_split) for split, of_split in pairs.items()}
     weights = bootstrap_weights(
         pairs["test"].table["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed
     )
-    once = np.ones((1, weights.shape[1]), np.float32)
     tables = []
     for target in ("ecg", "labs"):
         scores = {}
         for model, trained in {"teacher": True, "teacher-untrained": False}.items():
-            known = {
-                split: getattr(teacher_embeddings(run, part, trained=trained), target)
-                for split, part in pairs.items()
+            embeddings = {
+                split: getattr(teacher_embeddings(run, of_split, trained=trained), target)
+                for split, of_split in pairs.items()
             }
-            ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 4, 9)))
-            predicted = ridge.fit(known["train"], states["train"]).predict(known["test"])
-            null = states["train"].mean().to_numpy()
-            scores[model] = [
-                explained(states["test"].to_numpy(), predicted, null, w) for w in (once, weights)
-            ]
+            train, test = ((embeddings[split], states[split]) for split in pairs)
+            scores[model] = ridge_r2(train, test, weights)
         for k, state in enumerate(states["test"]):
-            facts = {"target": target, "state": state, "metric": "R2"}
-            tables.append(_table({m: (p[0, k], r[:, k]) for m, (p, r) in scores.items()}, **facts))
-        facts = {"target": target, "state": "mean", "metric": "R2"}
-        tables.append(_table({m: (p.mean(), r.mean(1)) for m, (p, r) in scores.items()}, **facts))
+            of_state = {m: (point[k], spread[:, k]) for m, (point, spread) in scores.items()}
+            tables.append(_table(of_state, target=target, state=state, metric="R2"))
+        means = {m: (point.mean(), spread.mean(1)) for m, (point, spread) in scores.items()}
+        tables.append(_table(means, target=target, state="mean", metric="R2"))
     return pd.concat(tables, ignore_index=True)
+
+
+def ridge_r2(
+    train: tuple[np.ndarray, pd.DataFrame],
+    test: tuple[np.ndarray, pd.DataFrame],
+    weights: np.ndarray,
+    alphas: Sequence[float] = tuple(np.logspace(0, 4, 9)),
+) -> tuple[np.ndarray, np.ndarray]:
+    """R2 of a ridge regression from standardised features to each of several states.
+
+    Args:
+        train: Features (M, D) and states (M, S) to fit on.
+        test: Features (N, D) and states (N, S) to score on.
+        weights: (R, N) of the bootstrap over the test cases.
+        alphas: Penalties, of which leave-one-out errors on the training cases choose.
+
+    Returns:
+        R2 (S,), and R2 (R, S) of the resamples; 0 is no better than the training cases' mean.
+    """
+    ridge = make_pipeline(StandardScaler(), RidgeCV(alphas)).fit(train[0], train[1].to_numpy())
+    null, truth = train[1].mean().to_numpy(), test[1].to_numpy()
+    return on_resamples(partial(explained, truth, ridge.predict(test[0]), null), weights)
 
 
 def teacher_scores(run: Run, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -86,16 +110,14 @@ def teacher_scores(run: Run, groups: Mapping[str, Sequence[str]]) -> pd.DataFram
     weights = bootstrap_weights(
         tables["test"]["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed
     )
-    once = np.ones((1, weights.shape[1]), np.float32)
     every = [task for tasks in groups.values() for task in tasks]
     rows = []
     for pooling, train in embeddings["train"].items():
         probes = fit_probes((train, labels["train"][every].to_numpy(np.float32)))
-        found = pd.DataFrame(probes.probabilities(embeddings["test"][pooling])[0], columns=every)
+        scores = pd.DataFrame(probes.probabilities(embeddings["test"][pooling])[0], columns=every)
         for group, tasks in groups.items():
-            truth, scores = (t[list(tasks)].to_numpy(np.float32) for t in (labels["test"], found))
-            value = macro_auroc(truth, scores, once)[0]
-            estimate = interval(value, macro_auroc(truth, scores, weights))
+            judged = (t[list(tasks)].to_numpy(np.float32) for t in (labels["test"], scores))
+            estimate = interval(*on_resamples(partial(macro_auroc, *judged), weights))
             rows.append(
                 {
                     "dataset": "symile-mimic", "task": "macro", "probe": "converged",
@@ -106,9 +128,7 @@ def teacher_scores(run: Run, groups: Mapping[str, Sequence[str]]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def residual_scores(
-    run: Run, dataset: Dataset, models: Sequence[str], *, reference: str = "mae"
-) -> pd.DataFrame:
+def residual_scores(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFrame:
     """R2 of a ridge regression from frozen features to what is left of each true state.
 
     A task can be read through its neighbours: a large heart tells of hypertension. The residual
@@ -118,47 +138,37 @@ def residual_scores(
     Args:
         run: A phantom run.
         dataset: `phantom-truth`.
-        models: Encoders or baselines.
-        reference: The model that the others are compared with.
+        models: Encoders or baselines; they are compared with the MAE.
 
     Returns:
         One row a state, pooling and model: metric (`R2`), then the columns of
         `pacx.evaluation.statistics.paired_table`.
     """
-    residuals = {}
-    for split in ("train", "test"):
-        states = dataset.split(split).filter(like="state_")
-        states = states.rename(columns=lambda name: name.removeprefix("state_"))
-        residuals[split] = residual_states(states)
+    residuals = {
+        split: residual_states(_states_in(dataset.split(split))) for split in ("train", "test")
+    }
     patients = dataset.split("test")["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
-    once = np.ones((1, len(patients)), np.float32)
-    null, truth = residuals["train"].mean().to_numpy(), residuals["test"].to_numpy()
     tables = []
     for pooling in POOLINGS:
         scores = {}
-        for model in dict.fromkeys([*models, reference]):
+        for model in dict.fromkeys([*models, "mae"]):
             reading = pooling if readings_of(model) == POOLINGS else readings_of(model)[-1]
             train, test = (
-                features_of(run, dataset, model, split, reading) for split in ("train", "test")
+                (features_of(run, dataset, model, split, reading), residual)
+                for split, residual in residuals.items()
             )
-            ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
-            predicted = ridge.fit(train, residuals["train"].to_numpy()).predict(test)
-            scores[model] = [explained(truth, predicted, null, w) for w in (once, weights)]
+            scores[model] = ridge_r2(train, test, weights, np.logspace(0, 5, 11))
         for k, state in enumerate(residuals["test"]):
-            told = {m: (point[0, k], spread[:, k]) for m, (point, spread) in scores.items()}
-            tables.append(
-                paired_table(
-                    models, reference, told.__getitem__, state=state, pooling=pooling, metric="R2"
-                )
-            )
+            of_state = {m: (point[k], spread[:, k]) for m, (point, spread) in scores.items()}
+            facts = {"state": state, "pooling": pooling, "metric": "R2"}
+            tables.append(paired_table(models, "mae", of_state.__getitem__, **facts))
     return pd.concat(tables, ignore_index=True)
 
 
 def true_states(run: Run, split: str, pairs: Pairs) -> pd.DataFrame:
     """(N, states) true states of the patients of one split of Symile-MIMIC, phantoms only."""
-    states = _truth(run, split, pairs).filter(like="state_")
-    return states.rename(columns=lambda name: name.removeprefix("state_"))
+    return _states_in(_truth(run, split, pairs))
 
 
 def explained(
@@ -176,6 +186,11 @@ def explained(
         (R, S); 1 is perfect, 0 no better than `null`.
     """
     return 1 - (weights @ (truth - predicted) ** 2) / (weights @ (truth - null) ** 2)
+
+
+def _states_in(table: pd.DataFrame) -> pd.DataFrame:
+    states = table.filter(like="state_")
+    return states.rename(columns=lambda name: name.removeprefix("state_"))
 
 
 def _truth(run: Run, split: str, pairs: Pairs) -> pd.DataFrame:

@@ -39,12 +39,15 @@ def overlays(
         titles: N names of the cases.
         label: What a map's values are.
     """
-    both = len(maps) == 2
-    columns = 1 + len(maps) + both
+    two = len(maps) == 2
+    columns = 1 + len(maps) + two
     figure, axes = grid_of_axes(len(images), columns, width=1.9 * columns, ratio=1.1)
-    figure.set_figheight(figure.get_figheight() + 0.7 * (1 + both))  # the colour bars
+    figure.set_figheight(figure.get_figheight() + 0.7 * (1 + two))  # the colour bars
     top = max(np.quantile(values, 0.995) for values in maps.values())
     names = list(maps)
+    if two:
+        difference = maps[names[1]] - maps[names[0]]
+        limit = np.quantile(np.abs(difference), 0.995) or 1.0
     for row, image in enumerate(images):
         line = axes[row * columns : (row + 1) * columns]
         line[0].imshow(image, cmap="gray", vmin=0, vmax=255)
@@ -55,11 +58,14 @@ def overlays(
             heat = axis.imshow(maps[name][row], cmap="inferno", vmin=0, vmax=top, alpha=_SHEER)
             if row == 0:
                 axis.set_title(name)
-        if both:
-            change = _difference(line[-1], image, maps[names[1]][row] - maps[names[0]][row], maps)
+        if two:
+            line[-1].imshow(image, cmap="gray", vmin=0, vmax=255)
+            change = line[-1].imshow(
+                difference[row], cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.6
+            )
             if row == 0:
                 line[-1].set_title(f"{names[1]} minus {names[0]}")
-    scales = {label: heat} | ({f"difference: {label}": change} if both else {})
+    scales = {label: heat} | ({f"difference: {label}": change} if two else {})
     for name, scale in scales.items():
         ticks = MaxNLocator(4)
         figure.colorbar(
@@ -68,23 +74,20 @@ def overlays(
     return figure
 
 
-def fades(
-    images: np.ndarray, first: np.ndarray, second: np.ndarray, steps: int = 11, columns: int = 3
-) -> np.ndarray:
+def fades(images: np.ndarray, first: np.ndarray, second: np.ndarray, steps: int) -> np.ndarray:
     """X-rays under maps that go from one to the other, in the colours of `overlays`.
 
     Args:
         images: (N, H, W) uint8.
         first: (N, H, W), where the way starts.
         second: (N, H, W), where it ends.
-        steps: Pictures on the way, both ends counted.
-        columns: X-rays a row of a picture.
+        steps: Pictures on the way, two ends counted.
 
     Returns:
         (steps, rows * H, columns * W, 3) uint8.
     """
     top = max(np.quantile(values, 0.995) for values in (first, second))
-    columns = min(columns, len(images))
+    columns = min(3, len(images))
     rows = -(-len(images) // columns)
     n, height, width = images.shape
     pictures = np.full((steps, rows * columns, height, width, 3), 255, np.uint8)
@@ -172,10 +175,3 @@ def embedding_maps(points: dict[str, np.ndarray], values: np.ndarray, label: str
         axis.set_aspect("equal", "datalim")
     figure.colorbar(dots, ax=axes, location="bottom", shrink=0.5, aspect=40, label=label)
     return figure
-
-
-def _difference(axis, image: np.ndarray, change: np.ndarray, maps: dict[str, np.ndarray]):
-    first, second = maps.values()
-    limit = np.quantile(np.abs(second - first), 0.995) or 1.0
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-    return axis.imshow(change, cmap="RdBu_r", vmin=-limit, vmax=limit, alpha=0.6)

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pacx.figures.style import colour_of, marker_of, name_of
+from pacx.figures.style import colour_of, draw_estimates, key, marker_of, name_of
 
 
 def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
@@ -20,12 +20,12 @@ def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     fractions = sorted(table["fraction"].unique())
     for axis, (what, label) in zip(axes, labels.items(), strict=True):
         axis.axhline(0, color="0.6", linewidth=1)
-        for (fraction, pooling), part in table[table["what"] == what].groupby(
+        for (fraction, pooling), doses in table[table["what"] == what].groupby(
             ["fraction", "pooling"]
         ):
             axis.errorbar(
-                part["dose"], part["value"],
-                [part["value"] - part["low"], part["high"] - part["value"]],
+                doses["dose"], doses["value"],
+                [doses["value"] - doses["low"], doses["high"] - doses["value"]],
                 marker="os"[fractions.index(fraction)], linestyle="-" if pooling == "cls" else ":",
                 color=colour_of("pacx"), capsize=3,
                 markerfacecolor=None if fraction == fractions[-1] else "white",
@@ -51,19 +51,14 @@ def knowledge(table: pd.DataFrame) -> Figure:
     for axis, target in zip(axes, targets, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
         for k, model in enumerate(models):
-            part = table[(table["target"] == target) & (table["model"] == model)]
-            places = [states.index(state) + 0.32 * k - 0.16 for state in part["state"]]
-            colour = colour_of(model)
-            axis.hlines(places, part["low"], part["high"], color=colour, linewidth=1.8)
-            axis.plot(
-                part["value"], places, marker_of(model), color=colour, markersize=5,
-                label=name_of(model),
-            )  # fmt: skip
+            of_model = table[(table["target"] == target) & (table["model"] == model)]
+            places = of_model["state"].map(states.index) + 0.32 * k - 0.16
+            draw_estimates(axis, of_model, places, colour_of(model), marker_of(model))
         axis.set(title={"ecg": "ECG", "labs": "labs"}[target], xlabel="R²")
         axis.set_yticks(range(len(states)), [state.replace("_", " ") for state in states])
         axis.set_ylim(len(states) - 0.5, -0.5)
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(models))
+    handles = [key(name_of(model), marker_of(model), colour_of(model)) for model in models]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(models))
     return figure
 
 

@@ -5,7 +5,6 @@ from itertools import cycle
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
@@ -29,14 +28,10 @@ def training_curves(
         for (name, history), colour, style in zip(
             histories.items(), cycle(colours), cycle(("-", "--", ":"))
         ):
-            _line(axis, history, term, name, colour, style)
+            smooth = history[term].rolling(max(1, len(history) // 30), min_periods=1).mean()
+            axis.plot(history["step"], history[term], color=colour, alpha=0.2, linewidth=0.8)
+            axis.plot(history["step"], smooth, style, color=colour, linewidth=1.8, label=name)
         axis.set(xlabel="step (one batch each)", ylabel=y_label)
     if len(histories) > 1:
         axes[0, -1].legend()
     return figure
-
-
-def _line(axis: Axes, history: pd.DataFrame, term: str, name: str, colour: str, style: str) -> None:
-    smooth = history[term].rolling(max(1, len(history) // 30), min_periods=1).mean()
-    axis.plot(history["step"], history[term], color=colour, alpha=0.2, linewidth=0.8)
-    axis.plot(history["step"], smooth, style, color=colour, linewidth=1.8, label=name)

@@ -1,6 +1,7 @@
 """X-rays: montages with outlines of masks, what a masked autoencoder sees and draws, positions."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -51,29 +52,21 @@ def montage(
     return figure
 
 
-def reconstructions(
-    columns: dict[str, np.ndarray | torch.Tensor], row_titles: Sequence[str] = ()
-) -> Figure:
+def reconstructions(columns: dict[str, np.ndarray | torch.Tensor]) -> Figure:
     """One row an X-ray, one column a stage of masking and painting.
 
     Args:
         columns: Title -> (N, H, W) uint8, or (N, 3, H, W) in the encoder's scale, where NaN
             (removed) is drawn in a flat colour.
-        row_titles: N names of the rows.
     """
     grey = {name: _grey(values) for name, values in columns.items()}
     n = len(next(iter(grey.values())))
     figure, axes = grid_of_axes(n, len(grey), width=1.75 * len(grey), ratio=1.04)
     blank = mpl.colormaps["gray"].with_extremes(bad=_REMOVED)
-    for i, axis in enumerate(axes):
-        row, column = divmod(i, len(grey))
-        name = list(grey)[column]
+    for axis, (row, name) in zip(axes, product(range(n), grey), strict=True):
         axis.imshow(grey[name][row], cmap=blank, vmin=0, vmax=255)
         if row == 0:
             axis.set_title(name, fontsize=9)
-        if column == 0 and len(row_titles):
-            axis.text(-0.06, 0.5, row_titles[row], rotation=90, va="center", ha="right",
-                      fontsize=9, transform=axis.transAxes)  # fmt: skip
     return figure
 
 

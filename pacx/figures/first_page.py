@@ -11,7 +11,7 @@ from pacx.evaluation.claims import PRIMARY, SECONDARY
 from pacx.evaluation.statistics import Estimate
 from pacx.figures.cxr import OUTLINES
 from pacx.figures.style import COLOURS, name_of
-from pacx.figures.tables import POOLING_NAMES
+from pacx.figures.tables import POOLING_NAMES, score_in_words
 from pacx.phantom.ecg import render_ecgs
 from pacx.phantom.labs import draw_labs
 from pacx.phantom.radiograph import render_radiographs
@@ -102,9 +102,9 @@ def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.Dat
         group: `physiology` or `anatomy`.
         fraction: Share of the labels.
     """
-    part = ladder[(ladder["group"] == group) & (ladder["fraction"] == fraction)]
+    chosen = ladder[(ladder["group"] == group) & (ladder["fraction"] == fraction)]
     rows: dict[str, dict[str, str]] = {}
-    for row in part.itertuples():
+    for row in chosen.itertuples():
         reading = POOLING_NAMES.get(row.pooling)
         name = name_of(row.model)
         if reading is None:  # a baseline has one reading, the teachers one a signal
@@ -112,7 +112,7 @@ def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.Dat
             name = f"{name.partition(':')[0]}, {row.pooling}"
         else:
             probe = {"converged": ", converged probe", "paper": ", the paper's probe"}[row.probe]
-        rows.setdefault(name, {})[reading + probe] = _text(row.value, row.low, row.high)
+        rows.setdefault(name, {})[reading + probe] = score_in_words(row.value, row.low, row.high)
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
     return table.rename_axis("features").reset_index()
 
@@ -136,15 +136,11 @@ def _draw_labs(axis: Axes, values: pd.Series) -> None:
 def _draw_ecg(axis: Axes, ecg: np.ndarray) -> None:
     """On the paper of an ECG: small squares of 0.04 s and 0.1 mV, large ones of five times that."""
     bottom, top = ecg.min() - 0.25, ecg.max() + 0.25
-    for part, width in ((1, 0.3), (5, 0.7)):
+    for step, width in ((1, 0.3), (5, 0.7)):
         style = {"color": "#eda9a9", "linewidth": width, "zorder": 0}
-        axis.vlines(np.arange(0, _SECONDS, 0.04 * part), bottom, top, **style)
-        axis.hlines(np.arange(-2, 3, 0.1 * part), 0, _SECONDS, **style)
+        axis.vlines(np.arange(0, _SECONDS, 0.04 * step), bottom, top, **style)
+        axis.hlines(np.arange(-2, 3, 0.1 * step), 0, _SECONDS, **style)
     axis.plot(np.arange(len(ecg)) / HZ, ecg, color="black", linewidth=1)
     axis.set(xlim=(0, _SECONDS), ylim=(bottom, top), xlabel="time (s)", ylabel="lead II (mV)")
     axis.tick_params(labelsize=8)
     axis.set_title("ECG: a fast rhythm", fontsize=10)
-
-
-def _text(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from pacx.figures.style import COLOURS
+from pacx.figures.style import COLOURS, key
 from pacx.phantom.state import Equation
 
 _RAISES, _LOWERS = COLOURS["blue"], COLOURS["vermilion"]
@@ -77,11 +77,7 @@ def pairing_timeline() -> Figure:
     axis.set_yticks(range(3), windows)
     axis.set(xlabel="hours since admission", xlim=(-30, 78), ylim=(2.5, -1.1))
     axis.set_xticks(range(-24, 73, 24))
-    handles = [
-        plt.Line2D([], [], marker="o", linestyle="", color="0.3", label="earliest: taken"),
-        plt.Line2D([], [], marker="o", linestyle="", color="0.3", markerfacecolor="none",
-                   label="later: left out"),
-    ]  # fmt: skip
+    handles = [key("earliest: taken"), key("later: left out", hollow=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return figure
 

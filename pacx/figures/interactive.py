@@ -91,8 +91,8 @@ def losses(
     n = len(cosines)
     logits = cosines / temperature
     picks, picked = softmax(logits, axis=1).diagonal(), softmax(logits, axis=0).diagonal()
-    both = log_softmax(logits, axis=1).diagonal() + log_softmax(logits, axis=0).diagonal()
-    contrastive, regression = -both.mean() / 2, 1 - cosines.diagonal().mean()
+    both_ways = log_softmax(logits, axis=1).diagonal() + log_softmax(logits, axis=0).diagonal()
+    contrastive, regression = -both_ways.mean() / 2, 1 - cosines.diagonal().mean()
     pull = contrastive_weight * (2 - picks - picked).mean() / (2 * temperature)
     total = contrastive_weight * contrastive + regression_weight * regression
     rows = "".join(

@@ -1,67 +1,54 @@
 """Blood tests: one patient's report with what is missing, and who gets which test."""
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
 from pacx.constants import LABS, Lab
-from pacx.figures.style import COLOURS
+from pacx.figures.style import COLOURS, key
 
 _INSIDE, _OUTSIDE, _ABSENT = COLOURS["blue"], COLOURS["vermilion"], "0.55"
 _LIMIT = 1.0  # how many widths of the range beyond it are drawn
 
 
-def lab_panel(values: np.ndarray, labs: Sequence[Lab] = LABS, columns: int = 2) -> Figure:
+def lab_panel(values: np.ndarray) -> Figure:
     """Draw one patient's labs; a band is the reference range, each row has its own unit.
 
     Args:
-        values: (K,) in the labs' units, NaN = no result.
-        labs: The K labs.
-        columns: The rows are dealt into so many columns.
+        values: (K,) of all `LABS` in their units, NaN = no result.
     """
-    per_column = -(-len(labs) // columns)
-    figure, axes = plt.subplots(
-        1, columns, figsize=(4.6 * columns, 0.8 + 0.23 * per_column), squeeze=False
-    )
-    for column, axis in enumerate(axes[0]):
-        part = range(column * per_column, min((column + 1) * per_column, len(labs)))
+    figure, axes = plt.subplots(1, 2, figsize=(9.2, 0.8 + 0.23 * -(-len(LABS) // 2)))
+    for axis, places in zip(axes, np.array_split(np.arange(len(LABS)), 2), strict=True):
         axis.axvspan(0, 1, color="#dcebf5", linewidth=0, zorder=0)
-        for row, k in enumerate(part):
-            _row(axis, row, labs[k], values[k])
-        axis.set_yticks(
-            range(len(part)), [f"{labs[k].name} ({labs[k].unit})" for k in part], fontsize=8
-        )
+        for row, k in enumerate(places):
+            _row(axis, row, LABS[k], values[k])
+        names = [f"{LABS[k].name} ({LABS[k].unit})" for k in places]
+        axis.set_yticks(range(len(places)), names, fontsize=8)
         axis.set(
-            ylim=(per_column - 0.4, -0.6), xlim=(-_LIMIT - 0.1, 1 + _LIMIT + 0.95),
+            ylim=(len(places) - 0.4, -0.6), xlim=(-_LIMIT - 0.1, 1 + _LIMIT + 0.95),
             xlabel="reference range of each test",
         )  # fmt: skip
         axis.set_xticks([0, 1], ["low", "high"])
         axis.tick_params(axis="y", length=0)
     handles = [
-        plt.Line2D([], [], marker="o", linestyle="", color=_INSIDE, label="within the range"),
-        plt.Line2D([], [], marker="o", linestyle="", color=_OUTSIDE, label="outside the range"),
-        plt.Line2D([], [], marker="x", linestyle="", color=_ABSENT, label="no result"),
-    ]
+        key("within the range", "o", _INSIDE), key("outside the range", "o", _OUTSIDE),
+        key("no result", "x", _ABSENT),
+    ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
-def ordering_curves(
-    panels: dict[str, tuple[np.ndarray, np.ndarray]], x_label: str, bins: int = 8
-) -> Figure:
+def ordering_curves(panels: dict[str, tuple[np.ndarray, np.ndarray]], x_label: str) -> Figure:
     """Share of patients with a test, with Wilson's 95 % interval, against how sick they are.
 
     Args:
         panels: Name -> how sick each patient is (N,), and whether the test was ordered (N,) bool.
         x_label: What "how sick" is, with its unit.
-        bins: Groups of about as many patients each.
     """
     figure, axis = plt.subplots(figsize=(7.0, 3.8))
     for name, (state, ordered) in panels.items():
-        groups = np.array_split(np.argsort(state), bins)
+        groups = np.array_split(np.argsort(state), 8)
         share = np.array([ordered[g].mean() for g in groups])
         tests = [binomtest(int(ordered[g].sum()), len(g)) for g in groups]
         low, high = np.array([t.proportion_ci(method="wilson") for t in tests]).T

@@ -8,8 +8,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from pacx.evaluation.baselines import POOLINGS
-from pacx.figures.results import _dot, _key, _panels, _rows_axis, _words
-from pacx.figures.style import colour_of, marker_of, name_of
+from pacx.figures.results import _panels, _rows_axis, _words
+from pacx.figures.style import colour_of, draw_estimates, key, marker_of, name_of
 
 #: From the bottom of the ladder to its top; other models stand between the two.
 _LOWER = (
@@ -51,14 +51,12 @@ def ladder(table: pd.DataFrame) -> Figure:
             if "cohort" in table:
                 _cohorts(axis, place, rows["value"], colour_of(model), marker, hollow)
             else:
-                row = rows.iloc[0]
-                estimate = (row["value"], row["low"], row["high"])
-                _dot(axis, place, *estimate, colour_of(model), marker, hollow=hollow)
+                draw_estimates(axis, rows.iloc[0], place, colour_of(model), marker, hollow=hollow)
         _rows_axis(axis, [name_of(model) for model in models])
         axis.set(title=_words(group), xlabel="AUROC")
     handles = [
-        _key("CLS token", "o"), _key("mean of patches", "s"), _key("one reading", "D"),
-        _key("filled: all labels"), _key(f"hollow: {few:.0%} of labels", hollow=True),
+        key("CLS token", "o"), key("mean of patches", "s"), key("one reading", "D"),
+        key("filled: all labels"), key(f"hollow: {few:.0%} of labels", hollow=True),
         Line2D([], [], color="0.6", linewidth=1, linestyle="--", label="chance"),
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
@@ -83,9 +81,9 @@ def probe_length(table: pd.DataFrame, paper_epochs: int) -> Figure:
         axes[0], trained.groupby("features", sort=False), strict=True
     ):
         for model, value in converged.items():
-            part = panel[panel["model"] == model]
+            of_model = panel[panel["model"] == model]
             look = {"color": colour_of(model), "marker": marker_of(model), "markersize": 5}
-            axis.plot(part["epochs"], part["value"], label=name_of(model), **look)
+            axis.plot(of_model["epochs"], of_model["value"], label=name_of(model), **look)
             axis.axhline(value, color=colour_of(model), linewidth=1, linestyle="--")
         axis.axvline(paper_epochs, color="0.4", linewidth=1, linestyle=":")
         axis.set(title=f"{features} features", xlabel="epochs of AdamW", xscale="log")

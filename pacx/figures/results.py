@@ -11,10 +11,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from pacx.figures.style import colour_of, marker_of, name_of
+from pacx.figures.style import colour_of, draw_estimates, key, marker_of, name_of
 
 _ROW = 0.34  # inches of a row of dots
 _WIDTH, _PANELS = 7.0, 2  # inches and panels beside each other: more cannot be read on a phone
@@ -34,15 +33,7 @@ def forest(
         x_label: What the difference is, with its direction.
     """
     table = table.dropna(subset=["difference_value"])
-    names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
-    figure, axis = plt.subplots(figsize=(_WIDTH, 1.1 + _ROW * len(names) * max(1, len(models) / 2)))
-    axis.axvline(0, color="0.6", linewidth=1)
-    columns = ("difference_value", "difference_low", "difference_high")
-    _dots(axis, table.assign(place=table[rows].map(names.index)), models, columns)
-    axis.set_xlabel(x_label)
-    _rows_axis(axis, names)
-    _legend(axis, models)
-    return figure
+    return _dots(table, {x_label: table}, rows, 2, (0, "-"), prefix="difference_")
 
 
 def forest_panels(
@@ -70,14 +61,15 @@ def forest_panels(
         axis.axvline(0, color="0.6", linewidth=1)
         for row in table[table[panels] == outcome].to_dict("records"):
             second = kinds.index(row[filled])
-            difference = [row[f"difference_{part}"] for part in ("value", "low", "high")]
-            place = names.index(row[rows]) + 0.36 * second - 0.18
-            _dot(axis, place, *difference, colour_of(row["model"]), hollow=bool(second))
+            draw_estimates(
+                axis, row, names.index(row[rows]) + 0.36 * second - 0.18, colour_of(row["model"]),
+                "o", prefix="difference_", hollow=bool(second),
+            )  # fmt: skip
         _rows_axis(axis, [name_of(name) for name in names] if rows == "model" else names)
         axis.set_title(_words(outcome))
         axis.tick_params(labelbottom=True)
     figure.supxlabel(x_label, fontsize=10)
-    handles = [_key(kind, hollow=bool(k)) for k, kind in enumerate(kinds)]
+    handles = [key(kind, hollow=bool(k)) for k, kind in enumerate(kinds)]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(kinds))
     return figure
 
@@ -103,55 +95,22 @@ def dots(
         one_scale: Whether all panels show the same range, where they hold the same score.
         colours: Name -> colour, where the column `model` holds no models but something else.
     """
-    names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
-    parts = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
-    height = 0.5 + _ROW * len(names) * max(1, len(models) / 2.5)
-    figure, axes = _panels(len(parts), height, 0.6, sharex=one_scale, sharey=True)
-    for axis, (title, part) in zip(axes, parts.items(), strict=True):
-        if chance is not None:
-            axis.axvline(chance, color="0.6", linewidth=1, linestyle="--")
-        part = part.assign(place=part[rows].map(names.index))
-        _dots(axis, part, models, ("value", "low", "high"), colours)
-        axis.set_xlabel(title)
-        axis.tick_params(labelbottom=True)
-        _rows_axis(axis, names)
-    _legend(axes[0], models, colours)
-    return figure
-
-
-def bars(table: pd.DataFrame, *, groups: str = "task", y_label: str = "AUROC") -> Figure:
-    """Bars with 95 % intervals, one group a value of `groups`, one colour a model.
-
-    For quantities that start at zero, such as shares; `dots` is for scores that do not.
-    """
-    names, models = list(dict.fromkeys(table[groups])), list(dict.fromkeys(table["model"]))
-    figure, axis = plt.subplots(figsize=(max(5.0, 1.0 + 1.2 * len(names)), 3.6))
-    width = 0.8 / len(models)
-    for k, model in enumerate(models):
-        part = table[table["model"] == model].set_index(groups).reindex(names)
-        places = [i + (k - (len(models) - 1) / 2) * width for i in range(len(names))]
-        axis.bar(places, part["value"], 0.92 * width, color=colour_of(model), label=name_of(model))
-        axis.vlines(places, part["low"], part["high"], color="black", linewidth=1.2)
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(names)), [_words(name, 14) for name in names])
-    axis.set_ylabel(y_label)
-    _legend(axis, models)
-    return figure
+    by_panel = dict(list(table.groupby(panels, sort=False))) if panels else {x_label: table}
+    line = None if chance is None else (chance, "--")
+    return _dots(table, by_panel, rows, 2.5, line, one_scale=one_scale, colours=colours)
 
 
 def label_efficiency(
     table: pd.DataFrame,
     *,
-    panels: str = "dataset",
-    y_label: str = "AUROC",
+    panels: str,
     published: pd.DataFrame | None = None,
 ) -> Figure:
-    """Score against the share of training labels, with 95 % bands, one panel a data set.
+    """AUROC against the share of training labels, with 95 % bands, one panel a data set.
 
     Args:
         table: Tidy table with `fraction`, `value`, `low`, `high` and `model`.
         panels: Column that names the panels.
-        y_label: What the score is.
         published: The paper's values (columns `panels`, `fraction`, `model`, `value`), drawn as
             hollow diamonds in the panel of the same name.
     """
@@ -159,22 +118,21 @@ def label_efficiency(
     figure, axes = _panels(len(names), 2.6, 0.8)
     for axis, name in zip(axes, names, strict=True):
         for model in models:
-            part = table[(table[panels] == name) & (table["model"] == model)]
-            part = part.sort_values("fraction")
+            of_model = table[(table[panels] == name) & (table["model"] == model)]
+            fractions, values, low, high = (
+                of_model.sort_values("fraction")[column]
+                for column in ("fraction", "value", "low", "high")
+            )
             colour = colour_of(model)
-            axis.plot(
-                part["fraction"], part["value"], color=colour, marker=marker_of(model), markersize=4
-            )
-            axis.fill_between(
-                part["fraction"], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0
-            )
+            axis.plot(fractions, values, color=colour, marker=marker_of(model), markersize=4)
+            axis.fill_between(fractions, low, high, color=colour, alpha=0.18, linewidth=0)
             if published is not None:
                 paper = published[(published[panels] == name) & (published["model"] == model)]
                 axis.plot(
                     paper["fraction"], paper["value"], "D", markerfacecolor="none",
                     markeredgecolor=colour,
                 )  # fmt: skip
-        axis.set(title=_words(name), xlabel="share of training labels", ylabel=y_label)
+        axis.set(title=_words(name), xlabel="share of training labels", ylabel="AUROC")
         axis.set_xscale("log")
         shares = sorted({*table["fraction"], *([] if published is None else published["fraction"])})
         axis.xaxis.set_major_locator(FixedLocator(shares))
@@ -182,27 +140,6 @@ def label_efficiency(
         axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     _legend(axes[-1], models, paper=published is not None)
     return figure
-
-
-def _dot(
-    axis: Axes, place: float, value: float, low: float, high: float, colour: str,
-    marker: str = "o", *, hollow: bool = False,
-) -> None:  # fmt: skip
-    """A value with its interval in the row at height `place`."""
-    axis.hlines(place, low, high, color=colour, linewidth=1.8)
-    face = "white" if hollow else colour
-    # Above all intervals: another dot's may cross it.
-    axis.plot(
-        value, place, marker, markersize=5, markeredgecolor=colour, markerfacecolor=face, zorder=3
-    )
-
-
-def _key(label: str, marker: str = "o", *, hollow: bool = False) -> Line2D:
-    """An entry of a legend that explains filling or marker, whatever the colour."""
-    face = "white" if hollow else "0.3"
-    return Line2D(
-        [], [], marker=marker, linestyle="", color="0.3", markerfacecolor=face, label=label
-    )
 
 
 def _panels(n: int, height: float, around: float, **shared: bool) -> tuple[Figure, list[Axes]]:
@@ -218,22 +155,35 @@ def _panels(n: int, height: float, around: float, **shared: bool) -> tuple[Figur
 
 
 def _dots(
-    axis: Axes, table: pd.DataFrame, models: list[str], columns: tuple[str, str, str],
+    table: pd.DataFrame,
+    panels: dict[str, pd.DataFrame],
+    rows: str,
+    models_a_row: float,
+    line: tuple[float, str] | None,
+    *,
+    prefix: str = "",
+    one_scale: bool = False,
     colours: dict[str, str] | None = None,
-) -> None:  # fmt: skip
-    """Dots and intervals; the column `place` of the table numbers the rows from above."""
-    value, low, high = columns
-    for model in models:
-        part = table[table["model"] == model]
-        heights = _place(part["place"], models, model)
-        colour, marker = _look(model, colours)
-        axis.hlines(heights, part[low], part[high], color=colour, linewidth=1.8)
-        axis.plot(part[value], heights, marker, color=colour, markersize=5)
+) -> Figure:
+    """One panel a part of the table, one line of dots a value of `rows`, one colour a model.
 
-
-def _place(row: pd.Series, models: list[str], model: str) -> pd.Series:
-    """Height of a model's dots within their rows."""
-    return row + 0.7 * ((models.index(model) + 0.5) / len(models) - 0.5)
+    A row is as high as `models_a_row` models need; `line` is a vertical line's place and style.
+    """
+    names, models = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table["model"]))
+    height = 0.5 + _ROW * len(names) * max(1, len(models) / models_a_row)
+    figure, axes = _panels(len(panels), height, 0.6, sharex=one_scale, sharey=True)
+    for axis, (title, panel) in zip(axes, panels.items(), strict=True):
+        if line is not None:
+            axis.axvline(line[0], color="0.6", linewidth=1, linestyle=line[1])
+        for k, model in enumerate(models):
+            estimates = panel[panel["model"] == model]
+            heights = estimates[rows].map(names.index) + 0.7 * ((k + 0.5) / len(models) - 0.5)
+            draw_estimates(axis, estimates, heights, *_look(model, colours), prefix=prefix)
+        axis.set_xlabel(title)
+        axis.tick_params(labelbottom=True)
+        _rows_axis(axis, names)
+    _legend(axes[0], models, colours)
+    return figure
 
 
 def _rows_axis(axis: Axes, names: list) -> None:
@@ -251,15 +201,9 @@ def _legend(
         handles = []
         for model in models:
             colour, marker = _look(model, colours)
-            label = model if colours else name_of(model)
-            handles.append(Line2D([], [], marker=marker, linestyle="", color=colour, label=label))
+            handles.append(key(model if colours else name_of(model), marker, colour))
         if paper:
-            handles.append(
-                Line2D(
-                    [], [], marker="D", linestyle="", markerfacecolor="none",
-                    markeredgecolor="0.3", label="the paper's, on real patients",
-                )
-            )  # fmt: skip
+            handles.append(key("the paper's, on real patients", "D", hollow=True))
         axis.figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
 
 
@@ -270,6 +214,6 @@ def _look(model: str, colours: dict[str, str] | None) -> tuple[str, str]:
     return colours[model], "oDs^vX"[list(colours).index(model)]
 
 
-def _words(name: object, width: int = 34) -> str:
+def _words(name: object) -> str:
     """`kidney_disease` reads "kidney disease"; long names wrap."""
-    return textwrap.fill(str(name).replace("_", " "), width)
+    return textwrap.fill(str(name).replace("_", " "), 34)

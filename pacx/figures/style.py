@@ -3,10 +3,15 @@
 A model has the same colour and marker everywhere.
 """
 
+from collections.abc import Mapping, Sequence
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 #: Told apart by readers who see no red, no green or no blue; tested by simulation.
 COLOURS = {
@@ -50,9 +55,6 @@ MODELS = {
     )
 }
 
-#: Status colours of the method's figure: what is trained, adapted, and frozen.
-STATUS = {"trainable": "#c0392b", "adapted": "#d17c00", "frozen": "#2f6db5"}
-
 
 def use_style() -> None:
     """Set the book's figure style; SVG in notebooks, with a light ground in both page themes."""
@@ -92,6 +94,42 @@ def colour_of(model: str) -> str:
 def marker_of(model: str) -> str:
     """A model's marker."""
     return MODELS[model][2]
+
+
+def draw_estimates(
+    axis: Axes,
+    rows: pd.DataFrame | Mapping,
+    heights: Sequence[float] | float,
+    colour: str,
+    marker: str,
+    *,
+    prefix: str = "",
+    hollow: bool = False,
+) -> None:
+    """Values with their 95 % intervals, lying in the rows of a figure.
+
+    Args:
+        axis: Where to draw.
+        rows: `value`, `low` and `high`: columns of a table, or one estimate.
+        heights: Where each lies.
+        colour: Of dot and interval.
+        marker: Of the dot.
+        prefix: Before the names, such as `difference_`.
+        hollow: Whether the dot is empty.
+    """
+    value, low, high = (rows[f"{prefix}{name}"] for name in ("value", "low", "high"))
+    axis.hlines(heights, low, high, color=colour, linewidth=1.8)
+    # Above all intervals: another dot's may cross it.
+    face = "white" if hollow else colour
+    axis.plot(value, heights, marker, color=colour, markersize=5, markerfacecolor=face, zorder=3)
+
+
+def key(label: str, marker: str = "o", colour: str = "0.3", *, hollow: bool = False) -> Line2D:
+    """An entry of a legend: a dot without a line."""
+    face = "white" if hollow else colour
+    return Line2D(
+        [], [], marker=marker, linestyle="", color=colour, markerfacecolor=face, label=label
+    )
 
 
 def grid_of_axes(

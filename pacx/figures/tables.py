@@ -40,6 +40,11 @@ def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
     return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
 
 
+def score_in_words(value: float, low: float, high: float) -> str:
+    """A score with its interval; a table breaks no line within the brackets."""
+    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"
+
+
 def folded(table: Styler, summary: str) -> HTML:
     """A long table behind one line that opens it.
 
@@ -64,7 +69,7 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
         {
             **{column: table[column] for column in columns},
             "model": table["model"].map(name_of),
-            "score [95 %]": list(map(_text, table["value"], table["low"], table["high"])),
+            "score [95 %]": list(map(score_in_words, table["value"], table["low"], table["high"])),
             "difference [95 %]": [
                 "" if pd.isna(v) else str(Estimate(v, low, high))
                 for v, low, high in zip(
@@ -101,19 +106,19 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
     ours["dataset"] = ours["dataset"].replace({"tb": "TB (Shenzhen)"})
     models = [m for m in MODEL_NAMES if m in set(theirs["model"])]
     rows = theirs[keys].drop_duplicates()
-    known = {
+    sources = {
         "paper": _cells(theirs, keys),
         "this run": _cells(ours[~by_theirs], keys),
         "this run, the paper's probe": _cells(ours[by_theirs], keys),
     }
     lines = []
     for row in rows.itertuples(index=False):
-        for source, cells in known.items():
-            found = [cells.get((*map(_key, row), model)) for model in models]
-            if source not in ("paper", "this run") and not any(found):
+        for source, cells in sources.items():
+            scores = [cells.get((*map(_key, row), model)) for model in models]
+            if source not in ("paper", "this run") and not any(scores):
                 continue
             mae, pacx = (cells.get((*map(_key, row), model)) for model in ("mae", "pacx"))
-            texts = ["–" if one is None else _score(one) for one in found]
+            texts = ["–" if score is None else _score(score) for score in scores]
             lines.append((*row, source, *texts, _change(mae, pacx)))
     names = [MODEL_NAMES[model] for model in models]
     result = pd.DataFrame(lines, columns=[*keys, "source", *names, "PaCX-MAE minus MAE"])
@@ -145,16 +150,16 @@ def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     numbers = ["value", "low", "high", "runs", "above", "below"]
     shared = [key for key in keys if key in pooled]
     pooled = pooled.reindex(columns=[*shared, *numbers])
-    both = ours[keys].merge(pooled, on=shared, how="left")
+    beside = ours[keys].merge(pooled, on=shared, how="left")
     if "pooling" in set(keys) - set(shared):
-        both[numbers] = both[numbers].where(both["pooling"] != "mean")
-    both["model"] = both["model"].map(name_of)
-    told = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
+        beside[numbers] = beside[numbers].where(beside["pooling"] != "mean")
+    beside["model"] = beside["model"].map(name_of)
+    varying = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
     return _dated(
         show(
-            both[told].assign(
+            beside[varying].assign(
                 **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
-                **_evidence_columns(both),
+                **_evidence_columns(beside),
             )
         )
     )
@@ -198,8 +203,8 @@ def _warning(reason: str) -> str:
 
 def _evidence_columns(pooled: pd.DataFrame) -> dict[str, list[str]]:
     """What `pool` returns as text; empty where there is nothing."""
-    known = pooled["runs"].notna()
-    rows = list(zip(known, pooled.itertuples(), strict=True))
+    gathered = pooled["runs"].notna()
+    rows = list(zip(gathered, pooled.itertuples(), strict=True))
     return {
         "evidence [95 %]": [str(Estimate(r.value, r.low, r.high)) if ok else "" for ok, r in rows],
         "runs above, below zero": [
@@ -226,7 +231,7 @@ def _key(value: str | float) -> str | float:
 def _score(row: tuple) -> str:
     if not hasattr(row, "low"):
         return f"{row.value:.{_digits(row)}f}"
-    return _text(row.value, row.low, row.high)
+    return score_in_words(row.value, row.low, row.high)
 
 
 def _digits(row: tuple) -> int:
@@ -241,7 +246,3 @@ def _change(mae: tuple | None, pacx: tuple | None) -> str:
     if pd.isna(getattr(pacx, "difference_low", None)):
         return f"{pacx.value - mae.value:+.{_digits(pacx)}f}"
     return str(difference_of(pacx._asdict()))
-
-
-def _text(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f},\N{NO-BREAK SPACE}{high:.3f}]"

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from pacx.data.dicom import is_dicom
 from pacx.data.images import normalise, read_image
 from pacx.errors import PacxError
-from pacx.evaluation.attention import attention_maps, attention_rollout, upsample
+from pacx.evaluation.attention import rollout_of, upsample
 from pacx.figures.attention import overlays
 from pacx.figures.style import use_style
 from pacx.files import new_file, new_folder
@@ -184,8 +184,8 @@ class Predictor:
 
     def attention(self, picture: np.ndarray) -> np.ndarray:
         """Attention rollout (H, W) on the pixels of an image (H, W) uint8."""
-        maps = attention_maps(self.encoder, self._input(picture), mean_of_heads=True)
-        return upsample(attention_rollout(maps), picture.shape)[0].numpy()
+        rollout = rollout_of(self.encoder, self._input(picture))
+        return upsample(rollout, picture.shape)[0].numpy()
 
     def _input(self, picture: np.ndarray) -> torch.Tensor:
         """As in training: squashed to a square, then normalised."""

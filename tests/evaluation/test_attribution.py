@@ -199,11 +199,11 @@ def test_maps_of_random_weights_differ(probe, images):
 
 
 def test_cases_are_the_first_wins_and_losses():
-    before = np.array([1, 0, 0, 1, 1, 0, 1, 0], bool)
-    after = np.array([1, 1, 0, 0, 0, 1, 0, 1], bool)
-    chosen = cases_by_rule(before, after, each=2)
-    assert list(chosen["kind"]) == ["win", "win", "loss", "loss"]
-    assert list(chosen["case"]) == [1, 5, 3, 4]
+    before = np.array([1, 0, 0, 1, 1, 0, 1, 0, 0, 1], bool)
+    after = np.array([1, 1, 0, 0, 0, 1, 0, 1, 1, 0], bool)
+    chosen = cases_by_rule(before, after)
+    assert list(chosen["kind"]) == ["win"] * 3 + ["loss"] * 3
+    assert list(chosen["case"]) == [1, 5, 7, 3, 4, 6]
     alike = cases_by_rule(before, before)
     assert list(alike["case"]) == [0, 1, 2]
     assert set(alike["kind"]) == {"no difference"}

@@ -60,10 +60,10 @@ def test_pixels_are_the_principal_components_of_the_pretraining_images(run, data
 @pytest.fixture
 def every_rank(monkeypatch):
     """The maps to the teachers with all their directions."""
-    baselines._map_to_teachers.cache_clear()
+    baselines._fit_map.cache_clear()
     monkeypatch.setattr(baselines, "_RANKS", (4, 10_000))
     yield
-    baselines._map_to_teachers.cache_clear()
+    baselines._fit_map.cache_clear()
 
 
 @pytest.mark.parametrize("source", ["pixels", "mae"])
@@ -133,6 +133,27 @@ def test_features_of_an_image_do_not_depend_on_the_others(run, dataset, model, r
     np.testing.assert_allclose(
         features_of(run, few, model, "test", reading), everybody[10:13], atol=1e-3, rtol=1e-3
     )
+
+
+def test_the_papers_probe_reads_mirrored_baselines_too(run, dataset, monkeypatch):
+    probe = run.profile.paper_probe.model_copy(update={"flip": True})
+    monkeypatch.setattr(run, "profile", run.profile.model_copy(update={"paper_probe": probe}))
+    for model, readings in READINGS.items():
+        reading = readings[0]
+        plain, mirrored = (
+            features_of(run, dataset, model, "train", reading, mirrored=turned)
+            for turned in (False, True)
+        )
+        assert np.allclose(plain, mirrored) == (model == "states")
+        scores = probe_scores(run, dataset, model, pooling=reading, probe="paper")
+        assert np.isfinite(scores).all()
+
+
+def test_a_map_to_the_teachers_is_fitted_again_after_a_new_training(run, monkeypatch):
+    before = baselines._map_to_teachers(run, "mae")
+    assert baselines._map_to_teachers(run, "mae") is before
+    monkeypatch.setattr(baselines, "fingerprint_of", lambda run, model: f"{model}, trained again")
+    assert baselines._map_to_teachers(run, "mae") is not before
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from sklearn.metrics import r2_score
 from tiny_hospital import cohort, hospital
 
 from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.evaluation import forgetting
 from pacx.evaluation.alignment import compare_alignment, ridge_alignment
 from pacx.evaluation.features import extract_features
 from pacx.evaluation.forgetting import compare_reconstruction, image_errors, reconstruction_errors
@@ -54,7 +55,7 @@ def test_an_images_error_is_that_of_its_removed_pixels(norm_pix_loss):
             assert errors[i].item() == pytest.approx(gap.square().mean().item(), rel=1e-4)
 
 
-def test_reconstruction_compares_encoders_under_one_decoder(run):
+def test_reconstruction_compares_encoders_under_one_decoder(run, monkeypatch):
     table = compare_reconstruction(run, ["mae", "random"]).set_index("model")
     assert np.isnan(table.loc["mae", "difference_value"])
     assert table.loc["random", "difference_value"] != 0
@@ -62,7 +63,8 @@ def test_reconstruction_compares_encoders_under_one_decoder(run):
     errors = reconstruction_errors(run, "mae", images)
     assert errors.shape == (len(images),)
     assert table.loc["mae", "value"] == pytest.approx(errors.mean())
-    again = reconstruction_errors(run, "mae", np.array(images), batch_size=4)
+    monkeypatch.setattr(forgetting, "BATCH", 4)
+    again = reconstruction_errors(run, "mae", np.array(images))
     assert np.allclose(again, errors, rtol=1e-4)  # the masks do not depend on the batches
 
 
