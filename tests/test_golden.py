@@ -354,7 +354,7 @@ def test_mae_patches_and_whole_images(golden, mae):
 @item("G3")
 @torch.inference_mode()
 def test_mae_layer_norm_eps(golden, mae):
-    model, *_ = mae
+    model, images, _ = mae
     probe = golden["layernorm_eps_probe"]
 
     def normed(name: str) -> torch.Tensor:
@@ -373,6 +373,18 @@ def test_mae_layer_norm_eps(golden, mae):
             eps, norm.eps = norm.eps, float(f"{number}e-{power}")
             assert_close(normed(name)[: int(n)], expected, what=key)
             norm.eps = eps
+
+    norms = [m for m in model.encoder.modules() if isinstance(m, torch.nn.LayerNorm)]
+    eps = [norm.eps for norm in norms]
+    for key, expected in golden["eps_effect_on_encoder"].items():
+        if match := re.fullmatch(r"cls_eps_(\d+)e_(\d+)_first(\d+)", key):
+            number, power, n = match.groups()
+            for norm in norms:
+                norm.eps = float(f"{number}e-{power}")
+            cls = encode(model.encoder, images[:1])[0][0]
+            assert_close(cls[: int(n)], expected, what=key)
+    for norm, before in zip(norms, eps, strict=True):
+        norm.eps = before
 
 
 # ---------------------------------------- distillation

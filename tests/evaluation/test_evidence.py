@@ -51,8 +51,10 @@ def test_pooled_interval_is_student_s_over_cohorts():
 
 def test_pooled_interval_covers_no_effect():
     """Of 400 sets of three cohorts without an effect, 5 % may be called one (binomial +- 3 sd)."""
-    rows = [pool(repetitions(effect=0, seed=seed)).iloc[0] for seed in range(400)]
-    covered = np.mean([row["low"] <= 0 <= row["high"] for row in rows])
+    sets = [repetitions(effect=0, seed=seed).assign(task=seed) for seed in range(400)]
+    rows = pool(pd.concat(sets))
+    assert len(rows) == 400
+    covered = rows["low"].le(0).mul(rows["high"].ge(0)).mean()
     assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 400)
 
 
