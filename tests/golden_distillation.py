@@ -3,28 +3,39 @@
 A file of its own so that a new process imports little.
 """
 
+import ast
 import math
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from golden_formula import evaluate
+from golden_formula import calculate, formulas
 
 from pacx.models.distillation import DistillationLoss, Projections
 
-VARIANTS = {"both": ("ecg", "labs"), "ecg_only": ("ecg",), "labs_only": ("labs",)}
+
+def modalities_of(variant: str) -> tuple[str, ...]:
+    """Teachers of "both" or of "ecg_only"."""
+    return ("ecg", "labs") if variant == "both" else (variant.removesuffix("_only"),)
 
 
 def distillation_inputs(golden: dict) -> dict[str, torch.Tensor]:
     """The file's embeddings, rounded to float32, in float64."""
-    values = {}
+    nodes, unrounded = {}, set()
     for name, text in golden["inputs"].items():
-        if isinstance(text, str) and "U(" in text:
-            exact = evaluate(golden, text.replace("(float32)", ""), **values)
-            values[name] = exact.astype(np.float32).astype(np.float64)
-            if name == "base":
-                values["b"] = exact  # the file rounds what is built from the base, not the base
-    return {name: torch.from_numpy(v) for name, v in values.items()}
+        for formula in formulas(golden, str(text), {"b", *golden["inputs"]}):
+            nodes[name] = formula.node
+            if formula.name:  # the file rounds what is built from the base, not the base
+                nodes[formula.name] = formula.node
+                unrounded.add(formula.name)
+
+    def value(name: str) -> np.ndarray:
+        words = {node.id for node in ast.walk(nodes[name]) if isinstance(node, ast.Name)}
+        others = {word: value(word) for word in words & set(nodes)}
+        exact = calculate(golden, nodes[name], **others)
+        return exact if name in unrounded else exact.astype(np.float32).astype(np.float64)
+
+    return {name: torch.from_numpy(value(name)) for name in nodes}
 
 
 def distillation_terms(
@@ -50,20 +61,20 @@ def distillation_terms(
     return loss(projections, {m: x[f"{m}_target"][rows] for m in modalities}), loss
 
 
-def distill_in_rank(rank: int, world: int, folder: str, golden: dict) -> None:
-    """One process: write its terms and the gradient averaged over all processes."""
+def distill_in_rank(rank: int, world: int, folder: str, golden: dict, variants: list[str]) -> None:
+    """One process: write its terms and the gradient averaged over all processes, by variant."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
     x = distillation_inputs(golden)
-    local = golden["inputs"]["B"] // world
+    local = len(x["cxr_shared"]) // world
     rows = slice(rank * local, (rank + 1) * local)
     result = {}
-    for variant in ("both", "ecg_only"):
+    for variant in variants:
         t = torch.ones(x["cxr_shared"].shape[1], dtype=torch.float64, requires_grad=True)
         terms, _ = distillation_terms(
-            golden, x | {"cxr_shared": x["cxr_shared"] * t}, VARIANTS[variant], rows=rows
+            golden, x | {"cxr_shared": x["cxr_shared"] * t}, modalities_of(variant), rows=rows
         )
         terms["total"].backward()
         dist.all_reduce(t.grad)  # what DDP does, with the division below

@@ -1,6 +1,11 @@
-"""Reads golden files: inputs and weights are given as formulas, expected values as numbers."""
+"""Reads golden files: inputs and weights are given as formulas, expected values as numbers.
+
+English stands around the formulas, and may be worded in any way: what is read is found by how it is
+built, such as a formula in known names, `t=0..4999`, `b<2` or `alpha=16`.
+"""
 
 import ast
+import itertools
 import json
 import math
 import operator
@@ -8,12 +13,15 @@ import os
 import re
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 FOLDER = Path(os.environ.get("PACX_GOLDEN", Path(__file__).parent / "golden"))
 MODULUS = 2147483647  # of the pseudo-random formula U, part of its definition in every file
+#: The files print nine digits of what was computed in float64, as our side is.
+CLOSE = {"atol": 1e-6, "rtol": 1e-6}
 
 NAMES = {
     "sin": np.sin, "cos": np.cos, "exp": np.exp, "sqrt": np.sqrt, "where": np.where, "pi": math.pi,
@@ -21,18 +29,28 @@ NAMES = {
 OPERATORS = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Pow: operator.pow, ast.MatMult: operator.matmul, ast.USub: operator.neg,
-    ast.Gt: operator.gt, ast.Lt: operator.lt, ast.Eq: operator.eq,
+    ast.UAdd: operator.pos, ast.Gt: operator.gt, ast.Lt: operator.lt, ast.Eq: operator.eq,
 }  # fmt: skip
+ARITHMETIC = (
+    ast.Constant, ast.Name, ast.Call, ast.Attribute, ast.UnaryOp, ast.BinOp, ast.BoolOp,
+    ast.Compare, ast.IfExp, ast.And, ast.expr_context, *OPERATORS,
+)  # fmt: skip
+TOKEN = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?|[^\W\d]\w*|'\w*'|\*\*|==|\S")
+SIGN = re.compile(r"\d|'|\*\*|==|[-+*/@<>(),.]")  # "=" alone, ":" and ";" end a formula
 
 
-def read_golden_files() -> list[tuple[str, dict]]:
-    """Every `g*.json` of the folder as (item prefix such as "G3", content)."""
-    files = []
-    for path in sorted(FOLDER.glob("g*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        words = str(content.get("item", "")).split() if isinstance(content, dict) else []
-        files.append((words[0] if words else f"none ({path.name})", content))
-    return files
+def golden_files(item: str | None = None) -> dict[str, dict]:
+    """Contents of the folder's `g*.json` by file name, or of those of one item such as "G3"."""
+    files = {
+        path.stem: json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(FOLDER.glob("g*.json"))
+    }
+    return {name: c for name, c in files.items() if item is None or item_of(name) == item}
+
+
+def item_of(name: str) -> str:
+    """Item of a file, such as "G3" of "g3_mae"."""
+    return name.split("_")[0].upper()
 
 
 def uniform(golden: dict, name: str, index: np.ndarray) -> np.ndarray:
@@ -43,26 +61,84 @@ def uniform(golden: dict, name: str, index: np.ndarray) -> np.ndarray:
     return 2.0 * ((k + 0.5) / MODULUS) - 1.0
 
 
-def evaluate(golden: dict, text: str, size: int | None = None, **names):
-    """Evaluate one arithmetic formula of a file.
+class Formula(NamedTuple):
+    """An arithmetic formula in a text.
+
+    Attributes:
+        name: What stands before its "=", if anything: "x" of "x[n,d]=n*32+d".
+        node: The formula.
+    """
+
+    name: str
+    node: ast.expr
+
+
+def formulas(golden: dict, text: str, names: set[str]) -> list[Formula]:
+    """Every formula in a text: the longest in each run of what formulas are made of.
+
+    A word is part of a formula when it is a function, one of the file's constants or of `names`.
+    "[...]" (indices, comments) and "(float32)" are left out; "^" is a power.
+    """
+    words = {"U", "reshape", "and", "if", "else", *NAMES, *golden["constants"], *names}
+    text = re.sub(r"\[[^\]]*\]|\(float\d+\)", "", text).replace("^", "**")
+    tokens = list(TOKEN.finditer(text))
+
+    def may_be_part(place: int) -> bool:
+        word = tokens[place][0]
+        return word in words if word[0].isalpha() else bool(SIGN.match(word))
+
+    found = []
+    for is_run, places in itertools.groupby(range(len(tokens)), may_be_part):
+        run = list(places)
+        pieces = (
+            text[tokens[run[first]].start() : tokens[run[first + length - 1]].end()]
+            for length in range(len(run), 0, -1)
+            for first in range(len(run) - length + 1)
+        )
+        if is_run and (node := next(filter(None, map(_formula, pieces)), None)):
+            name, sign = ("", "", *(token[0] for token in tokens[: run[0]]))[-2:]
+            found.append(Formula(name if sign == "=" else "", node))
+    return found
+
+
+def _formula(text: str) -> ast.expr | None:
+    """The text as a formula that calculates something with names, if it is one."""
+    try:
+        node = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+    inside = list(ast.walk(node))
+    functions = [call.func for call in inside if isinstance(call, ast.Call)]
+    is_formula = (
+        not isinstance(node, ast.Name)
+        and any(isinstance(inner, ast.Name) for inner in inside)
+        and all(isinstance(inner, ARITHMETIC) for inner in inside)
+        and all(
+            function.attr == "reshape"
+            if isinstance(function, ast.Attribute)
+            else getattr(function, "id", "") in ("U", *NAMES)
+            for function in functions
+        )
+    )
+    return node if is_formula else None
+
+
+def calculate(golden: dict, node: ast.expr, size: int | None = None, **values):
+    """Value of a formula.
 
     Args:
         golden: The file's content.
-        text: Such as "x[n,d]=U('X',n*32+d)*(1+d/8), float64 then float32". What stands before the
-            first "=" and after ", float" is left out; "^" is a power, "[...]" a comment.
-        size: Number of values of a U without index; read from `reshape(...)` when not given.
-        names: Values of the names in the formula.
+        node: The formula.
+        size: Number of values of a U without index; that of `reshape(...)` when not given.
+        values: Of the names in the formula.
     """
-    text = re.sub(r"^\s*\w+(\[[^\]]*\])?\s*=(?!=)", "", text)
-    text = re.sub(r",? *\(?float(32|64).*$", "", text)
-    text = re.sub(r"\[[^\]]*\]", "", text).replace("^", "**").strip()
-    if size is None and (shape := re.search(r"reshape\(([\d, ]+)\)", text)):
-        size = math.prod(int(n) for n in shape[1].split(","))
-
-    def u(name, index=None):
-        return uniform(golden, name, np.arange(size) if index is None else index)
-
-    scope = {"U": u, **NAMES, **golden["constants"], **names}
+    scope = {**NAMES, **golden["constants"], **values}
+    shapes = [
+        [size.value for size in call.args]
+        for call in ast.walk(node)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
+    ]
+    size = math.prod(shapes[0]) if shapes else size
 
     def value(node):
         match node:
@@ -74,15 +150,51 @@ def evaluate(golden: dict, text: str, size: int | None = None, **names):
                 return OPERATORS[type(node.op)](value(node.operand))
             case ast.BinOp():
                 return OPERATORS[type(node.op)](value(node.left), value(node.right))
+            case ast.BoolOp():
+                return np.logical_and.reduce([value(inner) for inner in node.values])
             case ast.Compare(ops=[op], comparators=[right]):
                 return OPERATORS[type(op)](value(node.left), value(right))
-            case ast.Call(func=ast.Attribute(attr="reshape")):
+            case ast.IfExp():
+                return np.where(value(node.test), value(node.body), value(node.orelse))
+            case ast.Call(func=ast.Attribute()):
                 return value(node.func.value).reshape([value(a) for a in node.args])
+            case ast.Call(func=ast.Name(id="U")):
+                name, *index = [value(a) for a in node.args]
+                return uniform(golden, name, index[0] if index else np.arange(size))
             case ast.Call():
                 return value(node.func)(*[value(a) for a in node.args])
-        raise ValueError(f"{text!r} is not an arithmetic formula")
 
-    return value(ast.parse(text, mode="eval").body)
+    return value(node)
+
+
+def evaluate(golden: dict, text: str, size: int | None = None, **values):
+    """Value of the longest formula in a text."""
+    found = formulas(golden, text, set(values))
+    assert found, f"no formula in {text!r}"
+    node = max((formula.node for formula in found), key=lambda node: len(ast.dump(node)))
+    return calculate(golden, node, size, **values)
+
+
+def summands(node: ast.expr) -> list[ast.expr]:
+    """What a formula adds up."""
+    match node:
+        case ast.BinOp(op=ast.Add()):
+            return summands(node.left) + summands(node.right)
+        case ast.BinOp(op=ast.Sub()):
+            negative = [ast.UnaryOp(ast.USub(), term) for term in summands(node.right)]
+            return summands(node.left) + negative
+    return [node]
+
+
+def count_of(text: str, letter: str) -> int:
+    """Number of values of an index: 12 of "l=0..11" or of "l<12"."""
+    last, count = re.search(rf"\b{letter} *(?:= *0 *\.\. *(\d+)|< *(\d+))", text).groups()
+    return int(count) if last is None else int(last) + 1
+
+
+def setting(text: str, name: str) -> float:
+    """Number after a name: 16 of "alpha=16"."""
+    return float(re.search(rf"\b{name} *= *(\d+(?:\.\d+)?)", text)[1])
 
 
 def axes(*sizes: int) -> list[np.ndarray]:
@@ -90,21 +202,21 @@ def axes(*sizes: int) -> list[np.ndarray]:
     return list(np.ogrid[tuple(slice(n) for n in sizes)])
 
 
+def is_fixed(kind: list[str]) -> bool:
+    """Whether a row of 'state' tells of a fixed table, which no formula fills."""
+    return any("=False" in word for word in kind)
+
+
 def formula_weights(golden: dict) -> dict[str, torch.Tensor]:
     """Weights by the file's rule for every name in its 'state', under the file's names, float32.
 
-    Fixed tables, which the rule leaves out, are absent.
+    Fixed tables are absent.
     """
     constants = golden["constants"]
-    special, fixed = {}, []
-    for rule in golden.get("weights_special", "").split(";"):
-        if match := re.match(r"\s*(?:names ending )?([\w ,/]+): ([\d.]+[*+]u|0)\b", rule):
-            special |= dict.fromkeys(re.split(r"[,/ ]+", match[1].strip()), match[2])
-        elif "fixed" in rule:
-            fixed = re.findall(r"\w*pos_embed", rule)
+    special = _special_weights(golden)
     weights = {}
-    for name, shape, *_ in golden["state"]:
-        if name in fixed:
+    for name, shape, *kind in golden["state"]:
+        if is_fixed(kind):
             continue
         n = math.prod(shape)
         # In pieces: int64 temporaries of a whole layer would cost several times its memory.
@@ -114,9 +226,9 @@ def formula_weights(golden: dict) -> dict[str, torch.Tensor]:
                 for first in range(0, n, 2**20)
             ]
         )
-        ending = next((e for e in special if name.endswith(e)), None)
-        if ending:
-            w = evaluate(golden, special[ending], u=u) + np.zeros_like(u)
+        last = name.rpartition(".")[2]
+        if last in special:
+            w = calculate(golden, special[last], u=u)
         elif len(shape) > 1:
             w = constants["g"] * math.sqrt(3 / math.prod(shape[1:])) * u
         elif name.endswith("bias"):
@@ -127,28 +239,31 @@ def formula_weights(golden: dict) -> dict[str, torch.Tensor]:
     return weights
 
 
-def tolerance(text: str) -> dict[str, float]:
-    """ "abs 3e-5 + rel 3e-5" to arguments of `np.testing.assert_allclose`."""
-    found = dict(re.findall(r"\b(abs|rel) ([\d.]+(?:e[+-]?\d+)?)", text))
-    assert found, f"no tolerance in {text!r}"
-    return {"atol": float(found.get("abs", 0)), "rtol": float(found.get("rel", 0))}
+def _special_weights(golden: dict) -> dict[str, ast.expr]:
+    """Formulas in u of the tensors that the file names: of each the next that follows its name."""
+    text = golden.get("weights_special", "")
+    rules = {}
+    for last in {name.rpartition(".")[2] for name, *_ in golden["state"]} - {"weight", "bias"}:
+        mentioned = re.search(rf"\b{last}\b", text)
+        following = formulas(golden, text[mentioned.end() :], {"u"}) if mentioned else []
+        if following:
+            rules[last] = following[0].node
+    return rules
 
 
-def assert_close(actual, expected, limits: dict[str, float], what: str = "") -> None:
+def assert_close(actual, expected, limits: dict[str, float] = CLOSE, what: str = "") -> None:
     if isinstance(actual, torch.Tensor):
         actual = actual.detach().numpy()
     np.testing.assert_allclose(actual, np.asarray(expected), err_msg=what, **limits)
 
 
-def assert_stats(values, expected: dict, limits: dict[str, float], what: str = "") -> None:
+def assert_stats(values, expected: dict, limits: dict[str, float] = CLOSE, what: str = "") -> None:
     """Compare mean, population std, min, max, l2 and mean absolute value."""
     x = values.detach().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
     found = {
         "mean": x.mean(), "std": x.std(), "min": x.min(), "max": x.max(),
         "l2": np.sqrt((x * x).sum()), "abs_mean": np.abs(x).mean(),
     }  # fmt: skip
-    # The files print seven digits or more: a large sum needs that much relative slack.
-    limits = {"atol": limits["atol"], "rtol": max(limits["rtol"], 1e-6)}
     for name, value in expected.items():
         if name in found:
             assert_close(found[name], value, limits, f"{what} {name}")

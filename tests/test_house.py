@@ -53,11 +53,6 @@ def test_licences_of_all_dependencies_are_listed():
     assert not [name for name in requirements() if f"| {name} |" not in listed]
 
 
-def test_constraints_say_how_to_update_them():
-    header = (PROJECT / "constraints.txt").read_text().split("==")[0]
-    assert "pip freeze" in header
-
-
 def test_repository_is_the_same_everywhere():
     url = PYPROJECT["project"]["urls"]["Repository"]
     assert yaml.safe_load((PROJECT / "_config.yml").read_text())["repository"]["url"] == url
@@ -122,10 +117,6 @@ def test_published_changes_follow_from_published_scores():
     scores = paper.published("transfer").set_index(["dataset", "metric", "model"])["value"]
     change = 100 * (scores["VinDr-CXR", "F1", "pacx"] - scores["VinDr-CXR", "F1", "mae"])
     assert round(change, 1) == 6.5
-    assert len(paper.published("transfer")) == 54
-    assert len(paper.published("label_efficiency")) == 24
-    assert len(paper.published("alignment")) == 12
-    assert len(paper.published("components")) == 30
 
 
 def test_published_retrieval_is_whole_hits_of_464():

@@ -135,6 +135,8 @@ def train_noisy(given: Path, out: Path) -> None:
     checkpoint_at_every_step()
 
     def make(folder: Path) -> None:
+        with (given / "begun").open("a") as log:
+            log.write("x")
         (folder / "weights").write_bytes(train(folder, Noisy(pause=0.1)))
 
     open_run("smoke", out).build("noisy", make)

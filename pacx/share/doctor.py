@@ -44,7 +44,7 @@ def facts(runs: Path) -> dict[str, object]:
     }
     for name, syntax in COMPRESSIONS.items():
         has_codec = get_decoder(syntax).is_available
-        found[f"DICOM {name}"] = "read" if has_codec else f"no codec: pip install {CODECS}"
+        table[f"DICOM {name}"] = "read" if has_codec else f"no codec: pip install {CODECS}"
     for name in available_profiles():
         profile = load_profile(name)
         table[f"profile {name}"] = profile.description

@@ -7,7 +7,9 @@ import textwrap
 
 import nbformat
 import pytest
+import torch
 from conftest import PROJECT, REFUSING, cut_off, pacx
+from joblib import cpu_count
 
 from pacx.book.execution import execute
 from pacx.errors import PacxError
@@ -98,6 +100,28 @@ def test_failure_names_chapter_cell_and_error_then_run_goes_on(project, tmp_path
         "01_good.ipynb",
         "02_bad.ipynb",
     ]
+
+
+@pytest.mark.skipif(cpu_count() < 2 or torch.cuda.is_available(), reason="one chapter at a time")
+def test_a_chapter_that_fails_leaves_the_one_that_runs_beside_it(project, tmp_path):
+    run = open_run("smoke", tmp_path / "runs")
+    failed = run.notebooks / "02_bad.failed.ipynb"
+    wait = f"""
+# %%
+import time
+from pathlib import Path
+
+until = time.monotonic() + 60
+while not Path({str(failed)!r}).exists():
+    assert time.monotonic() < until
+    time.sleep(0.1)
+"""
+    with (project / "notebooks" / "01_good.py").open("a") as source:
+        source.write(wait)
+    with pytest.raises(PacxError, match="02_bad failed in cell"):
+        execute(run, project=project)
+    assert failed.is_file()
+    assert (run.notebooks / "01_good.ipynb").is_file()
 
 
 def test_failure_on_real_data_tells_no_patient(project, tmp_path):

@@ -12,7 +12,6 @@ from scipy.special import expit
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
-from tiny_run import phantom_run
 
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import load_pairs
@@ -27,16 +26,6 @@ from pacx.training.distill import standardise, teacher_embeddings
 from pacx.training.mae import pretraining_images
 
 ALL = [(model, reading) for model in (*READINGS, "mae") for reading in readings_of(model)]
-
-
-@pytest.fixture(scope="module")
-def run():
-    return phantom_run()
-
-
-@pytest.fixture(scope="module")
-def dataset(run):
-    return load_dataset("phantom-truth", run.data_root)
 
 
 def test_every_model_has_readings():

@@ -1,5 +1,7 @@
 """Pooling over repetitions, and the evidence that is committed."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +18,7 @@ from pacx.evaluation.evidence import (
     provenance_of_evidence,
     superseded,
 )
+from pacx.figures import tables
 from pacx.figures.tables import about_the_evidence, beside_the_evidence, in_the_evidence
 from pacx.profile import load_profile
 
@@ -48,8 +51,10 @@ def test_pooled_interval_is_student_s_over_cohorts():
 
 def test_pooled_interval_covers_no_effect():
     """Of 400 sets of three cohorts without an effect, 5 % may be called one (binomial +- 3 sd)."""
-    rows = [pool(repetitions(effect=0, seed=seed)).iloc[0] for seed in range(400)]
-    covered = np.mean([row["low"] <= 0 <= row["high"] for row in rows])
+    sets = [repetitions(effect=0, seed=seed).assign(task=seed) for seed in range(400)]
+    rows = pool(pd.concat(sets))
+    assert len(rows) == 400
+    covered = rows["low"].le(0).mul(rows["high"].ge(0)).mean()
     assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / 400)
 
 
@@ -90,57 +95,62 @@ def test_claims_are_pooled_and_tasks_counted(tmp_path, more):
     assert (count["estimate"], count["runs"]) == (3, len(PHYSIOLOGY_TASKS))
 
 
-def test_a_run_stands_beside_the_evidence(tmp_path, monkeypatch):
+@pytest.fixture
+def evidence(tmp_path, monkeypatch):
+    """A folder that takes the place of the committed evidence beside a run."""
+    folder = tmp_path / "evidence"
+    for read in (load_evidence, superseded):
+        monkeypatch.setattr(tables, read.__name__, partial(read, folder=folder))
+    return folder
+
+
+def test_a_run_stands_beside_the_evidence(evidence):
     ours = repetitions(cohorts=1, seeds=1)
-    monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path,))
-    repetitions().to_csv(tmp_path / "transfer.csv", index=False)
+    assert beside_the_evidence(ours, "transfer").data["runs above, below zero"].tolist() == [""]
+    evidence.mkdir()
+    repetitions().to_csv(evidence / "transfer.csv", index=False)
     shown = beside_the_evidence(ours, "transfer").data
     assert shown["runs above, below zero"].tolist() == ["9,\xa00\xa0of\xa09"]
     with pytest.raises(PacxError, match="no evidence 'other'"):
-        load_evidence("other")
-    monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path / "none",))
-    assert beside_the_evidence(ours, "transfer").data["runs above, below zero"].tolist() == [""]
+        in_the_evidence("other", "seed == 0")
 
 
-def test_evidence_without_a_key_stands_beside_its_values_but_not_beside_another_pooling(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(load_evidence, "__defaults__", (tmp_path,))
+def test_evidence_without_a_key_stands_beside_its_values_but_not_beside_another_pooling(evidence):
+    evidence.mkdir()
     ours = [
         repetitions(cohorts=1, seeds=1).assign(pooling=pooling, probe=probe)
         for pooling in ("cls", "mean")
         for probe in ("converged", "paper")
     ]
     ours = pd.concat(ours)
-    repetitions().to_csv(tmp_path / "transfer.csv", index=False)
+    repetitions().to_csv(evidence / "transfer.csv", index=False)
     shown = beside_the_evidence(ours, "transfer").data
     told = shown[shown["evidence [95 %]"] != ""]
     assert list(told["pooling"]) == ["CLS token"] * 2
     assert set(told["probe"]) == {"converged", "the paper's"}
     repetitions().assign(pooling="mean", probe="paper").to_csv(
-        tmp_path / "transfer.csv", index=False
+        evidence / "transfer.csv", index=False
     )
     shown = beside_the_evidence(ours, "transfer").data
     told = shown[shown["evidence [95 %]"] != ""]
     assert told[["pooling", "probe"]].to_numpy().tolist() == [["mean of patches", "the paper's"]]
 
 
-def test_what_shows_superseded_evidence_says_so(tmp_path, monkeypatch):
-    repetitions().to_csv(tmp_path / "transfer.csv", index=False)
-    for function in (load_evidence, superseded):
-        monkeypatch.setattr(function, "__defaults__", (tmp_path,))
+def test_what_shows_superseded_evidence_says_so(evidence):
+    evidence.mkdir()
+    repetitions().to_csv(evidence / "transfer.csv", index=False)
     ours = repetitions(cohorts=1, seeds=1)
 
     def shown():
         pages = beside_the_evidence(ours, "transfer"), in_the_evidence("transfer", "seed == 0")
         return [*(page.to_html() for page in pages), about_the_evidence().data]
 
-    assert superseded() is None  # nobody knows of it
+    assert superseded(evidence) is None  # nobody knows of it
     assert not any("superseded" in page for page in shown())
-    (tmp_path / "provenance.json").write_text('{"profile": "evidence"}')
-    assert superseded() is None
-    (tmp_path / "provenance.json").write_text('{"superseded": "Of <old> phantoms."}')
-    assert superseded() == "Of <old> phantoms."
+    (evidence / "provenance.json").write_text('{"profile": "evidence"}')
+    assert superseded(evidence) is None
+    (evidence / "provenance.json").write_text('{"superseded": "Of <old> phantoms."}')
+    assert superseded(evidence) == "Of <old> phantoms."
     assert all("superseded. Of &lt;old&gt; phantoms." in page for page in shown())
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
-from tiny_run import phantom_run
 
 from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
 from pacx.data.datasets import load_dataset
@@ -20,16 +19,6 @@ from pacx.phantom.state import STATES, sample_patients, task_labels
 from pacx.training.probe import fit_probes
 
 MODELS = ["random", "mae", *READINGS]
-
-
-@pytest.fixture(scope="module")
-def run():
-    return phantom_run()
-
-
-@pytest.fixture(scope="module")
-def dataset(run):
-    return load_dataset("phantom-truth", run.data_root)
 
 
 @pytest.fixture(scope="module")

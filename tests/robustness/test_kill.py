@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import nbformat
@@ -125,6 +126,16 @@ def test_one_artefact_is_made_by_one_process_at_a_time(tmp_path, capsys, setting
     assert {(folder / name).read_text() for name in ("weights", "config")} == {last}
 
 
+def test_trainings_that_start_together_make_an_artefact_once(place):
+    started = [start("training", place / "given", place / "out") for _ in range(2)]
+    for process in started:
+        process.join(60)
+        assert process.exitcode == 0
+    assert (place / "given" / "begun").read_text() == "x"
+    (weights,) = (place / "out").rglob("weights")
+    assert weights.read_bytes() == train(place, Noisy())
+
+
 @pytest.fixture
 def place():
     """A folder whose path is short enough for a kernel's sockets, and where they stay."""
@@ -161,11 +172,7 @@ def run(name: str, given: Path, out: Path, limit: float | None = None) -> tuple[
     """Work in a process group of its own, killed at the limit: exit code, and seconds."""
     if not out.exists() and (given / "start").exists():
         shutil.copytree(given / "start", out)
-    ready, tell = STARTS.Pipe(duplex=False)
-    process = STARTS.Process(target=work_alone, args=(name, given, out, tell))
-    process.start()
-    tell.close()
-    ready.recv()
+    process = start(name, given, out)
     started = time.perf_counter()
     process.join(limit)
     if process.exitcode is None:
@@ -173,6 +180,16 @@ def run(name: str, given: Path, out: Path, limit: float | None = None) -> tuple[
             os.killpg(process.pid, signal.SIGKILL)
         process.join()
     return process.exitcode, time.perf_counter() - started
+
+
+def start(name: str, given: Path, out: Path) -> BaseProcess:
+    """A process group of its own that begins to work."""
+    ready, tell = STARTS.Pipe(duplex=False)
+    process = STARTS.Process(target=work_alone, args=(name, given, out, tell))
+    process.start()
+    tell.close()
+    ready.recv()
+    return process
 
 
 def contents(folder: Path) -> dict[str, object]:

@@ -1,8 +1,9 @@
 """A tiny run with all that baselines and the ladder need, made once a test session."""
 
-import tempfile
-from functools import cache
+import pytest
 
+from pacx.data.datasets import load_dataset
+from pacx.data.table import Dataset
 from pacx.phantom.hospital import write_hospital
 from pacx.profile import load_profile
 from pacx.run import Run, open_run
@@ -15,13 +16,11 @@ PATIENTS = {
     "ecg-archive": {"train": 24},
     "phantom-truth": {"train": 150, "val": 60, "test": 80, "shifted": 40},
 }
-_folders = []
 
 
-@cache
-def phantom_run() -> Run:
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Run:
     """A run whose networks have seen each X-ray once; never changed."""
-    _folders.append(tempfile.TemporaryDirectory())  # goes when the session ends
     profile = load_profile("smoke")
     once = {"epochs": 1, "batch_size": 16}
     stages = ("mae", "labs", "ecg", "supervised")
@@ -30,7 +29,12 @@ def phantom_run() -> Run:
     parts["phantom"] = profile.phantom.model_copy(update=hospital)
     parts["vit"] = profile.vit.model_copy(update={"image_size": SIZE})
     parts["label_efficiency"] = profile.label_efficiency.model_copy(update={"fractions": [0.5, 1]})
-    run = open_run(profile.model_copy(update=parts), _folders[-1].name)
+    run = open_run(profile.model_copy(update=parts), tmp_path_factory.mktemp("phantom"))
     write_hospital(run.data_root, **run.profile.phantom.model_dump())
     train_encoders(run, *stages)
     return run
+
+
+@pytest.fixture(scope="session")
+def dataset(run) -> Dataset:
+    return load_dataset("phantom-truth", run.data_root)
