@@ -9,6 +9,7 @@ import mmap
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ from pacx.errors import PacxError
 
 #: Modules that carry what is made but do not decide what is in it.
 _MACHINERY = {f"pacx{name}" for name in ("", ".errors", ".files", ".processes", ".profile", ".run")}
+
+#: Python 3.11 fails now and then when two threads parse at once.
+_PARSING = threading.Lock()
 
 
 @contextmanager
@@ -142,7 +146,7 @@ def modules_of(*modules: str) -> list[str]:
 def imports_of(source: str) -> set[str]:
     """Modules of `pacx` that Python source names in its imports."""
     names = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -233,13 +237,18 @@ def _code(module: str) -> tuple[str, set[str]]:
     """What a module does, as text, and what it imports; packages above it count as imported."""
     path = path_of(module)
     source = path.read_text(encoding="utf-8")
-    tree = _WithoutWords().visit(ast.parse(source))
+    tree = _WithoutWords().visit(_parse(source))
     named = re.findall(r'"([\w.]+)"', source)
     beside = [path.parent / name for name in named if (path.parent / name).exists()]
     files = [f for b in beside for f in ([b] if b.is_file() else b.glob("*.yaml"))]
     code = fingerprint(ast.dump(tree), *sorted(set(files)))
     above = module.rpartition(".")[0]
     return code, imports_of(source) | ({above} if above else set())
+
+
+def _parse(source: str) -> ast.Module:
+    with _PARSING:
+        return ast.parse(source)
 
 
 class _WithoutWords(ast.NodeTransformer):
