@@ -34,6 +34,9 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises:
         PacxError: The file is missing, truncated, or not an image, or a value is not finite.
+
+    Example:
+        >>> grey = read_image("chest.dcm")
     """
     path = Path(path)
     if not path.is_file():

@@ -72,6 +72,9 @@ def attention_rollout(
 
     Raises:
         PacxError: The fusion is unknown, no layer is left, or the patches form no square.
+
+    Example:
+        >>> maps = upsample(attention_rollout(attention_maps(encoder, images)), 224)
     """
     if head_fusion not in ("mean", "max"):
         raise PacxError(f"head_fusion is {head_fusion!r}; use 'mean' or 'max'.")

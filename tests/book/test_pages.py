@@ -8,8 +8,14 @@ from conftest import PROJECT
 from pacx.book.build import toc_pages
 from pacx.evaluation.evidence import superseded
 
-PAGES = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]
-CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+PROSE = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]
+CHAPTERS = [page for page in PROSE if page.startswith("notebooks/")]
+MODULES = {
+    ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+    for file in (PROJECT / "pacx").rglob("*.py")
+} - {"pacx", "pacx.__main__", "pacx.cli"}
+LIBRARY = [f"book/api/{module}.html" for module in sorted(MODULES)]
+PAGES = [*PROSE, *LIBRARY]
 PARTS = (
     "What you will learn",
     "Before you start",
@@ -46,6 +52,7 @@ def test_nothing_is_loaded_from_elsewhere(html, page):
 def test_pages_are_light(html):
     sizes = {page: (html / page).stat().st_size for page in PAGES}
     assert not {page: size for page, size in sizes.items() if size > 6_000_000}
+    assert not {page: sizes[page] for page in LIBRARY if sizes[page] > 150_000}
 
 
 @pytest.mark.parametrize("page", ["protocol", "limits", "faq", "how_to_read"])
@@ -84,6 +91,13 @@ def test_glossary_terms_carry_their_definition(html, page):
     assert all(re.search(r'title="[A-Z0-9][^"]{10,}\.', link) for link in links)
 
 
+def test_page_of_a_module_names_its_chapters(html):
+    text = (html / "book" / "api" / "pacx.training.probe.html").read_text(encoding="utf-8")
+    assert "Called in:" in text
+    assert "notebooks/06_clinical_transfer.html" in text
+    assert "Example" in text
+
+
 def test_index_leads_to_chapters(html):
     text = (html / "genindex.html").read_text(encoding="utf-8")
     for chapter in CHAPTERS:
@@ -94,7 +108,7 @@ def test_index_leads_to_chapters(html):
 def test_sidebar_names_every_page(html, page):
     text = (html / page).read_text(encoding="utf-8")
     entries = re.findall(r'<li class="toctree-l1[^"]*"><a [^>]*>([^<]*)</a>', text)
-    assert len(entries) >= len(PAGES) - 2
+    assert len(entries) >= len(PROSE) - 2
     assert not [e for e in entries if not re.sub(r"[\d.\s]", "", e)]
 
 
