@@ -16,6 +16,8 @@ MODULES = {
 } - {"pacx", "pacx.__main__", "pacx.cli"}
 LIBRARY = [f"book/api/{module}.html" for module in sorted(MODULES)]
 PAGES = [*PROSE, *LIBRARY]
+#: Of the library a room and a module: the others are made from the same template.
+BROWSED = [*PROSE, "book/api/pacx.training.html", "book/api/pacx.training.probe.html"]
 PARTS = (
     "What you will learn",
     "Before you start",
@@ -120,7 +122,7 @@ def test_page_leads_to_what_made_it(html, page):
     assert "status.html" in footer or page == "book/status.html"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", BROWSED)
 def test_page_in_a_browser(browser, site, page):
     tab = browser.new_page(viewport={"width": 1440, "height": 900})
     asked, failed, said = [], [], []
@@ -157,7 +159,7 @@ def test_page_in_a_browser(browser, site, page):
     tab.close()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", BROWSED)
 def test_page_is_accessible(browser, site, page):
     """No rule of axe-core is broken, with a mouse or on a phone, in the light or the dark theme."""
     from axe_playwright_python.sync_playwright import Axe
@@ -171,6 +173,20 @@ def test_page_is_accessible(browser, site, page):
             places = [node["target"] for node in broken["nodes"]]
             found.append(f"{theme}, {width} px: {broken['help']}: {places[:3]}")
         tab.close()
+    assert not found
+
+
+def test_every_page_of_the_library_is_accessible_on_a_phone(browser, site):
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe, found = Axe(), []
+    tab = browser.new_page(viewport={"width": 360, "height": 800}, color_scheme="dark")
+    for page in LIBRARY:
+        tab.goto(f"{site}/{page}")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360, page
+        broken = axe.run(tab).response["violations"]
+        found += [f"{page}: {rule['help']}" for rule in broken]
+    tab.close()
     assert not found
 
 
