@@ -2,4 +2,5 @@
 
 from pacx.cli import main
 
-main()
+if __name__ == "__main__":  # the pages about the library import every module
+    main()

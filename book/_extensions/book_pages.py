@@ -4,18 +4,23 @@
   rests on the link; that needs no script and no network.
 - The foot of each page says which run made it.
 - The index lists, below each glossary term, the sections of chapters that use it.
+- The page of a module of the library names the chapters that import it.
 - References are items of their list; Sphinx gives them a role that ARIA has dropped.
 - Two scripts of more than a megabyte are not loaded where nothing needs them.
 """
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import nbformat
 from docutils import nodes
 from sphinx.addnodes import index, pending_xref
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+
+from pacx.files import imports_of
 
 GLOSSARY = "book/glossary"
 REFERENCES = "book/references"
@@ -25,6 +30,7 @@ MADE_BY = "book/_generated/made_by.md"
 def setup(app: Sphinx) -> dict:
     """Register with Sphinx."""
     app.add_transform(_IndexTerms)
+    app.connect("autodoc-process-docstring", _name_callers)
     app.connect("doctree-resolved", _add_tips)
     app.connect("html-page-context", _say_what_made_it)
     app.connect("html-page-context", _drop_mathjax, priority=600)  # after MathJax has been added
@@ -49,6 +55,27 @@ class _IndexTerms(SphinxTransform):
                 seen.add(term)
                 entry = ("single", term, section["ids"][0], "", None)
                 section.insert(1, index(entries=[entry]))  # below the title
+
+
+def _name_callers(
+    app: Sphinx, what: str, name: str, module: object, options: object, lines: list[str]
+) -> None:
+    if what == "module":
+        chapters = _imports_of_chapters(Path(app.srcdir, "notebooks"))
+        callers = [f":doc:`/notebooks/{c}`" for c, names in chapters.items() if name in names]
+        if callers:
+            lines += ["", f"Called in: {', '.join(callers)}."]
+
+
+@cache
+def _imports_of_chapters(folder: Path) -> dict[str, set[str]]:
+    """Modules of the library that each chapter imports."""
+    imports = {}
+    for file in sorted(folder.glob("*.ipynb")):
+        cells = nbformat.read(file, as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        imports[file.stem] = imports_of(code)
+    return imports
 
 
 def _parents(node: nodes.Node) -> Iterator[nodes.Node]:

@@ -24,6 +24,9 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs") -> Run:
         PacxError: The profile is unknown or wrong, the run folder cannot be written, or its phantom
             hospital cannot: a data set or split is unknown, a number impossible, or a folder in
             `data` holds something else.
+
+    Example:
+        >>> run = open_chapter("smoke")
     """
     run = open_run(profile, runs)
     if run.is_phantom:

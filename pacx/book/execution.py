@@ -7,19 +7,26 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import jupytext
-import nbformat
-import papermill
 import torch
 from joblib import cpu_count
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
-from traitlets.config import Config
 
 from pacx.errors import PacxError
 from pacx.files import code_of, fingerprint, imports_of, modules_of, path_of
 from pacx.run import Run
+
+try:
+    import jupytext
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+except ModuleNotFoundError as error:  # notebooks run without them
+    raise PacxError(
+        f"Running chapters and making pages needs {error.name}, which is not installed. Install: "
+        "pip install 'pacx[book]'"
+    ) from error
 
 _TRAINING = 5  # chapters that train what the others need
 

@@ -1,8 +1,7 @@
-"""What the prose of the book includes: tables of the run, of the evidence, and of the library."""
+"""What the prose of the book includes: tables of the run and of the evidence."""
 
 import json
 import re
-from importlib import resources
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +45,6 @@ def write_parts(run: Run, project: Path, folder: Path) -> None:
         "speed": _speed(benchmarks),
         "rehearsal": _rehearsal(benchmarks),
         "downloads": _downloads(run, project, folder),
-        "api": _api(project),
     }
     for name, text in parts.items():
         (folder / f"{name}.md").write_text(text + "\n", encoding="utf-8")
@@ -167,25 +165,3 @@ def _downloads(run: Run, project: Path, folder: Path) -> str:
                 links.append(f"{{download}}`{name}.csv <_generated/{name}.csv>`")
         lines.append(f"- [](../notebooks/{source.stem}): {', '.join(links) or 'none'}")
     return "\n".join(lines)
-
-
-def _api(project: Path) -> str:
-    """One section a module of the library: the chapters that call it, and its docstrings."""
-    package = Path(str(resources.files("pacx")))
-    chapters = {source.stem: source.read_text(encoding="utf-8") for source in sources_of(project)}
-    sections = []
-    for file in sorted(package.rglob("*.py")):
-        name = ".".join(file.relative_to(package.parent).with_suffix("").parts)
-        if file.read_text(encoding="utf-8").strip() and name not in ("pacx.cli", "pacx.__main__"):
-            name = name.removesuffix(".__init__")
-            parent, _, leaf = name.rpartition(".")
-            called = rf"(?m)^ *from ({name} import|{parent} import .*\b{leaf}\b)"
-            callers = [chapter for chapter, text in chapters.items() if re.search(called, text)]
-            links = ", ".join(f"[](../notebooks/{chapter})" for chapter in callers)
-            directive = f".. automodule:: {name}\n   :members:\n   :member-order: bysource"
-            sections.append(
-                f"## {name}\n\n"
-                + (f"Called in: {links}.\n\n" if links else "")
-                + f"```{{eval-rst}}\n{directive}\n```"
-            )
-    return "\n\n".join(sections)

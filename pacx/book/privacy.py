@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import nbformat
 import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
@@ -199,6 +198,8 @@ def _digest(content: bytes) -> str:
 
 def _pictures(notebook: Path, tag: str | None = None) -> list[bytes]:
     """Raster pictures among the outputs of a notebook; with a tag, of the cells that carry it."""
+    import nbformat  # comes with the extra `book`; chapters import this module without it
+
     cells = nbformat.read(notebook, as_version=4).cells
     found = []
     for cell in cells:

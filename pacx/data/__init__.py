@@ -1,0 +1,1 @@
+"""What comes from disk, checked: tables of patients, X-rays, ECGs, splits, augmentation."""

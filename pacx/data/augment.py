@@ -55,6 +55,9 @@ def augment(
 
     Returns:
         (N, H, W) float32 in [0, 255], and the masks or None.
+
+    Example:
+        >>> grey, _ = augment(images, Augmentation(flip=0.5), torch.Generator().manual_seed(0))
     """
     n, device = len(images), images.device
 

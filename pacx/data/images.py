@@ -41,6 +41,9 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         PacxError: The file is missing, truncated, or not a single image; its content is of another
             format than these; or a value is not finite.
+
+    Example:
+        >>> grey = read_image("chest.dcm")
     """
     pixels = _read(Path(path))
     if pixels.dtype == np.uint8:

@@ -76,6 +76,9 @@ def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 
 
     Returns:
         (N,) split of each row; NaN where nobody is named.
+
+    Example:
+        >>> split = split_by_patient(table["patient"], {"train": 0.8, "test": 0.2})
     """
     ids = as_ids(patients)
     unique = np.sort(ids.dropna().unique())

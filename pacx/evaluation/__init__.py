@@ -1,0 +1,1 @@
+"""What an encoder knows and how sure that is: probes, alignment, attention, statistics."""

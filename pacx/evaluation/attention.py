@@ -67,6 +67,9 @@ def attention_rollout(attentions: Tensor) -> Tensor:
 
     Raises:
         PacxError: The patches form no square.
+
+    Example:
+        >>> maps = upsample(rollout_of(encoder, images), (224, 224))
     """
     n_patches = attentions.shape[-1] - 1
     side = round(n_patches**0.5)

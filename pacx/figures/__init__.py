@@ -1,0 +1,1 @@
+"""One look, and one file for each kind of figure and table."""

@@ -86,6 +86,9 @@ class DistillationLoss(nn.Module):
         temperature: Where the learnable temperature starts (0.07).
         label_smoothing: Of the InfoNCE targets (0.02).
         modalities: Those that take part, at least one.
+
+    Example:
+        >>> terms = DistillationLoss()(heads(cls, teachers), teachers)
     """
 
     def __init__(

@@ -46,6 +46,9 @@ def import_encoder(
     Raises:
         PacxError: There is no such file or model; the file is damaged or holds more than weights;
             or a tensor of the encoder is missing, unexpected, of another shape or not finite.
+
+    Example:
+        >>> encoder, tensors = import_encoder("mae_pretrain_vit_base.pth")
     """
     path = Path(source)
     if path.is_file():

@@ -38,6 +38,9 @@ class MaskedAutoencoder(nn.Module):
         decoder_depth: Number of decoder blocks (8).
         decoder_heads: Attention heads of the decoder (16).
         norm_pix_loss: Standardise every target patch by its own mean and variance (the paper: off).
+
+    Example:
+        >>> mae = MaskedAutoencoder(build_encoder(224, 16, 768, 12, 12), 512, 8, 16)
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""From raw MIMIC to pairs, and checks of a data set before it is used."""

@@ -57,6 +57,9 @@ def export_run(
 
     Raises:
         PacxError: The folder exists, the artefact or a data set is missing, or a package is.
+
+    Example:
+        >>> export_run(run, "encoder", probes=["tb"])
     """
     encoder = encoder_of(run, model)
     names = run.profile.benchmarks if probes is None else probes

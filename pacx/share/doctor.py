@@ -40,6 +40,7 @@ def facts(runs: Path) -> dict[str, object]:
         "memory": f"{psutil.virtual_memory().total / 2**30:.1f} GiB",
         "disk": f"{shutil.disk_usage(parent).free / 2**30:.1f} GiB free for {runs}",
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else "none, not needed",
+        "pages": "pip install 'pacx[book]' first" if unmet_requirements("book") else "can be made",
         "Chromium": next(filter(None, browsers), "none, only the browser tests need it"),
     }
     for name, syntax in COMPRESSIONS.items():
@@ -54,12 +55,12 @@ def facts(runs: Path) -> dict[str, object]:
     return table
 
 
-def unmet_requirements() -> list[str]:
-    """Requirements of `pacx`, without its extras, that are missing or of another version."""
+def unmet_requirements(extra: str = "") -> list[str]:
+    """Requirements of `pacx`, or with an extra also its, that are missing or of another version."""
     unmet = []
     for line in metadata.requires("pacx") or []:
         need = Requirement(line)
-        if need.marker is not None and not need.marker.evaluate({"extra": ""}):
+        if need.marker is not None and not need.marker.evaluate({"extra": extra}):
             continue
         try:
             if not need.specifier.contains(metadata.version(need.name), prereleases=True):

@@ -122,6 +122,9 @@ def predict(
     Raises:
         PacxError: There is no image, none can be read, the encoder or a probe is missing, or `out`
             exists.
+
+    Example:
+        >>> table = predict(["x-rays"], "encoder", "predictions", probes=["tb"])
     """
     use_style()
     paths = _find_images([Path(image) for image in images])

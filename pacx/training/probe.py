@@ -71,6 +71,9 @@ def fit_probes(
 
     Raises:
         PacxError: A feature is NaN or infinite.
+
+    Example:
+        >>> probability = fit_probes((x, y)).probabilities(x_test)[0]
     """
     x, y = checked(train)
     held_out = None if val is None else checked(val)

@@ -8,8 +8,16 @@ from conftest import PROJECT
 from pacx.book.build import toc_pages
 from pacx.evaluation.evidence import superseded
 
-PAGES = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]
-CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+PROSE = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]
+CHAPTERS = [page for page in PROSE if page.startswith("notebooks/")]
+MODULES = {
+    ".".join(file.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+    for file in (PROJECT / "pacx").rglob("*.py")
+} - {"pacx", "pacx.__main__", "pacx.cli"}
+LIBRARY = [f"book/api/{module}.html" for module in sorted(MODULES)]
+PAGES = [*PROSE, *LIBRARY]
+#: Of the library a room and a module: the others are made from the same template.
+BROWSED = [*PROSE, "book/api/pacx.training.html", "book/api/pacx.training.probe.html"]
 PARTS = (
     "What you will learn",
     "Before you start",
@@ -46,6 +54,7 @@ def test_nothing_is_loaded_from_elsewhere(html, page):
 def test_pages_are_light(html):
     sizes = {page: (html / page).stat().st_size for page in PAGES}
     assert not {page: size for page, size in sizes.items() if size > 6_000_000}
+    assert not {page: sizes[page] for page in LIBRARY if sizes[page] > 150_000}
 
 
 @pytest.mark.parametrize("page", ["protocol", "limits", "faq", "how_to_read"])
@@ -84,6 +93,13 @@ def test_glossary_terms_carry_their_definition(html, page):
     assert all(re.search(r'title="[A-Z0-9][^"]{10,}\.', link) for link in links)
 
 
+def test_page_of_a_module_names_its_chapters(html):
+    text = (html / "book" / "api" / "pacx.training.probe.html").read_text(encoding="utf-8")
+    assert "Called in:" in text
+    assert "notebooks/06_clinical_transfer.html" in text
+    assert "Example" in text
+
+
 def test_index_leads_to_chapters(html):
     text = (html / "genindex.html").read_text(encoding="utf-8")
     for chapter in CHAPTERS:
@@ -94,7 +110,7 @@ def test_index_leads_to_chapters(html):
 def test_sidebar_names_every_page(html, page):
     text = (html / page).read_text(encoding="utf-8")
     entries = re.findall(r'<li class="toctree-l1[^"]*"><a [^>]*>([^<]*)</a>', text)
-    assert len(entries) >= len(PAGES) - 2
+    assert len(entries) >= len(PROSE) - 2
     assert not [e for e in entries if not re.sub(r"[\d.\s]", "", e)]
 
 
@@ -106,7 +122,7 @@ def test_page_leads_to_what_made_it(html, page):
     assert "status.html" in footer or page == "book/status.html"
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", BROWSED)
 def test_page_in_a_browser(browser, site, page):
     tab = browser.new_page(viewport={"width": 1440, "height": 900})
     asked, failed, said = [], [], []
@@ -143,7 +159,7 @@ def test_page_in_a_browser(browser, site, page):
     tab.close()
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", BROWSED)
 def test_page_is_accessible(browser, site, page):
     """No rule of axe-core is broken, with a mouse or on a phone, in the light or the dark theme."""
     from axe_playwright_python.sync_playwright import Axe
@@ -157,6 +173,20 @@ def test_page_is_accessible(browser, site, page):
             places = [node["target"] for node in broken["nodes"]]
             found.append(f"{theme}, {width} px: {broken['help']}: {places[:3]}")
         tab.close()
+    assert not found
+
+
+def test_every_page_of_the_library_is_accessible_on_a_phone(browser, site):
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe, found = Axe(), []
+    tab = browser.new_page(viewport={"width": 360, "height": 800}, color_scheme="dark")
+    for page in LIBRARY:
+        tab.goto(f"{site}/{page}")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 360, page
+        broken = axe.run(tab).response["violations"]
+        found += [f"{page}: {rule['help']}" for rule in broken]
+    tab.close()
     assert not found
 
 

@@ -62,6 +62,9 @@ def load_dataset(name: str, data_root: Path, split: SplitPolicy = "patient") -> 
 
     Raises:
         PacxError: The name is unknown, the folder is missing, or its content is not as documented.
+
+    Example:
+        >>> train = load_dataset("nih-14", run.data_root).split("train")
     """
     if name not in _READERS:
         raise PacxError(f"There is no data set '{name}'. Choose one of {', '.join(_READERS)}.")
