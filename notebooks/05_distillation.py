@@ -262,7 +262,18 @@ show(wide.rename(columns=lambda name: name if name == "teacher" else f"mean cosi
 #
 # ## Training
 #
-# Beside it the second core trains the control of the next section, another control of
+# One batch gives one loss. The loop below it trains every network of this book: batches, loss,
+# gradient, step. All that is drawn in a step follows from the seed and the number of the step, so that
+# a training that was stopped goes on as if it had not been.
+
+# %%
+from pacx.training.distill import Distillation
+from pacx.training.fit import fit
+
+show_source(Distillation.forward, fit)
+
+# %% [markdown]
+# Beside PaCX-MAE, the second core trains the control of the next section, another control of
 # [chapter 08](08_alignment), and the network that [chapter 06](06_clinical_transfer) sets above all
 # encoders of a phantom run.
 

@@ -1,5 +1,6 @@
 """The library's own source, SQL and folders, shown where a chapter explains them."""
 
+import ast
 import inspect
 import textwrap
 from collections.abc import Callable
@@ -11,13 +12,13 @@ from IPython.display import Markdown
 def show_source(*objects: Callable | type) -> Markdown:
     """Source of functions, methods or classes as one highlighted block.
 
-    What is shown is what runs: it is read from the installed package, never pasted.
+    What is shown is what runs: it is read from the installed package, never pasted. Docstrings of
+    functions are left out.
 
     Args:
         *objects: Anything that `inspect.getsource` can find.
     """
-    parts = [textwrap.dedent(inspect.getsource(thing)).rstrip() for thing in objects]
-    return Markdown("```python\n" + "\n\n\n".join(parts) + "\n```")
+    return Markdown("```python\n" + "\n\n\n".join(map(_code, objects)) + "\n```")
 
 
 def show_sql(*statements: str) -> Markdown:
@@ -33,6 +34,19 @@ def show_tree(root: Path, most: int = 6) -> Markdown:
         most: Entries shown of one folder.
     """
     return Markdown("```text\n" + "\n".join([f"{root.name}/", *_branches(root, most)]) + "\n```")
+
+
+def _code(thing: Callable | type) -> str:
+    lines = textwrap.dedent(inspect.getsource(thing)).rstrip().splitlines()
+    for node in ast.walk(ast.parse("\n".join(lines))):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+            docstring = node.body[0]
+            places = range(docstring.lineno - 1, docstring.end_lineno)
+            for place in places:
+                lines[place] = None
+            if lines[docstring.end_lineno : docstring.end_lineno + 1] == [""]:
+                lines[docstring.end_lineno] = None
+    return "\n".join(line for line in lines if line is not None)
 
 
 def _branches(folder: Path, most: int) -> list[str]:

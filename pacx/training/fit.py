@@ -75,6 +75,7 @@ def fit(
         >>> history = fit(stage, [images], "MAE", steps=100)
     """
     device, settings = processes.device(), stage.settings
+    half = _HALF.get(precision)
     _check(len(arrays[0]), settings.batch_size, accumulate, precision, label)
     total = steps or settings.epochs * (len(arrays[0]) // settings.batch_size)
     stage.to(device).train()
@@ -85,18 +86,19 @@ def fit(
     done, history, unread = *checkpoint.load(), []
     parts = parts_of_batches(arrays, settings.batch_size, accumulate, done, total)
     parts = to_device(parts, device)
-    progress = tqdm(total=total, initial=done, desc=label, unit="step", leave=False,
-                    disable=processes.rank() > 0)  # fmt: skip
+    progress = tqdm(total=total, initial=done, desc=label, unit="step",
+                    leave=False, disable=processes.rank() > 0)  # fmt: skip
 
     for step in range(done, total):
         generator = seed_step(stage.seed, step)
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * schedule(step, total, settings.warmup_share)
+            group["lr"] = learning_rate(settings, step, total)
         for _ in range(accumulate):
-            with torch.autocast(device.type, _HALF.get(precision), enabled=precision in _HALF):
+            with torch.autocast(device.type, half, enabled=half is not None):
                 loss, terms = model(*next(parts), generator=generator)
             scaler.scale(loss / accumulate).backward()
-            unread.append(torch.stack([term.detach().float() for term in terms.values()]))
+            values = [term.detach().float() for term in terms.values()]
+            unread.append(torch.stack(values))
         scaler.unscale_(optimiser)
         if clip:
             nn.utils.clip_grad_norm_(stage.parameters(), clip)
@@ -105,11 +107,13 @@ def fit(
         optimiser.zero_grad()
 
         if (step + 1) % LOOK_EVERY == 0 or step + 1 == total:
-            losses = processes.mean(torch.stack(unread)).unflatten(0, (-1, accumulate)).mean(1)
-            history += [dict(zip(terms, row, strict=True)) for row in losses.tolist()]
+            losses = processes.mean(torch.stack(unread))
+            rows = losses.unflatten(0, (-1, accumulate)).mean(1).tolist()
+            history += [dict(zip(terms, row, strict=True)) for row in rows]
             unread.clear()
             if not losses.isfinite().all():
-                raise PacxError(f"{label}: the loss is NaN or infinite. Lower the learning rate.")
+                problem = "the loss is NaN or infinite. Lower the learning rate."
+                raise PacxError(f"{label}: {problem}")
             progress.update(step + 1 - progress.n)
             checkpoint.save(step + 1, history)
     progress.close()
@@ -117,12 +121,13 @@ def fit(
     return pd.DataFrame(history).assign(step=np.arange(1, total + 1))
 
 
-def schedule(step: int, total: int, warmup_share: float) -> float:
-    """Share of the learning rate at a step: a linear warm-up, then a cosine to zero."""
-    warmup = max(1, round(warmup_share * total))
+def learning_rate(settings: OptimiserSettings, step: int, total: int) -> float:
+    """The rate of a step: a linear warm-up, then a cosine to zero."""
+    warmup = max(1, round(settings.warmup_share * total))
     if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return settings.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _adamw(stage: Stage) -> torch.optim.AdamW:
