@@ -70,9 +70,6 @@ def fit(
     Raises:
         PacxError: There are fewer rows than a batch, a batch cannot be divided, the processor
             has no such precision, or the loss became NaN or infinite.
-
-    Example:
-        >>> history = fit(stage, [images], "MAE", steps=100)
     """
     device, settings = processes.device(), stage.settings
     half = _HALF.get(precision)
