@@ -94,7 +94,8 @@ def locked(target: Path) -> Iterator[None]:
             pass
         except OSError as error:
             raise PacxError(
-                f"{target.parent} cannot be written ({error.strerror}). Choose another folder."
+                f"{target.parent} cannot be written ({error.strerror}). Check the path, or "
+                "choose another folder."
             ) from error
     try:
         yield

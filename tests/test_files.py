@@ -59,7 +59,7 @@ def keys_of(folder: Path) -> dict[str, str]:
         ("notebooks/03_lab_autoencoder.py", "percentile", "fraction", {"03"}, CHAPTERS - {"03"}),
         # Words, and code that others use.
         ("pacx/models/encoder.py", "must be at least", "has to be at least", set(), TRAINED),
-        ("pacx/training/fit.py", '"""Share of', '"""The share of', set(), TRAINED | CHAPTERS),
+        ("pacx/training/fit.py", '"""The rate of', '"""The rate at', set(), TRAINED | CHAPTERS),
         ("pacx/figures/graph.py", "1", "2", {"01"}, TRAINED | {"02", "05", "data"}),
         ("pacx/cli.py", "1", "2", set(), TRAINED | CHAPTERS | {"data"}),
     ],

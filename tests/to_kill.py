@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from pacx.book.build import build as book
+from pacx.book import build as book
 from pacx.book.execution import execute
 from pacx.data import images
 from pacx.files import cached_array

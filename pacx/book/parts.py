@@ -111,6 +111,8 @@ def _speed(folder: Path) -> str:
     """The committed benchmarks: every ratio beside its target, then machines and commands."""
     reports = [json.loads(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.json"))]
     reports = [report for report in reports if "ratios" in report]  # not all are about speed
+    if not reports:
+        return "Not measured yet: run `make bench`."
     ratios = pd.DataFrame([ratio for report in reports for ratio in report["ratios"]])
     most = ratios.get("at_most", pd.Series(False, ratios.index)).eq(True)
     good = (ratios["value"] >= ratios["target"]) ^ (most & (ratios["value"] != ratios["target"]))
@@ -133,7 +135,10 @@ def _speed(folder: Path) -> str:
 
 def _rehearsal(folder: Path) -> str:
     """The committed rehearsal: every part's seconds and peak memory."""
-    report = json.loads((folder / "rehearsal.json").read_text(encoding="utf-8"))
+    file = folder / "rehearsal.json"
+    if not file.is_file():
+        return "Not rehearsed yet: run `make bench`."
+    report = json.loads(file.read_text(encoding="utf-8"))
     machine, trainings = report["machine"], pd.DataFrame(report["parts"])
     words = {"pacx": "distillation", "ecg": "ECG teacher", "labs": "lab autoencoder"}
     trainings["part"] = trainings["part"].replace(words | {"mae": "masked autoencoder"})

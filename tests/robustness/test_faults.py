@@ -14,7 +14,7 @@ from PIL import Image
 from to_kill import RAW, give_executed_chapters
 
 from pacx import cli
-from pacx.book.build import build as book
+from pacx.book import build as book
 from pacx.data import images
 from pacx.data.images import load_images
 from pacx.errors import PacxError

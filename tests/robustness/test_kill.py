@@ -204,7 +204,8 @@ def contents(folder: Path) -> dict[str, object]:
         )
 
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: content(file) for name, file in files.items() if ".partial" not in name}
+    passing = ".partial", ".lock"  # gone when the work is done
+    return {n: content(f) for n, f in files.items() if not any(p in n for p in passing)}
 
 
 def visible(folder: Path) -> list[Path]:
