@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 PROJECT = Path(__file__).parents[1]
 #: Real recordings, where this machine has any.
@@ -45,19 +46,31 @@ def cut_off() -> tuple[list[str], dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def smoke_runs(tmp_path_factory) -> Path:
+def shared(tmp_path_factory) -> Path:
+    """Folder that the processes of one test session share (`make test` has two)."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def smoke_runs(shared) -> Path:
     """Folder of runs with every chapter executed in profile smoke, once a test session."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = pacx("run", "--profile", "smoke", "--runs", str(runs))
-    assert done.returncode == 0, done.stderr
+    runs, done = shared / "runs", shared / "runs.done"
+    with FileLock(shared / "runs.lock"):
+        if not done.exists():
+            run = pacx("run", "--profile", "smoke", "--runs", str(runs))
+            assert run.returncode == 0, run.stderr
+            done.touch()
     return runs
 
 
 @pytest.fixture(scope="session")
-def html(smoke_runs):
-    done = pacx("book", "--profile", "smoke", "--runs", str(smoke_runs))
-    assert done.returncode == 0, done.stderr
-    assert "index.html" in done.stdout
+def html(shared, smoke_runs):
+    with FileLock(shared / "html.lock"):
+        if not (smoke_runs / "smoke" / "html").is_dir():
+            book = pacx("book", "--profile", "smoke", "--runs", str(smoke_runs))
+            assert book.returncode == 0, book.stderr
+            assert "index.html" in book.stdout
     return smoke_runs / "smoke" / "html"
 
 

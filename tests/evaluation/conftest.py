@@ -1,6 +1,7 @@
 """A tiny run with all that baselines and the ladder need, made once a test session."""
 
 import pytest
+from filelock import FileLock
 
 from pacx.data.datasets import load_dataset
 from pacx.data.table import Dataset
@@ -19,7 +20,7 @@ PATIENTS = {
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory) -> Run:
+def run(shared) -> Run:
     """A run whose networks have seen each X-ray once; never changed."""
     profile = load_profile("smoke")
     once = {"epochs": 1, "batch_size": 16}
@@ -29,9 +30,11 @@ def run(tmp_path_factory) -> Run:
     parts["phantom"] = profile.phantom.model_copy(update=hospital)
     parts["vit"] = profile.vit.model_copy(update={"image_size": SIZE})
     parts["label_efficiency"] = profile.label_efficiency.model_copy(update={"fractions": [0.5, 1]})
-    run = open_run(profile.model_copy(update=parts), tmp_path_factory.mktemp("phantom"))
-    write_hospital(run.data_root, **run.profile.phantom.model_dump())
-    train_encoders(run, *stages)
+    with FileLock(shared / "evaluation.lock"):
+        run = open_run(profile.model_copy(update=parts), shared / "evaluation")
+        if not run.data_root.exists():
+            write_hospital(run.data_root, **run.profile.phantom.model_dump())
+        train_encoders(run, *stages)
     return run
 
 
