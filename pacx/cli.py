@@ -295,6 +295,27 @@ def predict(
 
 
 @app.command()
+def probe(
+    encoder: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder that `pacx export` made.")
+    ],
+    data: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder of labelled X-rays.")
+    ],
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="CSV file to write.")] = None,
+) -> None:
+    """Score an exported encoder on labelled X-rays: linear probes, 95 % intervals over patients."""
+    from pacx.files import new_file
+    from pacx.share.probe import probe
+
+    table = probe(encoder, data)
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    if out is not None:
+        with new_file(out) as partial:
+            table.to_csv(partial, index=False)
+
+
+@app.command()
 def doctor(runs: Runs = Path("runs")) -> None:
     """Say what this machine has, and what is missing. Exit code 1 when something needed is."""
     from pacx.share.doctor import facts, unmet_requirements

@@ -64,6 +64,9 @@ def open_benchmark(run: Run, name: str) -> Dataset:
     """
     dataset = load_dataset(name, run.data_root, run.profile.benchmark_split)
     distilled = paired_patients(run, "train")
+    if name == run.profile.pairs:  # one folder, one split: the distilled may train probes, too
+        trained = dataset.table.loc[dataset.table["split"] == "train", "patient"]
+        distilled = distilled[~distilled["patient"].isin(trained)]
     hospital = "" if distilled.empty else hospital_of(run.profile.pairs, run.data_root)
     if run.profile.leaks == "remove" and dataset.hospital == hospital:
         dataset = drop_patients(dataset, distilled["patient"])
