@@ -111,6 +111,7 @@ def train(
 ) -> None:
     """Train encoders without the chapters, which find them later. Also under torchrun and srun."""
     from pacx.book.chapter import open_chapter
+    from pacx.data.datasets import lacking
     from pacx.processes import join_processes, rank, wait
     from pacx.training.pipeline import encoders_of, train_encoders
 
@@ -120,6 +121,9 @@ def train(
         open_chapter(run.folder / "profile.yaml", runs)  # writes the phantom hospital
     wait()
     encoders = encoders_of(run)
+    for stage, lack in lacking(run).items():
+        if rank() == 0:
+            print(f"{stage}: left out for want of {lack}")
     if unknown := sorted(set(names or ()) - set(encoders)):
         raise PacxError(f"Not in this profile: {', '.join(unknown)}. Choose {', '.join(encoders)}.")
     train_encoders(run, *(names or encoders))
@@ -211,13 +215,12 @@ def check(
     ] = 5000,
 ) -> None:
     """Say what is there and what would spoil a result. Exit code 1 when something would."""
-    from pacx.data.table import TERMS
     from pacx.pairing.check import check_dataset
 
     report = check_dataset(dataset, root, most)
     print(report)
     if report.tiles:
-        home = Path() if TERMS[dataset] == "open" else Path("runs", "private")
+        home = Path() if report.terms == "open" else Path("runs", "private")
         picture = montage or home / f"{dataset}-montage.png"
         report.save_montage(picture)
         print(f"\nThe montage is at {picture.resolve()}")
@@ -289,6 +292,27 @@ def predict(
         measured = load_probe(encoder / PROBES / f"{name}.safetensors").measured
         value, low, high = measured["Brier, calibrated"]
         print(f"{name}: Brier score {value:.3f} [{low:.3f}, {high:.3f}] on its own test patients.")
+
+
+@app.command()
+def probe(
+    encoder: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder that `pacx export` made.")
+    ],
+    data: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder of labelled X-rays.")
+    ],
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="CSV file to write.")] = None,
+) -> None:
+    """Score an exported encoder on labelled X-rays: linear probes, 95 % intervals over patients."""
+    from pacx.files import new_file
+    from pacx.share.probe import probe
+
+    table = probe(encoder, data)
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    if out is not None:
+        with new_file(out) as partial:
+            table.to_csv(partial, index=False)
 
 
 @app.command()

@@ -3,3 +3,7 @@
 
 class PacxError(ValueError):
     """Bad input. The message says what is wrong, where (file, row, column) and what to do."""
+
+
+class NoDataError(PacxError):
+    """A run has no data for one of its stages; the others can go on."""

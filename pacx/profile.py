@@ -6,7 +6,7 @@ in which it differs from another profile.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
 from pacx.errors import PacxError
 
 _FOLDER = Path(__file__).with_name("profiles")
+Model = TypeVar("Model", bound=BaseModel)
 Share = Field(ge=0.0, le=1.0)
 #: Of a training's forward and backward pass; weights stay 32 bit.
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -35,8 +36,12 @@ Benchmark = Literal[
     "tb", "chexchonet", "chestx6", "vindr-cxr", "nih-14", "medmod", "covid-qu-ex", "qata-cov19",
     "cxl-seg", "actualmed", "phantom-truth",
 ]  # fmt: skip
+#: Of a data set, which is also its folder's below `data_root`.
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 #: What the phantom hospital writes.
 PhantomData = Literal["chexpert", "symile-mimic", "ecg-archive", Benchmark]
+#: What is paired with an X-ray.
+Modality = Literal["ecg", "labs"]
 #: What `pacx.training.distill` makes besides `pacx`.
 VariantName = Literal[
     "pacx-ecg", "pacx-labs", "pacx-contrastive", "pacx-regression", "pacx-raw", "pacx-other-ratio",
@@ -200,7 +205,12 @@ class Profile(Settings):
     precision: Precision = Field("fp32", description="of the trainings of stages 1 and 2")
     data_root: Path | None = Field(description="folder of the real data; None: phantom hospital")
     phantom: PhantomSettings
-    benchmarks: list[Benchmark] = Field(
+    pretraining: DatasetName = Field("chexpert", description="X-rays of stage 1")
+    pairs: DatasetName = Field("symile-mimic", description="pairs of stage 2")
+    teachers: list[Modality] = Field(
+        ["ecg", "labs"], min_length=1, description="of stage 2, where the pairs have what they read"
+    )
+    benchmarks: list[DatasetName] = Field(
         min_length=1, description="data sets of chapter 06, in this order"
     )
     variants: list[VariantName] = Field(
@@ -225,6 +235,19 @@ class Profile(Settings):
     label_efficiency: LabelEfficiencySettings
     bootstrap: Count = Field(description="resamples of every interval")
     evidence: EvidenceSettings | None = Field(None, description="None: one cohort, one seed")
+
+    @field_validator("pretraining", "pairs", "benchmarks")
+    @classmethod
+    def _can_be_read(cls, names, info):
+        images, paired = {*get_args(Benchmark), "chexpert"}, {"symile-mimic"}
+        fit, other = (paired, images) if info.field_name == "pairs" else (images, paired)
+        own = [name for name in ([names] if isinstance(names, str) else names) if name not in fit]
+        if own and (own[0] in other or info.data.get("data_root") is None):
+            raise ValueError(
+                f"'{own[0]}' cannot be read here, choose one of {', '.join(sorted(fit))}, or a "
+                "data set of your own and its data_root"
+            )
+        return names
 
     @field_validator("mae")
     @classmethod
@@ -272,22 +295,39 @@ def load_profile(
             value.
     """
     source = _find(name)
-    values, sources = _read(source), [source]
+    values, sources = read_yaml(source), [source]
     while "extends" in values:
         base = _find(values.pop("extends"), sources[-1].parent)
         if base in sources:
             raise PacxError(f"Profile {source} extends itself, see its `extends`.")
         sources.append(base)
-        values = {k: v for k, v in _read(base).items() if k != "evidence"} | values
+        values = {k: v for k, v in read_yaml(base).items() if k != "evidence"} | values
     given = {"data_root": data_root, "precision": precision}
     values |= {key: value for key, value in given.items() if value is not None}
+    return validated(Profile, values, f"Profile {source.name}")
+
+
+def validated(model: type[Model], values: dict, where: str) -> Model:
+    """Settings from what `read_yaml` gives; `PacxError` names every key that is wrong."""
     try:
-        return Profile.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {_in_words(e)}" for e in error.errors()
+        problems = (
+            ": ".join([".".join(map(str, e["loc"]))] * bool(e["loc"]) + [_in_words(e)])
+            for e in error.errors()
         )
-        raise PacxError(f"Profile {source.name}: {problems}") from error
+        raise PacxError(f"{where}: {'; '.join(problems)}") from error
+
+
+def read_yaml(source: Path) -> dict:
+    """Read a mapping of settings; `PacxError` where it is none, or a key stands there twice."""
+    try:
+        values = _Loader(source.read_text(encoding="utf-8-sig")).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date of 99.99.
+        raise PacxError(f"{source} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise PacxError(f"{source} must be a mapping of settings, one `key: value` a line.")
+    return values
 
 
 class _Loader(yaml.SafeLoader):
@@ -318,16 +358,6 @@ def _find(name: str | Path, folder: Path = Path()) -> Path:
             "or give the path of a .yaml file."
         )
     return source.resolve()
-
-
-def _read(source: Path) -> dict:
-    try:
-        values = _Loader(source.read_text(encoding="utf-8")).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date of 99.99.
-        raise PacxError(f"Profile {source} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise PacxError(f"Profile {source} must be a mapping of settings, see pacx/profiles/.")
-    return values
 
 
 def _in_words(error: dict) -> str:

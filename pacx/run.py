@@ -62,16 +62,19 @@ class Run:
 
     @property
     def fingerprint_of_data(self) -> str:
-        """Changes with the phantoms' settings and code, or with the real data's CSV files.
+        """Changes with the phantoms' settings and code, or with the real data's tables.
 
         Of the files, name, size and time of change count. Phantoms follow from profile and code.
         """
         if self.is_phantom:
             return fingerprint(self.profile.phantom, code_of("pacx.phantom.hospital"))
-        files = [f for at in ("*/*.csv", "*/*/*.csv") for f in self.data_root.glob(at)]
+        tables = "*/*.csv", "*/*/*.csv", "*/dataset.yaml"
+        files = [f for at in tables for f in self.data_root.glob(at)]
         facts = [(f.relative_to(self.data_root), f.stat()) for f in sorted(files) if f.is_file()]
         return fingerprint(
             self.data_root.resolve().as_posix(),
+            self.profile.pretraining,
+            self.profile.pairs,
             *((name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in facts),
         )
 

@@ -234,7 +234,7 @@ def test_provenance_names_no_commit_of_a_foreign_repository(tmp_path, monkeypatc
     [
         (
             lambda v: v.update(benchmarks=["tb", "nih14"]),
-            r"benchmarks\.1: .*'nih-14'.*found 'nih14'",
+            "benchmarks: 'nih14' cannot be read here, choose one of .*nih-14",
         ),
         (lambda v: v.update(variants=["pacx-nope"]), r"variants\.0: .*'pacx-ecg'"),
         (lambda v: v.update(variants=["pacx"]), r"variants\.0: .*'pacx-ecg'"),

@@ -17,9 +17,8 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from pacx.data.datasets import load_dataset
-from pacx.data.datasets.symile_mimic import read_patients
-from pacx.data.table import SPLITS, TERMS
+from pacx.data.datasets import load_dataset, paired_patients, terms_of
+from pacx.data.table import SPLITS
 from pacx.errors import PacxError
 from pacx.files import new_file
 from pacx.run import Run
@@ -33,7 +32,7 @@ _ID_COLUMNS = {
     "subject_id", "hadm_id", "stay_id", "study_id", "dicom_id", "patient_id", "patient",
 }  # fmt: skip
 #: Columns of the readers' tables that name a patient or a file.
-_NAMING = ("patient", "study", "hadm_id", "image", "mask", "cxr_path", "ecg_path")
+_NAMING = ("patient", "study", "hadm_id", "image", "mask", "ecg", "cxr_path", "ecg_path")
 _WORD = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 #: What may be an identifier in a longer word or a path.
 _PART = re.compile(r"(?<![a-z0-9])(?:[a-z]+\d{5,}|\d{7,})(?![a-z0-9])")
@@ -57,7 +56,7 @@ def show_or_withhold(run: Run, figure: Figure, name: str, *datasets: str) -> Non
         name: Of the PNG file.
         *datasets: Whose patients it shows; all must be open to be shown.
     """
-    if run.is_phantom or all(TERMS[dataset] == "open" for dataset in datasets):
+    if run.is_phantom or all(terms_of(dataset, run.data_root) == "open" for dataset in datasets):
         return
     with new_file(run.private / f"{name}.png") as partial:
         figure.savefig(partial, format="png", dpi=150)
@@ -166,13 +165,15 @@ def _kinds(
 def _identifiers(run: Run) -> set[str]:
     """Words in the tables of data sets that are not open that belong to one patient only."""
     found: set[str] = set()
-    for name in ("chexpert", "symile-mimic", *run.profile.benchmarks):
-        if TERMS[name] == "open" or not (run.data_root / name).is_dir():
-            continue
-        if name == "symile-mimic":
-            table = pd.concat([read_patients(run.data_root, split) for split in SPLITS])
-        else:
-            table = load_dataset(name, run.data_root).table
+    profile, root = run.profile, run.data_root
+    named = {profile.pretraining, profile.pairs, *profile.benchmarks}
+    hidden = {n for n in named if (root / n).is_dir() and terms_of(n, root) != "open"}
+    tables = [load_dataset(name, root).table for name in hidden - {profile.pairs}]
+    if profile.pairs in hidden:
+        tables.append(pd.concat([paired_patients(run, split) for split in SPLITS]))
+        if profile.pairs in (profile.pretraining, *profile.benchmarks):  # one folder for both
+            tables.append(load_dataset(profile.pairs, root).table)
+    for table in tables:
         columns = table.columns.intersection(_NAMING)
         words = table[columns].astype(str).agg(" ".join, axis=1).map(_words)
         words = words.to_frame("word").assign(patient=table["patient"]).explode("word")

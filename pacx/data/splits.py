@@ -17,9 +17,6 @@ from pacx.errors import PacxError
 SplitPolicy = Literal["patient", "paper"]
 SEED = 42  # of every split; the paper's
 
-#: Data sets of the hospital of Symile-MIMIC, where equal numbers mean the same person.
-SAME_PATIENTS_AS_SYMILE = ("medmod", "cxl-seg")
-
 
 def make_splits(
     patients: pd.Series,
@@ -90,12 +87,15 @@ def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 
     return ids.map(dict(zip(unique, split_of, strict=True)))
 
 
-def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = False) -> None:
+def refuse_leaks(
+    distilled: pd.DataFrame, evaluated: Dataset, hospital: str = "mimic", *, allow: bool = False
+) -> None:
     """Refuse a probe on patients whose physiology was distilled, or who are in two splits.
 
     Args:
         distilled: Table of the pairs used in stage 2, with a column `patient`.
         evaluated: The benchmark.
+        hospital: Of the distilled; patients of another one are other people.
         allow: Waiver: print what leaks and go on, to measure what a leak is worth.
 
     Raises:
@@ -109,7 +109,7 @@ def refuse_leaks(distilled: pd.DataFrame, evaluated: Dataset, *, allow: bool = F
             "corrected in the data set's table."
         )
     shared = set(as_ids(distilled["patient"])) & set(evaluated.table["patient"])
-    if shared and name in SAME_PATIENTS_AS_SYMILE:
+    if shared and evaluated.hospital == hospital:
         leaks.append(
             f"{name}: {len(shared)} patients were in the distillation of this run: their "
             "physiology is already in the encoder. Set `leaks: remove` in the profile."
@@ -140,7 +140,7 @@ def audit_overlaps(populations: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
     Args:
         populations: Data set -> table with `split`, `patient` and, where it is known, `hadm_id`,
-            see `pacx.data.datasets.load_mimic_populations`.
+            see `pacx.data.datasets.load_populations`.
 
     Returns:
         One row a pair of data sets, split of the first, and key: `first`, `split`, `second`, `by`

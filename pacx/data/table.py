@@ -24,6 +24,8 @@ TERMS: dict[str, Terms] = {
     "covid-qu-ex": "registered", "qata-cov19": "registered", "cxl-seg": "credentialed",
     "actualmed": "open", "phantom-truth": "open",
 }  # fmt: skip
+#: Hospital of a data set, where equal numbers mean the same person; any other is its own.
+HOSPITALS = {"symile-mimic": "mimic", "medmod": "mimic", "cxl-seg": "mimic"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Dataset:
         table: One row an image: `patient`, `study`, `split`, `image` and, for segmentation,
             `mask` (paths relative to `root`), then the label columns.
         root: Folder that every path is relative to.
+        terms: Under which it is given out.
+        hospital: Data sets of one hospital share patient numbers.
     """
 
     name: str
@@ -44,6 +48,8 @@ class Dataset:
     labels: tuple[str, ...]
     table: pd.DataFrame
     root: Path
+    terms: Terms
+    hospital: str
 
     def split(self, name: str) -> pd.DataFrame:
         """Rows of one split, index reset.
@@ -83,10 +89,8 @@ def make_dataset(
     for column in [c for c in columns if c not in labels]:
         refuse_rows(table[column].isna(), here, f"it names no {column}.")
     for column in {"image", "mask"} & set(table):
-        # A table must not reach out of its root.
-        path = table[column].astype(str).str.replace("\\", "/", regex=False)
-        climbs = path.str.contains(r"^/|(?:^|/)\.\.(?:/|$)|^[A-Za-z]:")
-        refuse_rows(climbs, here, "its path is not inside that folder. Give one relative to it.")
+        outside = is_outside(table[column].astype(str))
+        refuse_rows(outside, here, "its path is not inside that folder. Give one relative to it.")
     unknown = set(table["split"]) - {*SPLITS, SHIFTED}
     if unknown:
         raise PacxError(f"{name}: unknown split {sorted(map(str, unknown))} in {root}.")
@@ -100,7 +104,14 @@ def make_dataset(
                 "labels are 1, 0 or empty."
             )
         table[label] = values.astype("float32")
-    return Dataset(name, task, tuple(labels), table, root)
+    terms, hospital = TERMS.get(name, "credentialed"), HOSPITALS.get(name, name)
+    return Dataset(name, task, tuple(labels), table, root, terms, hospital)
+
+
+def is_outside(paths: pd.Series) -> pd.Series:
+    """Which of (N,) paths could reach out of the folder that they are relative to."""
+    paths = paths.str.replace("\\", "/", regex=False)
+    return paths.str.contains(r"^/|(?:^|/)\.\.(?:/|$)|^[A-Za-z]:")
 
 
 def as_ids(values: pd.Series) -> pd.Series:
@@ -119,6 +130,25 @@ def as_ids(values: pd.Series) -> pd.Series:
         return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip()) or np.nan
 
     return values.astype(object).map(text, na_action="ignore")
+
+
+def percentiles_of(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Share of the training values that are at most as high, for each column.
+
+    Args:
+        values: (N, L), NaN = not measured.
+        train: (M, L) values of the training split.
+
+    Returns:
+        (N, L) in [0, 1]; NaN where not measured.
+    """
+    percentiles = np.full(values.shape, np.nan)
+    for column in range(values.shape[1]):
+        measured = np.sort(train[~np.isnan(train[:, column]), column])
+        seen = ~np.isnan(values[:, column])
+        rank = np.searchsorted(measured, values[seen, column], side="right")
+        percentiles[seen, column] = rank / max(len(measured), 1)
+    return percentiles
 
 
 def read_csv(path: Path, columns: list[str], ids: Sequence[str] = ()) -> pd.DataFrame:

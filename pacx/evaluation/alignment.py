@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 
-from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.datasets import load_pairs
 from pacx.evaluation.features import extract_features
 from pacx.evaluation.statistics import bootstrap_weights, mean_on_resamples, paired_table
 from pacx.run import Run
@@ -112,10 +112,10 @@ def compare_alignment(
         differences of the cosine from the MAE. Intervals of the cosine are bootstraps over
         patients, of R@k Wilson's.
     """
-    size, pairs, targets = run.profile.vit.image_size, {}, {}
+    pairs, targets = {}, {}
     for split in ("train", "test"):
-        pairs[split] = load_pairs(run.data_root, split, size, run.cache)
-        targets[split] = getattr(teacher_embeddings(run, pairs[split]), target)
+        pairs[split] = load_pairs(run, split)
+        targets[split] = teacher_embeddings(run, pairs[split])[target]
     patients = pairs["test"].table["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
     aligned, rows = {}, []
@@ -128,7 +128,7 @@ def compare_alignment(
     def measure(model: str) -> tuple[float, np.ndarray]:
         return mean_on_resamples(aligned[model].cosines, weights)
 
-    facts = {"dataset": "symile-mimic", "target": target, "pooling": pooling}
+    facts = {"dataset": run.profile.pairs, "target": target, "pooling": pooling}
     cosine = paired_table(models, "mae", measure, **facts, metric="cosine")
     chance, p = zip(
         *(permutation_test(aligned[m].prediction, targets["test"]) for m in models), strict=True

@@ -14,7 +14,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.datasets import load_pairs, teachers_of
 from pacx.data.table import Dataset
 from pacx.evaluation.features import extract_features, images_of
 from pacx.files import cached_array
@@ -140,14 +140,14 @@ def _map_to_teachers(run: Run, source: str) -> tuple[Pipeline, np.ndarray]:
         The ridge regression, its penalty chosen by leave-one-out errors on the training pairs, and
         the directions (R, D_teachers) in which its predictions vary most.
     """
-    models = ("ecg", "labs") if source == "pixels" else ("ecg", "labs", source)
+    models = [*teachers_of(run), *([] if source == "pixels" else [source])]
     return _fit_map(run, source, *(fingerprint_of(run, model) for model in models))
 
 
 @lru_cache(maxsize=2)
 def _fit_map(run: Run, source: str, *_fingerprints: str) -> tuple[Pipeline, np.ndarray]:
-    pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
-    targets = np.concatenate([standardise(t) for t in teacher_embeddings(run, pairs)], 1)
+    pairs = load_pairs(run, "train")
+    targets = np.concatenate([standardise(t) for t in teacher_embeddings(run, pairs).values()], 1)
     x = _source(run, source, pairs.cxr)
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13))).fit(x, targets)
     predicted = ridge.predict(x)

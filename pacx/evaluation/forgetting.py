@@ -24,7 +24,7 @@ BATCH = 256  # images at once
 def compare_reconstruction(
     run: Run, models: Sequence[str], *, reference: str = "mae"
 ) -> pd.DataFrame:
-    """Reconstruction error on CheXpert's validation split, with paired differences.
+    """Reconstruction error on the validation split of stage 1's X-rays, with paired differences.
 
     Args:
         run: A run that holds the artefact `mae`.
@@ -36,13 +36,14 @@ def compare_reconstruction(
         `pacx.evaluation.statistics.paired_table`; intervals over patients.
     """
     images = pretraining_images(run, "val")
-    patients = load_dataset("chexpert", run.data_root).split("val")["patient"].to_numpy()
+    dataset = load_dataset(run.profile.pretraining, run.data_root)
+    patients = dataset.split("val")["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
 
     def measure(model: str) -> tuple[float, np.ndarray]:
         return mean_on_resamples(reconstruction_errors(run, model, images), weights)
 
-    facts = {"dataset": "chexpert", "task": "reconstruction", "metric": "MSE"}
+    facts = {"dataset": dataset.name, "task": "reconstruction", "metric": "MSE"}
     return paired_table(models, reference, measure, **facts)
 
 

@@ -14,7 +14,7 @@ from pacx.training.probe import labels_of
 #: Smaller groups are left out of the card: their intervals say nothing, and they are few patients.
 SMALLEST_GROUP = 30
 #: What data sets call the columns that groups are made by.
-_SEX = ("sex", "Sex", "Patient Gender")
+_SEX = ("sex", "Sex", "Patient Gender", "Patient Sex")
 _AGE = ("age_years", "Age", "Patient Age", "age.1", "age")  # age.1: CheXchoNet has years second
 _VIEW = ("view", "View Position", "AP/PA")
 _DEVICE = ("Support Devices", "pacemaker_or_icd", "pacemaker")

@@ -9,7 +9,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pacx.data.datasets.symile_mimic import Pairs, load_pairs
+from pacx.data.datasets import load_pairs
+from pacx.data.datasets.symile_mimic import Pairs
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import POOLINGS, features_of, readings_of
 from pacx.evaluation.statistics import (
@@ -39,8 +40,7 @@ def compare_teachers(run: Run) -> pd.DataFrame:
         or `teacher-untrained`): metric (`R2`), then the columns of
         `pacx.evaluation.statistics.paired_table` with the untrained teacher as reference.
     """
-    size = run.profile.vit.image_size
-    pairs = {s: load_pairs(run.data_root, s, size, run.cache) for s in ("train", "test")}
+    pairs = {s: load_pairs(run, s) for s in ("train", "test")}
     states = {split: true_states(run, split, of_split) for split, of_split in pairs.items()}
     weights = bootstrap_weights(
         pairs["test"].table["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed
@@ -50,7 +50,7 @@ def compare_teachers(run: Run) -> pd.DataFrame:
         scores = {}
         for model, trained in {"teacher": True, "teacher-untrained": False}.items():
             embeddings = {
-                split: getattr(teacher_embeddings(run, of_split, trained=trained), target)
+                split: teacher_embeddings(run, of_split, trained=trained)[target]
                 for split, of_split in pairs.items()
             }
             train, test = ((embeddings[split], states[split]) for split in pairs)
@@ -100,11 +100,10 @@ def teacher_scores(run: Run, groups: Mapping[str, Sequence[str]]) -> pd.DataFram
         One row a group and pooling (`ECG`, `labs`, `both`), with the columns of
         `pacx.evaluation.transfer.compare_probes`; differences are empty.
     """
-    size = run.profile.vit.image_size
     embeddings, labels, tables = {}, {}, {}
     for split in ("train", "test"):
-        pairs = load_pairs(run.data_root, split, size, run.cache)
-        ecg, labs = teacher_embeddings(run, pairs)
+        pairs = load_pairs(run, split)
+        ecg, labs = teacher_embeddings(run, pairs).values()
         embeddings[split] = {"ECG": ecg, "labs": labs, "both": np.concatenate([ecg, labs], 1)}
         labels[split], tables[split] = _truth(run, split, pairs), pairs.table
     weights = bootstrap_weights(

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pacx.data.datasets import load_dataset
-from pacx.data.datasets.symile_mimic import read_patients
-from pacx.data.splits import SAME_PATIENTS_AS_SYMILE, drop_patients, refuse_leaks
+from pacx.data.datasets import hospital_of, load_dataset, paired_patients
+from pacx.data.splits import drop_patients, refuse_leaks
 from pacx.data.table import Dataset
 from pacx.evaluation.baselines import features_of, readings_of, supervised_head
 from pacx.evaluation.features import images_of
@@ -64,10 +63,14 @@ def open_benchmark(run: Run, name: str) -> Dataset:
         PacxError: See `pacx.data.splits.refuse_leaks`.
     """
     dataset = load_dataset(name, run.data_root, run.profile.benchmark_split)
-    distilled = read_patients(run.data_root, "train")
-    if run.profile.leaks == "remove" and name in SAME_PATIENTS_AS_SYMILE:
+    distilled = paired_patients(run, "train")
+    if name == run.profile.pairs:  # one folder, one split: the distilled may train probes, too
+        trained = dataset.table.loc[dataset.table["split"] == "train", "patient"]
+        distilled = distilled[~distilled["patient"].isin(trained)]
+    hospital = "" if distilled.empty else hospital_of(run.profile.pairs, run.data_root)
+    if run.profile.leaks == "remove" and dataset.hospital == hospital:
         dataset = drop_patients(dataset, distilled["patient"])
-    refuse_leaks(distilled, dataset, allow=run.profile.leaks == "waive")
+    refuse_leaks(distilled, dataset, hospital, allow=run.profile.leaks == "waive")
     return dataset
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +11,16 @@ from PIL import Image
 from tqdm import tqdm
 
 from pacx.constants import LABS, SHIFTED
-from pacx.data.datasets import DATASETS, read_folder
+from pacx.data.datasets import DATASETS, own, read_folder
 from pacx.data.datasets.symile_mimic import open_split, to_grey
 from pacx.data.images import read_image, read_mask
-from pacx.data.table import SPLITS, TERMS, Dataset
+from pacx.data.table import SPLITS, TERMS, Dataset, Terms
 from pacx.errors import PacxError
 from pacx.files import new_file
 
 TILE, COLUMNS, TILES = 128, 8, 24  # of the montage
+#: Splits that must hold somebody, where that is not all three.
+NEEDED = {"pretraining": ("train", "val")}
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Check:
     Attributes:
         name: Data set.
         root: Its folder.
+        terms: Under which it is given out.
         splits: One row a split: `split`, `images`, `patients`.
         prevalence: One row a label and split: `label`, `split`, `positive`, `known`, `share`. For
             Symile-MIMIC a label is a blood test, and positive means measured.
@@ -38,6 +41,7 @@ class Check:
 
     name: str
     root: Path
+    terms: Terms
     splits: pd.DataFrame
     prevalence: pd.DataFrame
     problems: list[str] = field(default_factory=list)
@@ -79,28 +83,73 @@ def check_dataset(name: str, root: Path, most: int | None = None) -> Check:
     Every file is looked for. Decoded are all images and masks, or `most` of them, evenly spread.
 
     Args:
-        name: One of `pacx.data.datasets.DATASETS`.
+        name: One of `pacx.data.datasets.DATASETS`, or a data set of the reader's own.
         root: Folder of all data sets, or the data set's own.
         most: Images to decode.
 
     Raises:
         PacxError: The data set is unknown, or its tables cannot be read at all.
     """
-    if name not in DATASETS:
-        raise PacxError(f"There is no data set '{name}'. Choose one of {', '.join(DATASETS)}.")
     folder = root / name if (root / name).is_dir() else root
+    if name not in DATASETS and not own.is_own(folder):
+        raise PacxError(
+            f"There is no data set '{name}'. Choose one of {', '.join(DATASETS)}, or describe your "
+            f"own in {folder / own.ABOUT}."
+        )
     if not folder.is_dir():
         raise PacxError(f"{folder} is missing. Give the folder of {name}, or the one above it.")
     if name == "symile-mimic":
         return _check_pairs(folder)
-    return _check_images(read_folder(name, folder), most)
+    if name in DATASETS:
+        return _check_images(read_folder(name, folder), most)
+    return _check_own(folder, most)
 
 
-def _check_images(dataset: Dataset, most: int | None) -> Check:
+def _check_own(root: Path, most: int | None) -> Check:
+    """Check `table.csv` and `pairs.csv`, those that are there, as one."""
+    about, checks = own.read_about(root), {}
+    if (root / own.TABLE).is_file() or not (root / own.PAIRS).is_file():
+        checks[own.TABLE] = _check_images(own.read(root), most)
+    if (root / own.PAIRS).is_file():
+        table = own.read_pairs(root)
+        labs = [f"{lab} ({unit}), measured" for lab, unit in about.labs.items()]
+        table[labs] = table[list(about.labs)].notna().astype(float)
+        pairs = Dataset(
+            about.name, "pretraining", tuple(labs), table, root, about.terms, about.hospital
+        )
+        checks[own.PAIRS] = check = _check_images(pairs, most, ("train", "test"))
+        if "ecg" in table:
+            _check_ecgs(check, table["ecg"], most)
+    notes = [f"{key}: {value}" for key in ("licence", "citation") if (value := getattr(about, key))]
+    return replace(
+        next(iter(checks.values())),
+        splits=pd.concat([c.splits.assign(table=file) for file, c in checks.items()]),
+        prevalence=pd.concat([c.prevalence for c in checks.values()]),
+        problems=[f"{file}: {p}" for file, c in checks.items() for p in c.problems],
+        notes=[f"{file}: {n}" for file, c in checks.items() for n in c.notes] + notes,
+    )
+
+
+def _check_ecgs(check: Check, records: pd.Series, most: int | None) -> None:
+    rows = np.unique(np.linspace(0, len(records) - 1, most or len(records)).astype(int))
+    bad = []
+    for line, name in tqdm(records.iloc[rows].items(), "read ECGs", len(rows), leave=False):
+        path = check.root / name
+        try:
+            own.read_record(path)
+        except PacxError as error:
+            bad.append(str(error).replace(str(path), f"that of row {line}"))
+    if bad:
+        check.problems.append(f"{len(bad)} ECGs cannot be read, such as {bad[0]}")
+    check.notes.append(f"{len(rows)} of {len(records)} ECGs were read.")
+
+
+def _check_images(
+    dataset: Dataset, most: int | None, needed: tuple[str, ...] | None = None
+) -> Check:
     table = dataset.table
-    check = Check(dataset.name, dataset.root, _count(table), _prevalence(dataset))
-    needed = ("train", "val") if dataset.task == "pretraining" else SPLITS
-    _check_splits(check, table, needed)
+    check = Check(dataset.name, dataset.root, dataset.terms, _count(table), _prevalence(dataset))
+    _check_splits(check, table, needed or NEEDED.get(dataset.task, SPLITS))
     _check_labels(check, dataset)
     for column in [c for c in ("image", "mask") if c in table]:
         exists = np.array([(dataset.root / path).is_file() for path in table[column]])
@@ -195,7 +244,13 @@ def _check_pairs(root: Path) -> Check:
         raise PacxError(" ".join(problems))
     table = pd.concat(tables, ignore_index=True)
     columns = ["label", "split", "positive", "known", "share"]
-    check = Check("symile-mimic", root, _count(table), pd.DataFrame(measured, columns=columns))
+    check = Check(
+        "symile-mimic",
+        root,
+        TERMS["symile-mimic"],
+        _count(table),
+        pd.DataFrame(measured, columns=columns),
+    )
     check.problems, check.tiles = problems, tiles
     _check_splits(check, table, SPLITS)
     if twice := int(table["study"].duplicated().sum()):
@@ -205,7 +260,7 @@ def _check_pairs(root: Path) -> Check:
 
 def _example(check: Check, file: pd.Series) -> str:
     """One file's name; only its row in the reader's table where names may tell patients."""
-    if TERMS[check.name] == "open":
+    if check.terms == "open":
         return file.item()
     return f"that of row {file.index.item()} of the table"
 

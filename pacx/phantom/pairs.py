@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pacx.constants import CANDIDATES, IMAGENET_MEAN, IMAGENET_STD, LABS
+from pacx.data.table import percentiles_of
 from pacx.files import create_array
 from pacx.phantom import state
 from pacx.phantom.cohort import Cohort, mimic_cxr_path, seed_of, truth_table
@@ -28,7 +29,7 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
     later = state.move_on(patients, days, cohort.drift, rng)
     labs = draw_labs(later, cohort.seed)
     in_train = (patients["split"] == "train").to_numpy()
-    percentiles = _percentiles(labs, labs[in_train])
+    percentiles = percentiles_of(labs, labs[in_train])
     tasks = state.task_labels(patients, cohort.seed)
     itemids = [str(lab.itemid) for lab in LABS]
     ids = 10_000_001 + 3 * np.arange(n)
@@ -79,17 +80,6 @@ def write_symile_mimic(root: Path, cohort: Cohort) -> None:
         own = replace(cohort, seed=seed_of(cohort.seed, source))
         pictured, recorded = patients.iloc[members], later.iloc[members]
         _write_pair_arrays(folder, split, pictured, recorded, picked, own)
-
-
-def _percentiles(labs: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Percentile of every value in the training split's empirical CDF; NaN stays NaN."""
-    percentiles = np.full(labs.shape, np.nan)
-    for column in range(labs.shape[1]):
-        measured = np.sort(train[~np.isnan(train[:, column]), column])
-        seen = ~np.isnan(labs[:, column])
-        rank = np.searchsorted(measured, labs[seen, column], side="right")
-        percentiles[seen, column] = rank / max(len(measured), 1)
-    return percentiles
 
 
 def _candidates(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

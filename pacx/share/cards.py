@@ -123,7 +123,7 @@ def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
         model: See `pacx.evaluation.features.encoder_of`.
         most: Images to learn it from, evenly spread over the training split.
     """
-    dataset = load_dataset("chexpert", run.data_root)
+    dataset = load_dataset(run.profile.pretraining, run.data_root)
     names = dataset.split("train")["image"]
     chosen = np.linspace(0, len(names) - 1, min(len(names), most)).astype(int)
     images = load_images(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +10,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from pacx.data.augment import DISTILLATION, PRETRAINING, augment
-from pacx.data.datasets.symile_mimic import Pairs, load_pairs
+from pacx.data.datasets import load_pairs, require_data, teachers_of
+from pacx.data.datasets.symile_mimic import Pairs
 from pacx.data.images import normalise
 from pacx.files import cached_array
 from pacx.models.distillation import DistillationHeads, DistillationLoss
@@ -32,7 +32,7 @@ class Variant:
     """One way to distil. The defaults are the method; every other value is a question.
 
     Attributes:
-        modalities: Which teachers take part.
+        modalities: Which teachers take part, where the run's data allow it.
         changes: Settings that differ from the profile's `distill`.
         learning_rate_factor: Times the profile's learning rate.
         shuffled: Control: every X-ray gets the ECG and labs of somebody else.
@@ -73,13 +73,6 @@ VARIANTS = {
     "pacx-maeterm": Variant(mae_weight=1.0),
     "pacx-replay": Variant(mae_weight=1.0, replay=True),
 }
-
-
-class TeacherEmbeddings(NamedTuple):
-    """What the frozen teachers say of each admission: `ecg` (N, D_ecg), `labs` (N, D_labs)."""
-
-    ecg: np.ndarray
-    labs: np.ndarray
 
 
 class MaeTerm(nn.Module):
@@ -142,7 +135,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
     """Distil one variant, or load it when this run has it already.
 
     Args:
-        run: A run that holds the artefacts `mae` (or the variant's start), `labs` and `ecg`.
+        run: A run that holds the artefacts `mae` (or the variant's start) and of its teachers.
         name: Key of `VARIANTS`.
 
     Returns:
@@ -150,17 +143,20 @@ def distill(run: Run, name: str = "pacx") -> Path:
         and `history.csv`.
 
     Raises:
+        NoDataError: The pairs have nothing for its teachers.
         PacxError: An artefact of stage 1 is missing.
     """
     variant, seed = VARIANTS[name], run.profile.seed
-    settings = settings_of(run, variant)
-    stage_one = [run.artefact(part) / "made.json" for part in (variant.start, "labs", "ecg")]
+    settings, modalities = settings_of(run, variant), modalities_of(run, variant)
+    if not modalities:
+        require_data(run, variant.modalities[0])
+    stage_one = [run.artefact(part) / "made.json" for part in (variant.start, *teachers_of(run))]
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
-        pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
+        pairs = load_pairs(run, "train")
         embeddings = teacher_embeddings(run, pairs, trained=variant.trained_teachers)
-        targets = [getattr(embeddings, modality) for modality in variant.modalities]
+        targets = [embeddings[modality] for modality in modalities]
         if settings.standardise_targets:
             targets = [standardise(target) for target in targets]
         if variant.shuffled:
@@ -176,14 +172,14 @@ def distill(run: Run, name: str = "pacx") -> Path:
             dropout=settings.lora_dropout,
             norms=settings.norms,
         )
-        widths = {m: t.shape[1] for m, t in zip(variant.modalities, targets, strict=True)}
+        widths = {m: t.shape[1] for m, t in zip(modalities, targets, strict=True)}
         heads = DistillationHeads(run.profile.vit.width, widths, settings.shared_dim)
         loss = DistillationLoss(
             contrastive_weight=settings.contrastive_weight,
             regression_weight=settings.regression_weight,
             temperature=settings.temperature,
             label_smoothing=settings.label_smoothing,
-            modalities=variant.modalities,
+            modalities=modalities,
         )
         term = _mae_term(run, variant, student) if variant.mae_weight else None
         stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
@@ -199,13 +195,18 @@ def distill(run: Run, name: str = "pacx") -> Path:
         history.to_csv(folder / "history.csv", index=False)
 
     keys = [stamp.read_text() for stamp in stage_one]
-    return run.build(name, make, settings, variant, run.profile.precision, seed, *keys)
+    return run.build(name, make, settings, variant, modalities, run.profile.precision, seed, *keys)
 
 
 def standardise(embeddings: np.ndarray) -> np.ndarray:
     """Centre and scale each dimension: raw embeddings point nearly the same way for everybody."""
     mean, std = embeddings.mean(0), embeddings.std(0)
     return ((embeddings - mean) / np.maximum(std, 1e-6)).astype(np.float32)
+
+
+def modalities_of(run: Run, variant: Variant) -> tuple[str, ...]:
+    """Teachers that take part in a variant with this run's data."""
+    return tuple(m for m in variant.modalities if m in teachers_of(run))
 
 
 def settings_of(run: Run, variant: Variant) -> DistillSettings:
@@ -216,18 +217,26 @@ def settings_of(run: Run, variant: Variant) -> DistillSettings:
     return DistillSettings.model_validate(settings.model_dump() | changes)
 
 
-def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> TeacherEmbeddings:
+def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> dict[str, np.ndarray]:
     """Embed every pair once with the frozen teachers, on their own terms.
 
     Args:
         run: The run whose teachers are used.
         pairs: One split.
         trained: False takes teachers with random weights (a control).
+
+    Returns:
+        Teacher -> (N, D_teacher), those of `pacx.data.datasets.teachers_of`.
     """
     torch.manual_seed(run.profile.seed + 1)
-    ecg = load_ecg(run) if trained else new_teacher(run).eval()
-    labs = load_labs(run) if trained else LabAutoencoder().eval()
-    weights = [p.numpy() for model in (ecg, labs) for p in model.state_dict().values()]
+    models: dict[str, nn.Module] = {}
+    for teacher in teachers_of(run):
+        if teacher == "ecg":
+            models["ecg"] = load_ecg(run) if trained else new_teacher(run).eval()
+        else:
+            untrained = LabAutoencoder(pairs.percentiles.shape[1]).eval()
+            models["labs"] = load_labs(run) if trained else untrained
+    weights = [p.numpy() for model in models.values() for p in model.state_dict().values()]
 
     def embed(model, call, *arrays: np.ndarray) -> np.ndarray:
         model.to(device())
@@ -245,10 +254,11 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> Teach
         key = type(model).__name__, *weights, *arrays
         return cached_array(run.cache, key, shape, np.float32, fill)
 
-    return TeacherEmbeddings(
-        embed(ecg, ecg.features, pairs.ecg),
-        embed(labs, labs.embed, pairs.percentiles, pairs.observed),
-    )
+    read = {
+        "ecg": lambda model: embed(model, model.features, pairs.ecg),
+        "labs": lambda model: embed(model, model.embed, pairs.percentiles, pairs.observed),
+    }
+    return {teacher: read[teacher](model) for teacher, model in models.items()}
 
 
 def _mae_term(run: Run, variant: Variant, student: PeftModel) -> MaeTerm:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_model
 
 from pacx.constants import ECG_DIAGNOSES
+from pacx.data.datasets import require_data
 from pacx.data.datasets.ecg_archive import load_ecg_archive
 from pacx.models.checkpoints import load_matching
 from pacx.models.ecg_founder import ECG_FOUNDER, Net1D, load_ecg_founder
@@ -39,8 +40,10 @@ def train_ecg(run: Run) -> Path:
         (logits, diagnoses).
 
     Raises:
+        NoDataError: There is neither an archive nor weights, or the pairs have no ECG.
         PacxError: The published weights are missing or do not match in full.
     """
+    require_data(run, "ecg")
     settings, seed, precision = run.profile.ecg, run.profile.seed, run.profile.precision
 
     def make(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_model
 
-from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.datasets import load_pairs, require_data
 from pacx.models.checkpoints import load_matching
 from pacx.models.lab_autoencoder import LabAutoencoder, corrupt, masked_mse
 from pacx.run import Run
@@ -20,7 +20,7 @@ class LabDenoising(Stage):
         self.model = model
 
     def forward(self, percentiles, observed, generator):
-        """Loss of percentiles and observed, (B, 50) each."""
+        """Loss of percentiles and observed, (B, L) each."""
         kept = corrupt(observed, self.settings.drop, generator)
         predicted, _ = self.model(percentiles, kept)
         loss = masked_mse(predicted, percentiles, observed)
@@ -28,17 +28,21 @@ class LabDenoising(Stage):
 
 
 def train_labs(run: Run) -> Path:
-    """Train the lab autoencoder on Symile-MIMIC's train split, or load it.
+    """Train the lab autoencoder on the training pairs, or load it.
 
     Returns:
         Folder with `model.safetensors` and `history.csv`.
+
+    Raises:
+        NoDataError: The pairs have no blood tests.
     """
+    require_data(run, "labs")
     settings, seed, precision = run.profile.labs, run.profile.seed, run.profile.precision
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
-        pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
-        model = LabAutoencoder()
+        pairs = load_pairs(run, "train")
+        model = LabAutoencoder(pairs.percentiles.shape[1])
         stage = LabDenoising(model, settings, seed)
         training = [pairs.percentiles, pairs.observed]
         history = fit(stage, training, "labs", folder=folder, precision=precision)
@@ -54,6 +58,7 @@ def load_labs(run: Run) -> LabAutoencoder:
     Raises:
         PacxError: The artefact is missing, or of another shape.
     """
-    model = LabAutoencoder()
     weights = run.artefact("labs") / "model.safetensors"
-    return load_matching(model, load_file(weights), weights).eval()
+    state = load_file(weights)
+    model = LabAutoencoder(len(state["decoder.2.bias"]))
+    return load_matching(model, state, weights).eval()

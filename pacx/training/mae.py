@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pacx.data.augment import PRETRAINING, augment
-from pacx.data.datasets import load_dataset
+from pacx.data.datasets import load_dataset, require_data
 from pacx.data.images import load_images, normalise
 from pacx.models.checkpoints import load_matching
 from pacx.models.encoder import build_encoder, load_encoder, save_encoder
@@ -52,8 +52,10 @@ def pretrain_mae(
         `history.csv`.
 
     Raises:
+        NoDataError: There are no X-rays.
         PacxError: The named weights are missing, damaged, or of another shape than the profile's.
     """
+    require_data(run, "mae")
     settings, seed = run.profile.mae, run.profile.seed
     ratio = settings.mask_ratio if mask_ratio is None else mask_ratio
 
@@ -97,8 +99,8 @@ def load_mae(run: Run, name: str = "mae") -> MaskedAutoencoder:
 
 
 def pretraining_images(run: Run, split: str) -> np.ndarray:
-    """(N, H, W) uint8 frontal X-rays of CheXpert."""
-    dataset = load_dataset("chexpert", run.data_root)
+    """(N, H, W) uint8 X-rays of stage 1."""
+    dataset = load_dataset(run.profile.pretraining, run.data_root)
     names = list(dataset.split(split)["image"])
     return load_images(dataset.root, names, run.profile.vit.image_size, run.cache)
 

@@ -8,8 +8,9 @@ import pandas as pd
 import torch
 from joblib import cpu_count
 
+from pacx.data.datasets import lacking, teachers_of
 from pacx.run import Run
-from pacx.training.distill import VARIANTS, distill
+from pacx.training.distill import VARIANTS, distill, modalities_of
 from pacx.training.ecg import train_ecg
 from pacx.training.labs import train_labs
 from pacx.training.mae import pretrain_mae, pretraining_images
@@ -20,10 +21,18 @@ SHORT = 5000
 
 
 def encoders_of(run: Run) -> list[str]:
-    """All that the chapters train with this profile, in an order in which it can be trained."""
-    stage_one = ["mae", "mae-other-ratio", "labs", "ecg"]
+    """All that the chapters train with this profile, in an order in which it can be trained.
+
+    Left out is what the run has no data for; see `pacx.data.datasets.lacking`.
+    """
+    lacks = lacking(run)
+    stage_one = [] if "mae" in lacks else ["mae", "mae-other-ratio"]
+    teachers = [name for name in ("labs", "ecg") if name not in lacks]
     ceiling = ["supervised"] if run.is_phantom else []
-    return [*stage_one, "pacx", "mae-continued", *ceiling, *run.profile.variants]
+    if "pacx" in lacks:
+        return [*stage_one, *teachers, *ceiling]
+    variants = [name for name in run.profile.variants if modalities_of(run, VARIANTS[name])]
+    return [*stage_one, *teachers, "pacx", "mae-continued", *ceiling, *variants]
 
 
 def train_encoders(run: Run, *names: str) -> None:
@@ -34,8 +43,12 @@ def train_encoders(run: Run, *names: str) -> None:
         *names: `random`, `mae`, `mae-other-ratio` (the profile's other mask ratio), `mae-continued`
             (the MAE trained on for as many steps as the distillation took), `supervised` (the MAE
             trained on with the phantoms' labels), the teachers `labs` and `ecg`, or keys of
-            `pacx.training.distill.VARIANTS`.
+            `pacx.training.distill.VARIANTS`. Teachers without data are passed over.
+
+    Raises:
+        NoDataError: The run has no data for an encoder.
     """
+    names = _without_lacking_teachers(run, names)
     _prepare(run, names)
     for name in names:
         _train(run, name)
@@ -52,6 +65,7 @@ def train_side_by_side(run: Run, *names: str) -> None:
         run: The run.
         *names: See `train_encoders`.
     """
+    names = _without_lacking_teachers(run, names)
     workers = min(len(names), cpu_count())
     if torch.cuda.is_available() or workers == 1 or _are_short(run):
         train_encoders(run, *names)
@@ -64,13 +78,17 @@ def train_side_by_side(run: Run, *names: str) -> None:
             done.result()
 
 
+def _without_lacking_teachers(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(n for n in names if n not in ("ecg", "labs") or n in teachers_of(run))
+
+
 def _are_short(run: Run) -> bool:
     """Whether this profile's trainings see few images."""
     if not run.is_phantom:
         return False
     patients = run.profile.phantom.patients
-    mae = run.profile.mae.epochs * patients["chexpert"]["train"]
-    distill = run.profile.distill.epochs * patients["symile-mimic"]["train"]
+    mae = run.profile.mae.epochs * patients[run.profile.pretraining]["train"]
+    distill = run.profile.distill.epochs * patients[run.profile.pairs]["train"]
     return mae + distill < SHORT
 
 
@@ -85,8 +103,8 @@ def _prepare(run: Run, names: tuple[str, ...]) -> None:
     if distilled or {"mae-continued", "supervised"} & set(names):
         pretrain_mae(run)
     if distilled or "mae-continued" in names:
-        train_labs(run)
-        train_ecg(run)
+        for teacher in teachers_of(run):
+            _train(run, teacher)
     if any(VARIANTS[name].start == "mae-other-ratio" for name in distilled):
         _train(run, "mae-other-ratio")
     if "mae-continued" in names:

@@ -12,7 +12,7 @@ import pytest
 from tiny_hospital import SIZE, SIZES, WITH_IMAGES, cohort, hospital, truth
 
 from pacx.constants import CHESTX6_CLASSES, CHEXPERT_FINDINGS, LABS, MEDMOD_PHENOTYPES
-from pacx.data.datasets import SPLIT_BY_IMAGE_IN_PAPER, load_dataset, load_mimic_populations
+from pacx.data.datasets import SPLIT_BY_IMAGE_IN_PAPER, load_dataset, load_populations
 from pacx.data.datasets.nih_14 import FINDINGS, parse_findings
 from pacx.data.datasets.symile_mimic import load_pairs
 from pacx.data.datasets.vindr_cxr import LABELS
@@ -22,6 +22,8 @@ from pacx.errors import PacxError
 from pacx.phantom.cohort import seed_of
 from pacx.phantom.findings import NIH_FINDINGS, VINDR_FINDINGS
 from pacx.phantom.state import echo_labels, phenotype_labels
+from pacx.profile import load_profile
+from pacx.run import Run
 
 
 def read(name, split="patient"):
@@ -244,7 +246,7 @@ def test_leaks_are_refused_unless_waived(capsys):
 
 
 def test_phantom_hospitals_overlap_nowhere_and_planted_overlaps_are_found():
-    populations = load_mimic_populations(hospital())
+    populations = load_populations(Run(load_profile("smoke", data_root=hospital())))
     assert list(populations) == ["symile-mimic", "medmod", "cxl-seg"]
     table = audit_overlaps(populations)
     assert (table["shared"] == 0).all()

@@ -13,8 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from sklearn.preprocessing import StandardScaler
 
-from pacx.data.datasets import load_dataset
-from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.datasets import load_dataset, load_pairs
 from pacx.data.images import load_images
 from pacx.evaluation import baselines
 from pacx.evaluation.baselines import POOLINGS, READINGS, features_of, readings_of
@@ -59,8 +58,8 @@ def every_rank(monkeypatch):
 def test_reduced_rank_regression_is_ridge_regression_when_the_rank_is_full(
     run, dataset, source, every_rank
 ):
-    pairs = load_pairs(run.data_root, "train", run.profile.vit.image_size, run.cache)
-    targets = np.concatenate([standardise(t) for t in teacher_embeddings(run, pairs)], 1)
+    pairs = load_pairs(run, "train")
+    targets = np.concatenate([standardise(t) for t in teacher_embeddings(run, pairs).values()], 1)
 
     tested = [features_of(run, dataset, "mae", "test", pooling) for pooling in POOLINGS]
     if source == "pixels":

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import r2_score
 from tiny_hospital import cohort, hospital
 
-from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.datasets import load_pairs, symile_mimic
 from pacx.evaluation import forgetting
 from pacx.evaluation.alignment import compare_alignment, ridge_alignment
 from pacx.evaluation.features import extract_features
@@ -72,11 +72,11 @@ def test_reconstruction_compares_encoders_under_one_decoder(run, monkeypatch):
 def test_alignment_reads_the_pooling_that_is_asked_for(run, pooling):
     table = compare_alignment(run, ["random"], "labs", pooling=pooling).set_index("metric")
     assert set(table["pooling"]) == {pooling}
-    parts = {s: load_pairs(run.data_root, s, 64, run.cache) for s in ("train", "test")}
+    parts = {s: load_pairs(run, s) for s in ("train", "test")}
     features = {
         s: getattr(extract_features(run, "random", p.cxr), pooling) for s, p in parts.items()
     }
-    targets = {s: teacher_embeddings(run, p).labs for s, p in parts.items()}
+    targets = {s: teacher_embeddings(run, p)["labs"] for s, p in parts.items()}
     by_hand = ridge_alignment(
         features["train"], targets["train"], features["test"], targets["test"]
     )
@@ -99,7 +99,7 @@ def test_explained_is_r2_of_the_repeated_cases():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_true_states_are_in_the_order_of_the_pairs(run, split):
-    pairs = load_pairs(hospital(), split, 32, run.cache)
+    pairs = symile_mimic.load_pairs(hospital(), split, 32, run.cache)
     patients = cohort("symile-mimic").patients()
     expected = patients.loc[patients["split"] == split, list(STATES)].to_numpy()
     found = true_states(run, split, pairs)

@@ -111,10 +111,10 @@ def test_teachers_embed_the_data_they_are_given_whatever_its_names(tmp_path):
     first = teacher_embeddings(run, pairs(ecg, all_labs), trained=False)
     second = teacher_embeddings(run, pairs(other, all_labs), trained=False)
     third = teacher_embeddings(run, pairs(ecg, 0 * all_labs), trained=False)
-    assert not np.array_equal(first.ecg, second.ecg)
-    assert np.array_equal(first.labs, second.labs)
-    assert np.array_equal(first.ecg, third.ecg)
-    assert not np.array_equal(first.labs, third.labs)
+    assert not np.array_equal(first["ecg"], second["ecg"])
+    assert np.array_equal(first["labs"], second["labs"])
+    assert np.array_equal(first["ecg"], third["ecg"])
+    assert not np.array_equal(first["labs"], third["labs"])
 
 
 @pytest.mark.parametrize(("name", "load"), [("labs", load_labs), ("ecg", load_ecg)])

@@ -29,6 +29,12 @@ class DiagnosedEcgs(NamedTuple):
     hz: float
 
 
+def archive_rate(data_root: Path) -> float | None:
+    """Sampling rate of `data_root/ecg-archive`, Hz; None where there is no such archive."""
+    first = min((data_root / "ecg-archive").rglob("*.hea"), default=None)
+    return None if first is None else read_ecg(first).hz
+
+
 def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
     """Read every record of `data_root/ecg-archive`.
 

@@ -21,7 +21,8 @@ def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
 
     Images lie in `images_001/images/` to `images_012/images/`, or all in `images/`.
     """
-    path = root / "Data_Entry_2017.csv"
+    newer = root / "Data_Entry_2017_v2020.csv"
+    path = newer if newer.is_file() else root / "Data_Entry_2017.csv"
     ids = ["Image Index", "Patient ID"]
     table = read_csv(path, [*ids, "Finding Labels"], ids)
     table = pd.concat([table, parse_findings(table["Finding Labels"], path)], axis=1)
