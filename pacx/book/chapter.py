@@ -5,7 +5,7 @@ from pathlib import Path
 
 from IPython.display import HTML
 
-from pacx.figures.style import use_style
+from pacx.figures.style import as_aggregate, use_style
 from pacx.phantom.hospital import write_hospital
 from pacx.run import Run, open_run
 
@@ -48,8 +48,11 @@ def banner(run: Run) -> HTML:
         )
     else:
         data = f"<b>Real data</b>, read from {run.data_root.name}."
-    return HTML(
-        f'<div class="admonition note"><p class="admonition-title">Profile {made["profile"]}</p>'
-        f"<p>{data} Cohort {made['cohort']}, seed {made['seed']}, "
-        f"made {made['made'][:10]} from {made['commit']}. {run.profile.description}</p></div>"
+    return as_aggregate(
+        HTML(
+            '<div class="admonition note"><p class="admonition-title">'
+            f"Profile {made['profile']}</p>"
+            f"<p>{data} Cohort {made['cohort']}, seed {made['seed']}, "
+            f"made {made['made'][:10]} from {made['commit']}. {run.profile.description}</p></div>"
+        )
     )

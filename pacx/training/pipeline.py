@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from joblib import cpu_count
 
+from pacx.processes import end_quietly
 from pacx.run import Run
 from pacx.training.distill import VARIANTS, distill
 from pacx.training.ecg import train_ecg
@@ -77,6 +78,7 @@ def _are_short(run: Run) -> bool:
 def _one_thread() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)  # as in the chapters
+    end_quietly()
 
 
 def _prepare(run: Run, names: tuple[str, ...]) -> None:
