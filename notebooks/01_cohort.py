@@ -84,11 +84,12 @@ figure = causal_graph(EQUATIONS)
 # (`pacx.phantom.state.EQUATIONS`), so they cannot disagree with the data.
 
 # %% tags=["remove-input"]
-from IPython.display import Markdown, Math, display
+from IPython.display import Math, display
 
+from pacx.book.privacy import declare
 from pacx.figures.graph import equations_as_latex
 
-display(Math(equations_as_latex(EQUATIONS)))
+display(declare(run, Math(equations_as_latex(EQUATIONS))))
 
 # %% [markdown]
 # The same table says what each state stands for:
@@ -96,7 +97,7 @@ display(Math(equations_as_latex(EQUATIONS)))
 # %% tags=["hide-input"]
 import pandas as pd
 
-from pacx.figures.tables import show
+from pacx.figures.tables import say, show
 
 meanings = {state.replace("_", " "): equation.meaning for state, equation in EQUATIONS.items()}
 show(pd.DataFrame(meanings.items(), columns=["state", "what it means"]))
@@ -121,11 +122,12 @@ from pacx.phantom.state import sample_patients
 patients = sample_patients(12, seed=run.profile.phantom.seed)
 films, masks = render_radiographs(patients, 256, seed=1, masks=True)
 
-# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}} tags=["hide-input"]
 from pacx.figures.cxr import montage
 
 titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
 figure = montage(films, titles, 4, masks={k: masks[k] for k in ("lungs", "heart", "devices")})
+_ = declare(run, figure)  # phantoms in every run
 
 # %% [markdown]
 # ## Do they look like X-rays?
@@ -157,8 +159,9 @@ if file.is_file():
     axis.loglog(waves, power["phantom"], "--", color=COLOURS["vermilion"], label="phantoms")
     axis.set(xlabel="waves across the image", ylabel="power (squared grey values)")
     axis.legend()
+    declare(run, figure)
 else:
-    display(Markdown("The measurement is in the book's repository, not in the package."))
+    say("The measurement is in the book's repository, not in the package.")
 
 # %% [markdown]
 # `python benchmarks/spectrum.py --real FOLDER` repeats the measurement with a folder of X-rays of your
@@ -175,7 +178,7 @@ else:
 crowd = sample_patients(200, seed=run.profile.phantom.seed + 1)
 patient = crowd.nlargest(1, "fluid")
 
-# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input"]
 film, mask = render_radiographs(patient, 384, seed=2, masks=True)
 about = f"{patient['sex'].item()}, {patient['age_years'].item()} years"
 figure = montage(
@@ -187,6 +190,7 @@ figure = montage(
     },
 )
 figure.set_size_inches(6.4, 3.7)
+_ = declare(run, figure)
 
 # %% [markdown]
 # The ECG, on the paper that a cardiologist expects: 25 mm/s and 10 mm/mV, so a small square is
@@ -198,7 +202,7 @@ from pacx.figures.ecg import ecg_paper
 from pacx.phantom.ecg import render_ecgs
 
 ecg = render_ecgs(patient, 500, seed=2)[0]
-figure = ecg_paper(ecg, LEADS_MIMIC, 500, f"Phantom patient, {about}")
+figure = declare(run, ecg_paper(ecg, LEADS_MIMIC, 500, f"Phantom patient, {about}"))
 
 # %% [markdown]
 # And the blood tests. The band runs from the low to the high end of each test's own
@@ -210,7 +214,7 @@ figure = ecg_paper(ecg, LEADS_MIMIC, 500, f"Phantom patient, {about}")
 from pacx.figures.labs import lab_panel
 from pacx.phantom.labs import draw_labs
 
-figure = lab_panel(draw_labs(patient, seed=2)[0])
+figure = declare(run, lab_panel(draw_labs(patient, seed=2)[0]))
 
 # %% [markdown]
 # ## Which state shows in which record
@@ -223,7 +227,7 @@ figure = lab_panel(draw_labs(patient, seed=2)[0])
 # `st` and `t` heights of the ECG's last parts, and `rotation` is that of the heart. Tests that are not in
 # the right map, such as the haematocrit, are computed from those that are.
 
-# %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input"]
 import seaborn as sns
 
 from pacx.phantom.ecg import TRAITS
@@ -246,6 +250,7 @@ for axis, (title, columns) in zip(axes, weights.items(), strict=True):
     axis.tick_params(axis="x", labelsize=7, rotation=90)
     axis.set(xlabel=title, ylabel="state" if axis is axes[0] else "")
 axes[1].tick_params(axis="y", length=0)
+_ = declare(run, figure)
 
 # %% [markdown]
 # ## What the X-ray shows of a state
@@ -258,7 +263,7 @@ axes[1].tick_params(axis="y", length=0)
 # off a real chest X-ray in this way. The changes are small on purpose: that is what the encoder has to
 # find.
 
-# %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input"]
 shown, steps = ("dilation", "fluid", "copd", "anaemia"), (-2, -1, 0, 1, 2)
 plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)].iloc[[0]]
 average = plain.assign(**dict.fromkeys(EQUATIONS, 0.0))
@@ -267,6 +272,7 @@ films = [render_radiographs(versions.iloc[[i]], 192, seed=3)[0][0] for i in rang
 figure = montage(
     films, [f"{state} {step:+d}".replace("+0", "0") for state in shown for step in steps], columns=5
 )
+_ = declare(run, figure)
 
 # %% [markdown]
 # How strongly a picture shows the states is one number of the phantom, the {term}`coupling`. It is 1 in
@@ -288,6 +294,7 @@ for axis, coupling in zip(axes, (0.0, 1.0), strict=True):
     axis.set(title=f"coupling {coupling:g}", xlabel="dilation (standard deviations)")
     rows.append({"coupling": coupling, "correlation": many["dilation"].corr(pd.Series(ratio))})
 axes[0].set_ylabel("width of heart / lungs")
+declare(run, figure)
 coupling = run.save_results("coupling", pd.DataFrame(rows))
 
 # %% [markdown]
@@ -363,7 +370,7 @@ if run.is_phantom:
         )
     figure = ordering_curves(panels, "state of the patient (standard deviations)")
 else:
-    display(Markdown("No figure: the true state of real patients is not known."))
+    say("No figure: the true state of real patients is not known.")
 
 # %% [markdown]
 # ## How three records become one row
@@ -448,7 +455,7 @@ if run.is_phantom:
     admissions = pd.read_csv(symile / "train.csv", nrows=4)
     display(admissions[columns].rename(columns=names).style.hide(axis="index").format(precision=2))
 else:
-    display(Markdown("No rows: records of real patients are not shown."))
+    say("No rows: records of real patients are not shown.")
 
 # %% [markdown]
 # ## All data sets of this run
@@ -458,7 +465,6 @@ else:
 # shown in a book, and counts of fewer than ten of them are left out.
 
 # %% tags=["hide-input"]
-from pacx.book.privacy import show_or_withhold, suppress_small
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.table import TERMS
@@ -479,10 +485,11 @@ for name in [n for n in TERMS if n != "ecg-archive" and (run.data_root / n).is_d
     counts = {split: (table["split"] == split).sum() for split in ("train", "val", "test")}
     rows.append({"dataset": name, "task": task, "images": len(table), **counts,
                  "patients": table["patient"].nunique(), "positive": positive, "terms": TERMS[name]})  # fmt: skip
-cohort = suppress_small(run, pd.DataFrame(rows), "images", *counts, "patients")
+cohort = declare(run, pd.DataFrame(rows), counts=["images", *counts, "patients"])
 run.save_results("cohort", cohort)
 counted = dict.fromkeys(["images", *counts, "patients"], "{:.0f}")
-display(cohort.style.hide(axis="index").format(counted | {"positive": "{:.0%}"}, na_rep="–"))
+styled = cohort.style.hide(axis="index")
+display(declare(run, styled.format(counted | {"positive": "{:.0%}"}, na_rep="–")))
 
 # %% [markdown]
 # `phantom-truth` has no real counterpart. Its labels are read off the true states: 1 where a state plus
@@ -507,14 +514,14 @@ checked = check_dataset(run.profile.benchmarks[0], run.data_root, most=500)
 if run.is_phantom:
     print(str(checked).replace(str(run.data_root), "data"))
 else:  # notes and problems may name files of patients
-    display(show(suppress_small(run, checked.splits, "images", "patients")))
-    hidden = {"of": "known", "derived": ["share"]}
-    display(show(suppress_small(run, checked.prevalence, "positive", "known", **hidden)))
-    display(Markdown(f"{len(checked.problems)} problem(s) found."))
+    display(show(declare(run, checked.splits, counts=["images", "patients"])))
+    counted = {"counts": ["positive", "known"], "of": "known", "derived": ["share"]}
+    display(show(declare(run, checked.prevalence, **counted)))
+    say(f"{len(checked.problems)} problem(s) found.")
 
-# %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input"]
 figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
-show_or_withhold(run, figure, "01_first_benchmark", checked.name)
+_ = declare(run, figure, checked.name)
 
 # %% [markdown]
 # ## No patient in two places
@@ -548,9 +555,9 @@ for name in [name for name in SPLIT_BY_IMAGE_IN_PAPER if name in tables]:
             }
         )
 choice, (twice, *shares) = pd.DataFrame(rows), list(rows[0])[2:]
-choice = run.save_results("split_leaks", suppress_small(run, choice, twice, derived=shares))
+choice = run.save_results("split_leaks", declare(run, choice, counts=[twice], derived=shares))
 shown = {twice: "{:.0f}"} | dict.fromkeys(shares, "{:.0%}")
-display(choice.style.hide(axis="index").format(shown, na_rep="–"))
+display(declare(run, choice.style.hide(axis="index").format(shown, na_rep="–")))
 
 # %% [markdown]
 # **The second leak is one hospital under three names.** Symile-MIMIC, MedMod and CXL-Seg are made
@@ -566,7 +573,7 @@ from pacx.data.splits import audit_overlaps
 overlaps = audit_overlaps(load_populations(run))
 
 # %% tags=["hide-input"]
-counted = suppress_small(run, overlaps, "in_first", "in_second", "shared")
+counted = declare(run, overlaps, counts=["in_first", "in_second", "shared"])
 display(show(run.save_results("overlaps", counted), digits=0))
 
 # %% [markdown]
@@ -598,7 +605,7 @@ audit = pd.DataFrame(
     ]
 )  # fmt: skip
 counts = [column for column in audit if column.startswith("patients")]
-display(show(suppress_small(run, audit, *counts), digits=0))
+display(show(declare(run, audit, counts=counts), digits=0))
 
 # %% [markdown]
 # ## Check it yourself
@@ -632,17 +639,15 @@ print("All checks passed.")
 
 # %% tags=["hide-input"]
 r = coupling.set_index("coupling")["correlation"]
-display(
-    Markdown(
-        f"- This run has {cohort['images'].sum():,} X-rays of {cohort['patients'].sum():,} patients in "
-        f"{len(cohort)} data sets; {int(distilled['patient'].nunique()):,} patients have all three "
-        "modalities and train the distillation.\n"
-        f"- An average admission has results of {observed.mean():.0%} of the {len(LABS)} blood tests.\n"
-        f"- The correlation of the heart's relative width with the state dilation is {r[1.0]:.2f} at "
-        f"coupling 1 and {r[0.0]:.2f} at coupling 0. Its square says that the state explains "
-        f"{r[1.0] ** 2:.0%} and {r[0.0] ** 2:.0%} of the variance of that width.\n"
-        f"- {int(audit['patients in two splits'].sum())} patients are in two splits of one data set."
-    )
+say(
+    f"- This run has {cohort['images'].sum():,} X-rays of {cohort['patients'].sum():,} patients in "
+    f"{len(cohort)} data sets; {int(distilled['patient'].nunique()):,} patients have all three "
+    "modalities and train the distillation.\n"
+    f"- An average admission has results of {observed.mean():.0%} of the {len(LABS)} blood tests.\n"
+    f"- The correlation of the heart's relative width with the state dilation is {r[1.0]:.2f} at "
+    f"coupling 1 and {r[0.0]:.2f} at coupling 0. Its square says that the state explains "
+    f"{r[1.0] ** 2:.0%} and {r[0.0] ** 2:.0%} of the variance of that width.\n"
+    f"- {int(audit['patients in two splits'].sum())} patients are in two splits of one data set."
 )
 
 # %% [markdown]

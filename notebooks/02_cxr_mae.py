@@ -67,8 +67,7 @@ banner(run)
 #
 # where $H$ is the side of the image in pixels.
 
-# %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input", "public"]
-from pacx.book.privacy import show_or_withhold
+# %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input"]
 from pacx.figures.cxr import patch_grid
 from pacx.training.mae import pretraining_images
 
@@ -76,10 +75,9 @@ images = pretraining_images(run, "val")
 vit = run.profile.vit
 grid = vit.image_size // vit.patch_size
 figure = patch_grid(images[0], vit.patch_size, highlighted=grid * (grid // 2) + grid // 2)
-show_or_withhold(run, figure, "02_patches", run.profile.pretraining)
 
 # %% tags=["remove-input"]
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from pacx.figures.source import show_source
 from pacx.models.mae import MaskedAutoencoder
@@ -98,7 +96,7 @@ from pacx.models.encoder import sincos_positions
 
 positions = sincos_positions(vit.width, grid)[0, 1:].numpy()
 
-# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input"]
 from pacx.figures.cxr import position_similarity
 
 last = grid - 1
@@ -138,13 +136,12 @@ noise = torch.rand(4, grid * grid, generator=torch.Generator().manual_seed(1))
 with torch.inference_mode():
     outputs = {name: models[name](pixels, ratio, noise) for name, ratio in ratios.items()}
 
-# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with most of its patches removed at one mask ratio, and at the other. Removed patches are flat light blue."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with most of its patches removed at one mask ratio, and at the other. Removed patches are flat light blue."}} tags=["hide-input"]
 from pacx.figures.cxr import reconstructions
 
 pictures = {name: models[name].reconstruct(pixels, out) for name, out in outputs.items()}
 seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-other-ratio", "mae")}
 figure = reconstructions({"X-ray": images[:4], **seen})
-show_or_withhold(run, figure, "02_masked", run.profile.pretraining)
 
 # %% [markdown]
 # In the library `_keep_lowest` sorts one random number a patch, `noise`: the places of the $K$ lowest,
@@ -183,19 +180,18 @@ show_source(MaskedAutoencoder._decode, MaskedAutoencoder._loss)
 # The paper's settings ({term}`Optimiser`, {term}`Learning rate`), beside those of this run:
 
 # %% tags=["hide-input"]
+from pacx.book.privacy import declare
 from pacx.evaluation.paper import published
+from pacx.figures.tables import say
 
 paper = published("settings")
-display(
-    paper[paper["stage"].str.contains("CXR|MAE")].drop(columns="stage").style.hide(axis="index")
-)
-display(
-    Markdown(
-        f"This run: {vit.image_size} px, patches of {vit.patch_size} px ({grid * grid} of them), width "
-        f"{vit.width}, {vit.depth} blocks, {settings.epochs} epochs of batches of "
-        f"{settings.batch_size}, mask ratio {settings.mask_ratio:g} and, for comparison, "
-        f"{settings.other_mask_ratio:g}."
-    )
+shown = paper[paper["stage"].str.contains("CXR|MAE")].drop(columns="stage")
+display(declare(run, shown.style.hide(axis="index")))
+say(
+    f"This run: {vit.image_size} px, patches of {vit.patch_size} px ({grid * grid} of them), width "
+    f"{vit.width}, {vit.depth} blocks, {settings.epochs} epochs of batches of "
+    f"{settings.batch_size}, mask ratio {settings.mask_ratio:g} and, for comparison, "
+    f"{settings.other_mask_ratio:g}."
 )
 
 # %% [markdown]
@@ -225,12 +221,11 @@ figure = training_curves(
 # %% [markdown]
 # What do they reconstruct? The X-rays below are from the validation split, which no training step saw.
 
-# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it, what is left at the other, and the reconstruction from that. Kept patches stay sharp, the rest is blurred."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it, what is left at the other, and the reconstruction from that. Kept patches stay sharp, the rest is blurred."}} tags=["hide-input"]
 columns = {"X-ray": images[:4]}
 for name, ratio in ratios.items():
     columns[f"{ratio:.0%} removed"], columns[f"by the {ratio:.0%} model"] = pictures[name]
 figure = reconstructions(columns)
-show_or_withhold(run, figure, "02_reconstructed", run.profile.pretraining)
 
 # %% [markdown]
 # How much can go? Move the slider: more patches are removed from the first X-ray, and both models
@@ -255,7 +250,6 @@ for ratio in sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()})
     frames.append(strips(panels)[0])
     labels.append(f"{ratio:.0%} removed, MSE {', '.join(told)}")
 image_slider(
-    run,
     np.stack(frames),
     labels,
     slider="Patches removed",
@@ -318,7 +312,7 @@ show(pd.DataFrame({"model": table["model"], "removed": removed, "MSE [95 %]": to
 # phantoms**. A picture with little contrast is easy to reconstruct, so its error is set against that of the
 # baseline on the same picture.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two phantom-trained models reconstruct from the rest."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two phantom-trained models reconstruct from the rest."}} tags=["hide-input"]
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
@@ -327,7 +321,7 @@ from pacx.data.images import load_images, read_image
 
 found = get_testdata_file("RG1_UNCR.dcm", download=False)
 if found is None:
-    display(Markdown("The real X-ray is not shown: `pydicom-data`, which holds it, is missing."))
+    say("The real X-ray is not shown: `pydicom-data`, which holds it, is missing.")
 else:
     file = Path(found)
     full = read_image(file)
@@ -347,10 +341,10 @@ else:
             f"- {ratio:.0%} removed: MSE {error:.3f}, {share:.0%} of the baseline's. This share is smaller "
             f"for {(phantoms < share).mean():.0%} of the validation X-rays."
         )
-    display(Markdown("\n".join(lines)))
-    figure = reconstructions(columns)
+    say("\n".join(lines))
+    figure = declare(run, reconstructions(columns))
 
-# %% mystnb={"image": {"alt": "The same real chest radiograph, every fourth row and column: dense parts are white, as on film."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "The same real chest radiograph, every fourth row and column: dense parts are white, as on film."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
 if found is not None:
@@ -359,6 +353,7 @@ if found is not None:
         full[::4, ::4], cmap="gray", vmin=0, vmax=255, extent=(0, full.shape[1], full.shape[0], 0)
     )
     axis.set(xlabel="column (pixels)", ylabel="row (pixels)", title="RG1_UNCR.dcm, as read")
+    declare(run, figure)
 
 # %% [markdown]
 # ## Check it yourself
@@ -405,7 +400,7 @@ for ratio in ratios.values():
         f"[{best['low']:.3f}, {best['high']:.3f}] on validation X-rays, {words} the baseline's "
         f"{base['value']:.3f} [{base['low']:.3f}, {base['high']:.3f}]."
     )
-display(Markdown("\n".join(lines)))
+say("\n".join(lines))
 
 # %% [markdown]
 # - Only removed patches count in the loss, and 1 in the mask means removed.

@@ -76,11 +76,11 @@ pairs = {split: load_pairs(run, split) for split in ("train", "test")}
 # Some admissions of the training split. The tests are sorted by the panel that they are ordered in, so
 # that one sees what is missing together:
 
-# %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns, sorted by panel, with the panels named below. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Two maps with forty admissions as rows and fifty blood tests as columns, sorted by panel, with the panels named below. The left one shows percentiles in colour with unobserved places blank, the right one shows which tests were observed. Tests of one panel are missing together."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 import numpy as np
 
-from pacx.book.privacy import FEWEST, show_or_withhold
+from pacx.book.privacy import FEWEST, declare
 from pacx.constants import LABS
 from pacx.phantom.labs import PANEL_OF, PANELS
 
@@ -101,7 +101,6 @@ for axis in axes:
 axes[0].set(title="percentile (blank: not observed)", ylabel="admission")
 axes[1].set(title="observed (dark: 1)")
 figure.colorbar(heat, ax=axes[0], label="percentile")
-show_or_withhold(run, figure, "03_percentiles", "symile-mimic")
 
 # %% [markdown]
 # ## The network and its loss
@@ -132,17 +131,17 @@ show_source(LabAutoencoder.embed, lab_autoencoder._zero_unobserved, corrupt, mas
 # stands between two layers):
 
 # %% tags=["hide-input"]
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from pacx.evaluation.paper import published
+from pacx.figures.tables import say
 
 paper = published("settings")
-display(paper[paper["stage"] == "Lab autoencoder"].drop(columns="stage").style.hide(axis="index"))
-display(
-    Markdown(
-        f"This run: {run.profile.labs.drop:.0%} of the observed tests hidden, "
-        f"{run.profile.labs.epochs} epochs of batches of {run.profile.labs.batch_size}."
-    )
+shown = paper[paper["stage"] == "Lab autoencoder"].drop(columns="stage")
+display(declare(run, shown.style.hide(axis="index")))
+say(
+    f"This run: {run.profile.labs.drop:.0%} of the observed tests hidden, "
+    f"{run.profile.labs.epochs} epochs of batches of {run.profile.labs.batch_size}."
 )
 
 # %% [markdown]
@@ -213,6 +212,7 @@ for place, k in enumerate(sorted(best, key=by_lab["autoencoder"].__getitem__)):
                   xytext=(33, 7 + 2.4 * place), arrowprops={"arrowstyle": "-", "color": "0.6"})  # fmt: skip
 _ = axis.set(xlabel="RMSE of the training mean (percentile points)",
              ylabel="RMSE of the autoencoder (percentile points)", xlim=(5, 45), ylim=(5, 45))  # fmt: skip
+_ = declare(run, figure)
 
 
 # %% tags=["hide-input"]
@@ -319,7 +319,7 @@ if run.is_phantom:
     recovered = run.save_results("lab_states", pd.DataFrame(rows))
     figure = dots(recovered, x_label="R² on test pairs", chance=0, colours=SOURCES)
 else:
-    display(Markdown("No figure: the true state of real patients is not known."))
+    say("No figure: the true state of real patients is not known.")
 
 # %% [markdown]
 # Read the figure with care. If the embedding is no better than its own input, that is expected of
@@ -368,7 +368,7 @@ if run.is_phantom:
         f"- Which tests were ordered tells most about {alone['task'].replace('_', ' ')}: R² "
         f"{told(alone['value'], alone['low'], alone['high'], 2)} without a single result."
     )
-display(Markdown("\n".join(lines)))
+say("\n".join(lines))
 
 # %% [markdown]
 # ## Exercises

@@ -79,21 +79,21 @@ headers = sorted((run.data_root / "ecg-archive").rglob("*.hea"))
 record = read_ecg(headers[0])
 
 # %% mystnb={"image": {"alt": "Twelve-lead ECG of a phantom patient on standard paper, 25 millimetres a second and 10 millimetres a millivolt."}} tags=["hide-input"]
-from pacx.book.privacy import show_or_withhold
+from pacx.book.privacy import declare
 from pacx.figures.ecg import ecg_paper
 
 about = f"Record {headers[0].stem}, {record.hz:g} Hz"
-figure = ecg_paper(record.signal, record.leads, record.hz, about)
-show_or_withhold(run, figure, "04_record", "ecg-archive")
+figure = declare(run, ecg_paper(record.signal, record.leads, record.hz, about), "ecg-archive")
 
 # %% [markdown]
 # And Einthoven's law on it: the sum of leads I and III lies on lead II, which is dashed.
 
 # %% mystnb={"image": {"alt": "Three traces in millivolts over three seconds: lead I, lead III, and their sum with lead II dashed over it. The two lines of the last row coincide."}} tags=["hide-input"]
 import numpy as np
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from pacx.figures.ecg import traces
+from pacx.figures.tables import say
 
 lead = dict(zip(record.leads, record.signal, strict=True))
 total = lead["I"] + lead["III"]
@@ -102,10 +102,9 @@ rows = {
     "lead III": lead["III"],
     "I + III, and II": np.stack([total, lead["II"]]),
 }
-figure = traces(rows, record.hz)
-show_or_withhold(run, figure, "04_leads", "ecg-archive")
+figure = declare(run, traces(rows, record.hz), "ecg-archive")
 deviation = 1000 * np.abs(total - lead["II"]).max()
-display(Markdown(f"The largest deviation of I + III from II is {deviation:.1f} µV."))
+say(f"The largest deviation of I + III from II is {deviation:.1f} µV.")
 
 # %% [markdown]
 # ## The lead order trap
@@ -122,11 +121,10 @@ orders = pd.DataFrame(
     {"row": range(1, 13), "MIMIC-IV-ECG": LEADS_MIMIC, "ECGFounder": LEADS_ECGFOUNDER}
 )
 different = orders["MIMIC-IV-ECG"] != orders["ECGFounder"]
-display(
-    orders.style.hide(axis="index").apply(
-        lambda row: ["font-weight: bold" if different[row.name] else ""] * 3, axis=1
-    )
+styled = orders.style.hide(axis="index").apply(
+    lambda row: ["font-weight: bold" if different[row.name] else ""] * 3, axis=1
 )
+display(declare(run, styled))
 
 # %% [markdown]
 # So the library reorders by name. And because the limb leads determine each other, wrong names among
@@ -143,7 +141,7 @@ check_limb_leads(in_mimic_order, LEADS_MIMIC)  # right names: nothing happens
 try:
     check_limb_leads(in_mimic_order, LEADS_ECGFOUNDER)
 except PacxError as error:
-    display(Markdown(f"> {error}"))
+    say(f"> {error}")
 
 # %% [markdown]
 # ## Filters
@@ -189,10 +187,9 @@ rows = {
     ),
     "as the network sees it (standard deviations)": seen[at],
 }
-figure = traces(rows, drifting.hz, seconds=6, y_label="")
-show_or_withhold(run, figure, "04_filtered", "ecg-archive")
+figure = declare(run, traces(rows, drifting.hz, seconds=6, y_label=""), "ecg-archive")
 notch = "a notch" if drifting.hz > 100 else "no notch"
-display(Markdown(f"These ECGs have {drifting.hz:g} samples a second, so there is {notch}."))
+say(f"These ECGs have {drifting.hz:g} samples a second, so there is {notch}.")
 
 # %% [markdown]
 # Because of the z-score the unit does not matter. Symile-MIMIC stores ECGs stretched to [−1, 1];
@@ -242,7 +239,8 @@ if run.is_phantom:
         f"{rule.trait} {rule.side} {rule.limit:g}" + ", no fibrillation" * rule.sinus
         for rule in (CRITERIA[code] for code in ECG_DIAGNOSES)
     ]
-display(shares.style.hide(axis="index").format({"share of ECGs": "{:.0%}"}))
+styled = shares.style.hide(axis="index").format({"share of ECGs": "{:.0%}"})
+display(declare(run, styled, "ecg-archive"))
 
 # %% mystnb={"image": {"alt": "Training curve of the ECG teacher: binary cross-entropy against the step."}} tags=["hide-input"]
 from pacx.figures.curves import training_curves
@@ -299,7 +297,7 @@ figure = dots(
 )  # fmt: skip
 if left_out:
     why = "Left out, because no held-out ECG has it (or every one)"
-    display(Markdown(f"{why}: {', '.join(left_out)}."))
+    say(f"{why}: {', '.join(left_out)}.")
 
 # %% [markdown]
 # ## A real ECG
@@ -316,7 +314,8 @@ from pacx.data.ecg import resample
 
 real = read_ecg(get_testdata_file("waveform_ecg.dcm", download=False))
 check_limb_leads(real.signal, real.leads)
-figure = ecg_paper(real.signal, real.leads, real.hz, f"pydicom, waveform_ecg.dcm, {real.hz:g} Hz")
+about = f"pydicom, waveform_ecg.dcm, {real.hz:g} Hz"
+figure = declare(run, ecg_paper(real.signal, real.leads, real.hz, about))
 
 # %% tags=["hide-input"]
 slower = resample(real.signal, real.hz, archive.hz)
@@ -324,14 +323,13 @@ ready = torch.from_numpy(preprocess(slower, archive.hz).astype(np.float32))[None
 with torch.inference_mode():
     embedding = teacher.features(ready)[0]
     probability = own(ready)[0].sigmoid().numpy()
-display(
-    Markdown(
-        f"{real.signal.shape[1]:,} samples at {real.hz:g} Hz → {slower.shape[1]:,} at {archive.hz:g} Hz → "
-        f"embedding of {len(embedding):,} numbers."
-    )
+say(
+    f"{real.signal.shape[1]:,} samples at {real.hz:g} Hz → {slower.shape[1]:,} at {archive.hz:g} Hz → "
+    f"embedding of {len(embedding):,} numbers."
 )
 verdicts = pd.DataFrame({"diagnosis": ECG_DIAGNOSES.values(), "probability": probability})
-display(verdicts.style.hide(axis="index").format({"probability": "{:.2f}"}))
+styled = verdicts.style.hide(axis="index").format({"probability": "{:.2f}"})
+display(declare(run, styled))
 
 # %% [markdown]
 # In the phantom profiles these probabilities are those of a network that has **only ever seen drawn
@@ -372,18 +370,16 @@ named, mixed = (macro_auroc(held_out["diagnoses"], scores, weights) for scores i
 price = interval(
     by_feed.mean()["aVL and aVF swapped"] - by_feed.mean()["leads by name"], mixed - named
 )
-display(
-    Markdown(
-        f"- The teacher of this run has {sum(p.numel() for p in own.parameters()):,} weights "
-        f"({trainable_parameters(own):,} of them trained) and saw {len(archive.ecg) - len(swapped):,} ECGs.\n"
-        f"- On {len(swapped)} held-out ECGs its mean AUROC is {by_feed.mean()['leads by name']:.3f}; for "
-        f"{above} of {len(right)} diagnoses the 95 % interval lies above guessing.\n"
-        f"- Best is {best['task']}, {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]; worst is "
-        f"{worst['task']}, {worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}].\n"
-        f"- With aVL and aVF swapped the mean AUROC is {by_feed.mean()['aVL and aVF swapped']:.3f}. The "
-        f"paired difference, {price}, is {verdict(price)}. The network does not notice; "
-        "`check_limb_leads` does."
-    )
+say(
+    f"- The teacher of this run has {sum(p.numel() for p in own.parameters()):,} weights "
+    f"({trainable_parameters(own):,} of them trained) and saw {len(archive.ecg) - len(swapped):,} ECGs.\n"
+    f"- On {len(swapped)} held-out ECGs its mean AUROC is {by_feed.mean()['leads by name']:.3f}; for "
+    f"{above} of {len(right)} diagnoses the 95 % interval lies above guessing.\n"
+    f"- Best is {best['task']}, {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]; worst is "
+    f"{worst['task']}, {worst['value']:.3f} [{worst['low']:.3f}, {worst['high']:.3f}].\n"
+    f"- With aVL and aVF swapped the mean AUROC is {by_feed.mean()['aVL and aVF swapped']:.3f}. The "
+    f"paired difference, {price}, is {verdict(price)}. The network does not notice; "
+    "`check_limb_leads` does."
 )
 
 # %% [markdown]

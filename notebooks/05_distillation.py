@@ -91,8 +91,9 @@ show_source(add_lora)
 
 # %% tags=["hide-input"]
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import display
 
+from pacx.book.privacy import declare
 from pacx.models.encoder import build_encoder, trainable_parameters
 from pacx.training.encoders import encoder_of
 
@@ -117,11 +118,8 @@ for name, make in {
             }
         )
 counts = run.save_results("lora_counts", pd.DataFrame(rows))
-display(
-    counts.style.hide(axis="index").format(
-        {"weights": "{:,}", "trained": "{:,}", "share": "{:.1%}"}
-    )
-)
+digits = {"weights": "{:,}", "trained": "{:,}", "share": "{:.1%}"}
+display(declare(run, counts.style.hide(axis="index").format(digits)))
 
 # %% [markdown]
 # ## Two losses
@@ -213,7 +211,6 @@ standard = {
 # %% mystnb={"image": {"alt": "Two histograms of the cosine similarity between each admission's teacher embedding and the mean embedding, one for the ECG teacher and one for the labs, each with raw and with standardised embeddings. Standardised ones spread around zero."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
-from pacx.book.privacy import show_or_withhold
 from pacx.figures.style import COLOURS
 from pacx.figures.tables import show
 
@@ -241,7 +238,6 @@ for axis, m in zip(axes[0], names, strict=True):
     axis.set(title=title, xlabel="cosine to the mean embedding")
 axes[0, 0].set_ylabel("validation admissions")
 axes[0, 0].legend()
-show_or_withhold(run, figure, "05_cosines", run.profile.pairs)
 targets = run.save_results("target_cosines", pd.DataFrame(rows))
 
 # %% tags=["hide-input"]
@@ -290,13 +286,13 @@ each = {
 figure = training_curves(each, ("contrastive", "regression"), ("InfoNCE (nats)", "1 − cosine"))
 
 # %% tags=["hide-input"]
+from pacx.figures.tables import say
+
 batch = settings.batch_size
 last = history.tail(max(1, len(history) // 10)).mean()
-display(
-    Markdown(
-        f"All pairs alike score log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps "
-        f"averages {last['contrastive_ecg']:.2f} (ECG) and {last['contrastive_labs']:.2f} (labs)."
-    )
+say(
+    f"All pairs alike score log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps "
+    f"averages {last['contrastive_ecg']:.2f} (ECG) and {last['contrastive_labs']:.2f} (labs)."
 )
 
 # %% [markdown]
@@ -363,11 +359,9 @@ gaps = {
 }
 alike = sum(gap.low <= 0 <= gap.high for gap in gaps.values())
 few = f" In {alike} of {len(gaps)} comparisons they are too few to tell PaCX-MAE from the other model."
-display(
-    Markdown(
-        f"There are {len(patients)} validation pairs: one hit is {1 / len(patients):.1%} of them."
-        + few * bool(alike)
-    )
+say(
+    f"There are {len(patients)} validation pairs: one hit is {1 / len(patients):.1%} of them."
+    + few * bool(alike)
 )
 
 # %% mystnb={"image": {"alt": "Dot plot of the share of validation X-rays whose own ECG or labs are among the nearest tenth, with 95 percent intervals, for the MAE, PaCX-MAE and the shuffled control. A dashed line marks chance at one in ten."}} tags=["hide-input"]
@@ -392,7 +386,7 @@ show_source(merge_lora)
 # The map shows how far each matrix moved, relative to its own size: $\lVert W' - W \rVert_F / \lVert W
 # \rVert_F$.
 
-# %% mystnb={"image": {"alt": "Heat map of the relative change of weights between the MAE and PaCX-MAE, blocks of the encoder as columns and kinds of weights as rows: qkv, fc1, fc2 and the two LayerNorms changed, the attention's output projection did not."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Heat map of the relative change of weights between the MAE and PaCX-MAE, blocks of the encoder as columns and kinds of weights as rows: qkv, fc1, fc2 and the two LayerNorms changed, the attention's output projection did not."}} tags=["hide-input"]
 import seaborn as sns
 
 before, after = (encoder_of(run, model).state_dict() for model in ("mae", "pacx"))
@@ -418,7 +412,8 @@ sns.heatmap(
     ax=axis,
     cbar_kws={"label": "relative change"},
 )
-_ = axis.set(xlabel="block of the encoder", ylabel="")
+axis.set(xlabel="block of the encoder", ylabel="")
+_ = declare(run, figure)
 
 # %% [markdown]
 # ## Check it yourself
@@ -473,7 +468,7 @@ for (task, model), gap in gaps.items():
     lines.append(
         f"- {task} among the nearest tenth, PaCX-MAE minus {words[model]}: {gap}, {verdict(gap)}."
     )
-display(Markdown("\n".join(lines)))
+say("\n".join(lines))
 
 # %% [markdown]
 # This is one validation split and one training. Chapters [06](06_clinical_transfer) to

@@ -98,6 +98,7 @@ except PacxError as reason:
 # %%
 import pandas as pd
 
+from pacx.book.privacy import declare
 from pacx.evaluation.transfer import open_benchmark
 from pacx.figures.tables import show
 
@@ -114,7 +115,7 @@ about = [
     }
     for dataset in benchmarks
 ]
-show(pd.DataFrame(about))
+show(declare(run, pd.DataFrame(about), counts=["train", "val", "test", "patients"]))
 
 # %% [markdown]
 # A data set joins this chapter when the profile names it; nothing below changes. The paper has
@@ -216,7 +217,8 @@ axis.set(
     ylabel="sensitivity",
     title=f"{first.name}: {first.labels[0].replace('_', ' ')}",
 )
-_ = axis.legend(title="AUROC [95 %]")
+axis.legend(title="AUROC [95 %]")
+_ = declare(run, figure)
 
 # %% [markdown]
 # ## How long was the probe trained?
@@ -404,8 +406,7 @@ if segmented:
     images = images_of(run, dataset, "test")[:n]
     found = [segment(run, dataset.name, model, train, images) for model in ("mae", "pacx")]
 
-# %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input", "public"]
-from pacx.book.privacy import show_or_withhold
+# %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input"]
 from pacx.figures.cxr import montage
 
 if segmented:
@@ -417,7 +418,7 @@ if segmented:
         columns=n,
         masks={"lungs": np.concatenate([true, *found])},
     )
-    show_or_withhold(run, figure, "06_masks", dataset.name)
+    _ = declare(run, figure, dataset.name)
 
 # %% [markdown]
 # ## Beside the paper

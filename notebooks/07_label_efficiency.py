@@ -153,6 +153,7 @@ single = {
 # %% mystnb={"image": {"alt": "AUROC of every single draw of training labels on the first data set, MAE and PaCX-MAE side by side, one column for each share of the labels; left panel from the CLS token, right panel from the mean of patches."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
+from pacx.book.privacy import declare
 from pacx.figures.style import colour_of, marker_of, name_of
 
 figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.4), sharey=True)
@@ -170,7 +171,8 @@ for axis, read in zip(axes, POOLING_NAMES.values(), strict=True):
     axis.set_xticks(range(len(fractions)), [f"{f:.0%}" for f in fractions])
     axis.set(xlabel="share of training labels", title=read)
 axes[0].set_ylabel(f"AUROC on {shown.name}")
-_ = axes[0].legend()
+axes[0].legend()
+_ = declare(run, figure)
 
 # %% [markdown]
 # So a share is judged by the mean over draws; how many, the profile says (`label_efficiency.draws`). Both

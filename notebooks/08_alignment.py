@@ -141,6 +141,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import binomtest
 
+from pacx.book.privacy import declare
 from pacx.figures.style import colour_of, name_of
 
 n = len(test.table)
@@ -158,7 +159,8 @@ for axis, read in zip(axes, POOLING_NAMES.values(), strict=True):
     axis.plot([0, 1], [0, 1], "--", color="0.5", label="chance")
     axis.set(xlabel="k, as a share of the test patients", title=read)
 axes[0].set_ylabel("R@k: share found among the k nearest")
-_ = axes[1].legend()
+axes[1].legend()
+_ = declare(run, figure)
 
 # %% [markdown]
 # ## All encoders

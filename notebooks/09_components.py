@@ -143,7 +143,7 @@ train_side_by_side(run, *models)
 # patches and the paper's own probe ([chapter 06](06_clinical_transfer)).
 
 # %%
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from pacx.evaluation.transfer import compare_probes, open_benchmark
 from pacx.figures.tables import POOLING_NAMES, beside_the_paper
@@ -187,6 +187,7 @@ _ = forest_panels(
 
 # %%
 from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
+from pacx.figures.tables import say
 
 few = min(run.profile.label_efficiency.fractions)
 outcomes = {
@@ -205,11 +206,7 @@ if run.is_phantom:
     ]
     controls = run.save_results("controls", pd.concat(parts, ignore_index=True))
 else:
-    display(
-        Markdown(
-            "The rest of this chapter needs the phantoms' true state; on real data it is left out."
-        )
-    )
+    say("The rest of this chapter needs the phantoms' true state; on real data it is left out.")
 
 # %% mystnb={"image": {"alt": "Three forest plots side by side: difference from the MAE for each variant and control on physiology with few labels, physiology with all labels and anatomy; filled dots are the CLS token, hollow dots the mean of patches."}} tags=["hide-input"]
 if run.is_phantom:
@@ -713,7 +710,7 @@ print("All checks passed.")
 if run.is_phantom:
     display(show(verdicts.loc[primary, ["claim", "estimate [95 %]", "verdict"]]))
 else:
-    display(Markdown("See the table of components above; the controls need phantoms."))
+    say("See the table of components above; the controls need phantoms.")
 
 # %% [markdown]
 # ## Exercises

@@ -109,13 +109,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
+from IPython.display import display
 
 from pacx.data.images import load_images, normalise
 from pacx.evaluation.attention import cases_by_rule, upsample
 from pacx.evaluation.features import extract_features, extract_rollouts, images_of
 from pacx.evaluation.transfer import compare_probes, open_benchmark, train_probes
-from pacx.figures.tables import POOLING_NAMES, folded, in_words, show
+from pacx.figures.tables import POOLING_NAMES, folded, in_words, say, show
 from pacx.training.encoders import encoder_of
 
 size, task, compared = run.profile.vit.image_size, "dilation", ("mae", "pacx")
@@ -148,13 +148,13 @@ else:
     images = np.array(images_of(run, benchmark, "test")[:6])
     cases = np.arange(len(images))
     titles = [f"case {case}" for case in cases]
-    display(Markdown("Real patients have no exact masks, so nothing is measured in this run."))
+    say("Real patients have no exact masks, so nothing is measured in this run.")
 
 # %%
 rollouts = {model: np.array(extract_rollouts(run, model, images)) for model in models}
 
-# %% mystnb={"image": {"alt": "Rows of test phantoms, on phantoms at most three wins, then at most three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input", "public"]
-from pacx.book.privacy import show_or_withhold
+# %% mystnb={"image": {"alt": "Rows of test phantoms, on phantoms at most three wins, then at most three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input"]
+from pacx.book.privacy import declare
 from pacx.figures.attention import mean_difference, overlays
 from pacx.figures.style import name_of
 
@@ -162,8 +162,8 @@ maps = {
     name_of(model): upsample(torch.from_numpy(rollouts[model][cases]), size).numpy()
     for model in compared
 }
-figure = overlays(images[cases], maps, titles)
-show_or_withhold(run, figure, "10_rollouts", "phantom-truth" if run.is_phantom else benchmark.name)
+shown = "phantom-truth" if run.is_phantom else benchmark.name
+figure = declare(run, overlays(images[cases], maps, titles), shown)
 
 # %% [markdown]
 # The same cases, from one encoder's rollout to the other's: what moves is the difference.
@@ -174,7 +174,6 @@ from pacx.figures.interactive import image_slider
 
 way = np.linspace(0, 1, 11)
 image_slider(
-    run,
     fades(images[cases], *maps.values(), steps=len(way)),
     [f"{1 - share:.0%} MAE, {share:.0%} PaCX-MAE" for share in way],
     slider="From MAE to PaCX-MAE",
@@ -488,7 +487,6 @@ if run.is_phantom:
     )
     step = -(-size // 64)  # small pictures: a page is to be light
     on_a_map = image_slider(
-        run,
         np.array(images[order][:, ::step, ::step]),
         [f"patient {k}, size {state[k]:+.2f}" for k in order],
         slider="Patient, by the size of the cavity",
@@ -530,7 +528,7 @@ if run.is_phantom:
     shares = pd.concat([table, decisions], ignore_index=True)
     display(beside_the_evidence(shares[shares["region"] == "heart"], "attention"))
     display(folded(beside_the_evidence(shares, "attention"), "The same for all regions"))
-    display(Markdown("Areas of deletion and insertion, minus those of a random order:"))
+    say("Areas of deletion and insertion, minus those of a random order:")
     display(beside_the_evidence(areas, "faithfulness"))
 
 # %% [markdown]
@@ -563,7 +561,7 @@ if repeated is not None:
 # encoders have **only ever seen phantoms**: the maps show what such an encoder does with a real
 # chest, and no more.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph with the rollout of MAE, of PaCX-MAE, and their difference."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph with the rollout of MAE, of PaCX-MAE, and their difference."}} tags=["hide-input"]
 from pydicom.data import get_testdata_file
 
 file = Path(get_testdata_file("RG1_UNCR.dcm", download=False))
@@ -572,7 +570,7 @@ real_maps = {}
 for model in compared:
     rollout = torch.from_numpy(np.array(extract_rollouts(run, model, real)))
     real_maps[name_of(model)] = upsample(rollout, size).numpy()
-_ = overlays(real, real_maps, ["RG1_UNCR.dcm"])
+_ = declare(run, overlays(real, real_maps, ["RG1_UNCR.dcm"]))
 
 # %% [markdown]
 # ## Check it yourself
@@ -622,11 +620,9 @@ if run.is_phantom:
     moves = moves.loc[table["region"].unique(), shares["method"].unique()]
     display(show(moves.reset_index().rename_axis(columns=None)))
 else:
-    display(
-        Markdown(
-            "On real data nothing is measured here. The chapter shows maps of a few cases of the first "
-            "benchmark, where its terms allow that, and of one public X-ray."
-        )
+    say(
+        "On real data nothing is measured here. The chapter shows maps of a few cases of the first "
+        "benchmark, where its terms allow that, and of one public X-ray."
     )
 
 # %% [markdown]

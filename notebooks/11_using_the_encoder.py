@@ -134,10 +134,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from IPython.display import Markdown, display
 
 from pacx.data.images import load_images, normalise
 from pacx.evaluation.transfer import open_benchmark
+from pacx.figures.tables import say
 from pacx.models.encoder import encode
 
 dataset = open_benchmark(run, benchmark)
@@ -146,7 +146,7 @@ names = list(dataset.table["image"][:12])  # or ["first.png", "second.dcm"]
 images = load_images(folder_of_images, names, config["image_size"], run.cache)
 with torch.inference_mode():
     cls, patches = encode(encoder, normalise(torch.from_numpy(images.copy())))
-display(Markdown(f"{len(names)} images: CLS {tuple(cls.shape)}, patches {tuple(patches.shape)}."))
+say(f"{len(names)} images: CLS {tuple(cls.shape)}, patches {tuple(patches.shape)}.")
 
 # %% [markdown]
 # The same through ONNX Runtime, which needs neither PyTorch nor `pacx`. Difference in the last
@@ -155,7 +155,7 @@ display(Markdown(f"{len(names)} images: CLS {tuple(cls.shape)}, patches {tuple(p
 # %%
 if onnx_missing():
     missing = " ".join(onnx_missing())
-    display(Markdown(f"Not in this run. To have it: `pip install {missing}`, then run this again."))
+    say(f"Not in this run. To have it: `pip install {missing}`, then run this again.")
 else:
     import onnxruntime
 
@@ -174,8 +174,8 @@ centred = torch.nn.functional.normalize(cls - cls.mean(dim=0), dim=1)
 cosines = (centred @ centred.T).fill_diagonal_(-1).numpy()
 nearest = cosines.argmax(axis=1)
 
-# %% mystnb={"image": {"alt": "X-rays in the upper row; below each the one of the others whose embedding is nearest, with the cosine."}} tags=["hide-input", "public"]
-from pacx.book.privacy import show_or_withhold
+# %% mystnb={"image": {"alt": "X-rays in the upper row; below each the one of the others whose embedding is nearest, with the cosine."}} tags=["hide-input"]
+from pacx.book.privacy import FEWEST, declare
 from pacx.figures.cxr import montage
 
 above = np.arange(min(6, len(names)))
@@ -183,7 +183,7 @@ below = nearest[above]
 titles = [f"image {k}" for k in above]
 titles += [f"image {j}, {cosines[i, j]:+.2f}" for i, j in zip(above, below, strict=True)]
 figure = montage(images[[*above, *below]], titles, columns=len(above))
-show_or_withhold(run, figure, "11_neighbours", dataset.name)
+_ = declare(run, figure, dataset.name)
 
 # %% [markdown]
 # ## A probe with few labels
@@ -269,7 +269,7 @@ curve = bins.mean().assign(images=bins.size())
 by_library = calibration_curve(truth, probabilities, n_bins=10, strategy="quantile")
 assert np.allclose(by_library, curve[["observed", "predicted"]].T)
 
-# %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a 95 percent interval and the number of images at each bin, and a diagonal where both are equal."}} tags=["hide-input", "public"]
+# %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a 95 percent interval and the number of images at each bin, and a diagonal where both are equal."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 from scipy.stats import binomtest
 
@@ -283,7 +283,9 @@ for predicted, observed, n in curve.itertuples(index=False):
     axis.text(predicted, band.high + 0.02, f"{n:.0f}", ha="center", fontsize=8)
 axis.plot(curve["predicted"], curve["observed"], "o", color=colour_of("pacx"))
 axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1.05))
-_ = axis.set_title("Numbers: images in a bin", fontsize=10)
+axis.set_title("Numbers: images in a bin", fontsize=10)
+if curve["images"].min() >= FEWEST:
+    declare(run, figure)
 
 # %% [markdown]
 # ## Probabilities, overlays, warnings
@@ -305,8 +307,8 @@ x_ray = get_testdata_file("RG1_UNCR.dcm", download=False)
 about_the_x_ray = predict([x_ray], shared, predictions, probes=[benchmark])
 show(about_the_x_ray.assign(image="RG1_UNCR.dcm"))
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["remove-input", "public"]
-Image(filename=next(predictions.glob("overlays/*.png")), width=640)
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["remove-input"]
+declare(run, Image(filename=next(predictions.glob("overlays/*.png")), width=640))
 
 # %% [markdown]
 # The warning compares the embedding with those of training images. How often does it speak up, and

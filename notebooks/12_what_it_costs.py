@@ -147,7 +147,6 @@ with torch.device("meta"):
 # paper. What runs once has no steps.
 
 # %%
-from IPython.display import Markdown, display
 
 from pacx.figures.tables import show
 
@@ -186,13 +185,14 @@ show(costs.assign(share=share.map("{:.2%}".format)))
 # %% mystnb={"image": {"alt": "Bar chart on a logarithmic axis: operations of each stage with the paper's settings; the masked autoencoder's bar is by far the longest."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 
+from pacx.book.privacy import declare
 from pacx.figures.style import COLOURS
 
 figure, axis = plt.subplots(figsize=(6.5, 2.6))
 axis.barh(costs["what"], costs["EFLOP"], color=COLOURS["green"])
 axis.invert_yaxis()
 axis.set(xscale="log", xlabel="operations, EFLOP (logarithmic)")
-plt.show()
+_ = declare(run, figure)
 
 # %% [markdown]
 # ## From operations to hours
@@ -298,17 +298,16 @@ show(took, digits=1)
 # worse than large ones, and two trainings may have run side by side.
 
 # %% tags=["hide-input"]
+from pacx.figures.tables import say
 from pacx.training.mae import pretraining_images
 
 x_rays = run.profile.mae.epochs * len(pretraining_images(run, "train"))
 reached = x_rays * mae_row(run.profile) / 1e3 / made["mae"]["seconds"]  # TFLOP/s
 days = project_hours(costs["EFLOP"].sum(), reached, 1) / 24
 machine = made["mae"]["machine"]
-display(
-    Markdown(
-        f"On this machine ({machine}) the masked autoencoder ran at {1000 * reached:,.0f} GFLOP/s. "
-        f"At that rate the paper's settings take **{days:,.0f} days** here."
-    )
+say(
+    f"On this machine ({machine}) the masked autoencoder ran at {1000 * reached:,.0f} GFLOP/s. "
+    f"At that rate the paper's settings take **{days:,.0f} days** here."
 )
 
 # %% [markdown]
@@ -341,16 +340,14 @@ print("All checks passed.")
 # %% tags=["hide-input"]
 total, first = costs["EFLOP"].sum(), costs["EFLOP"].iloc[0]
 bill = hours.groupby(["card", "share"])["hours"].sum()
-display(
-    Markdown(
-        f"- The paper's settings ask for {total:.2f} EFLOP. The masked autoencoder takes "
-        f"{first / total:.1%} of them; the distillation, which is the method, "
-        f"{costs['EFLOP'].iloc[3] / total:.1%}.\n"
-        f"- Everything but the masked autoencoder is "
-        f"{total - first:.3f} EFLOP.\n"
-        f"- Projected, not measured: {bill['A100', high]:.0f} to {bill['A100', low]:.0f} hours of "
-        f"one A100 for all of it."
-    )
+say(
+    f"- The paper's settings ask for {total:.2f} EFLOP. The masked autoencoder takes "
+    f"{first / total:.1%} of them; the distillation, which is the method, "
+    f"{costs['EFLOP'].iloc[3] / total:.1%}.\n"
+    f"- Everything but the masked autoencoder is "
+    f"{total - first:.3f} EFLOP.\n"
+    f"- Projected, not measured: {bill['A100', high]:.0f} to {bill['A100', low]:.0f} hours of "
+    f"one A100 for all of it."
 )
 
 # %% [markdown]

@@ -1,6 +1,8 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` answers at once."""
 
+import signal
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -44,18 +46,36 @@ Precision = Annotated[
 
 
 def main() -> None:
-    """Run a command. Bad input, or no access: a line on stderr and exit code 1, no traceback."""
+    """Run a command. Bad input, or no access: a line on stderr and exit code 1, no traceback.
+
+    Ctrl-C: the same with exit code 130.
+    """
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
+    except SystemExit as end:
+        if end.code == 130:  # typer's, of Ctrl-C
+            _leave("interrupted", 130)
+        raise
     except PacxError as error:
         _leave(str(error))
     except OSError as error:  # a full disk, a folder that may not be read or written
         _leave(f"{error}. Check the path, its permissions and the free space.")
 
 
-def _leave(message: str) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:
+    """End what this process has started, such as kernels, then this process."""
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            child.kill()
+    raise KeyboardInterrupt
+
+
+def _leave(message: str, code: int = 1) -> NoReturn:
     print(f"pacx: {message}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:
@@ -215,12 +235,14 @@ def check(
     ] = 5000,
 ) -> None:
     """Say what is there and what would spoil a result. Exit code 1 when something would."""
+    from pacx.files import owners_folder
     from pacx.pairing.check import check_dataset
 
     report = check_dataset(dataset, root, most)
     print(report)
     if report.tiles:
-        home = Path() if report.terms == "open" else Path("runs", "private")
+        is_open = report.terms == "open"
+        home = Path() if montage or is_open else owners_folder(Path("runs", "private"))
         picture = montage or home / f"{dataset}-montage.png"
         report.save_montage(picture)
         print(f"\nThe montage is at {picture.resolve()}")

@@ -7,3 +7,7 @@ class PacxError(ValueError):
 
 class NoDataError(PacxError):
     """A run has no data for one of its stages; the others can go on."""
+
+
+class DiskFullError(PacxError):
+    """What was begun does not fit on its disk; it goes on when there is room."""

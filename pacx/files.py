@@ -1,6 +1,7 @@
 """The one way to write, hash, lock and cache a file."""
 
 import ast
+import errno
 import functools
 import glob
 import hashlib
@@ -18,9 +19,10 @@ import numpy as np
 import psutil
 from filelock import FileLock, Timeout
 from numpy.typing import DTypeLike
+from safetensors import SafetensorError
 
 from pacx import processes
-from pacx.errors import PacxError
+from pacx.errors import DiskFullError, PacxError
 
 #: Modules that carry what is made but do not decide what is in it.
 _MACHINERY = {f"pacx{name}" for name in ("", ".errors", ".files", ".processes", ".profile", ".run")}
@@ -31,11 +33,16 @@ _PARSING = threading.Lock()
 
 @contextmanager
 def new_file(target: Path) -> Iterator[Path]:
-    """A name to write to; the file takes its own when the block ends well, else it is removed."""
+    """A name to write to; the file takes its own when the block ends well, else it is removed.
+
+    Raises:
+        DiskFullError: What was begun can go on later.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial_of(target)
     try:
-        yield partial
+        with naming_full_disk(target):
+            yield partial
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -51,16 +58,42 @@ def new_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Raises:
         PacxError: Something of that name is there, and shall not be replaced.
+        DiskFullError: What was begun can go on later.
     """
     if target.exists() and not replace:
         raise PacxError(f"{target} exists. Name a new folder, or remove that one.")
     partial = _partial_of(target)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with naming_full_disk(target):
+            yield partial
         replace_folder(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def naming_full_disk(target: Path) -> Iterator[None]:
+    """Say which file or folder did not fit: what writes it often does not know, or not say so.
+
+    Raises:
+        DiskFullError: What was begun can go on later.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's, safetensors' own
+        if all(os.strerror(code) not in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):
+            raise
+        raise DiskFullError(
+            f"{target} does not fit on its disk. Make room there, or choose a folder elsewhere."
+        ) from error
+
+
+def owners_folder(folder: Path) -> Path:
+    """Make a folder that its owner alone may open."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
 
 
 def replace_folder(new: Path, folder: Path) -> None:
@@ -123,6 +156,22 @@ def fingerprint(*parts: object) -> str:
             content = part if isinstance(part, str) else repr(part)
         digest.update(f"{len(content)} {content}".encode())
     return digest.hexdigest()
+
+
+def content_of(file: Path, notes: Path) -> str:
+    """`fingerprint` of a large file, read anew only where its place, size or time is another.
+
+    Args:
+        file: To hash.
+        notes: Folder, a cache, that remembers the hash.
+    """
+    stat = file.stat()
+    facts = fingerprint(file.resolve().as_posix(), stat.st_size, stat.st_mtime_ns)
+    note = notes / f"{facts[:24]}.hash"
+    if not note.is_file():
+        with new_file(note) as partial:
+            partial.write_text(fingerprint(file), encoding="utf-8")
+    return note.read_text(encoding="utf-8")
 
 
 def code_of(*modules: str) -> str:

@@ -22,8 +22,16 @@ import pandas as pd
 import yaml
 
 from pacx import processes
-from pacx.errors import PacxError
-from pacx.files import code_of, fingerprint, locked, new_file, replace_folder
+from pacx.errors import DiskFullError, PacxError
+from pacx.files import (
+    code_of,
+    content_of,
+    fingerprint,
+    locked,
+    naming_full_disk,
+    new_file,
+    replace_folder,
+)
 from pacx.profile import Profile, load_profile
 
 #: What a long training leaves, in the folder that it fills, to go on from after it was killed.
@@ -64,19 +72,17 @@ class Run:
     def fingerprint_of_data(self) -> str:
         """Changes with the phantoms' settings and code, or with the real data's tables.
 
-        Of the files, name, size and time of change count. Phantoms follow from profile and code.
+        Of the files, name and content count, not where they lie. Phantoms follow from profile and
+        code.
         """
         if self.is_phantom:
             return fingerprint(self.profile.phantom, code_of("pacx.phantom.hospital"))
         tables = "*/*.csv", "*/*/*.csv", "*/dataset.yaml"
         files = [f for at in tables for f in self.data_root.glob(at)]
-        facts = [(f.relative_to(self.data_root), f.stat()) for f in sorted(files) if f.is_file()]
-        return fingerprint(
-            self.data_root.resolve().as_posix(),
-            self.profile.pretraining,
-            self.profile.pairs,
-            *((name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in facts),
-        )
+        files = [f for f in sorted(files) if f.is_file()]
+        names = (f.relative_to(self.data_root).as_posix() for f in files)
+        used = self.profile.pretraining, self.profile.pairs
+        return fingerprint(*used, *names, *(content_of(f, self.cache) for f in files))
 
     def artefact(self, name: str) -> Path:
         """Folder of an artefact that an earlier chapter made.
@@ -157,8 +163,8 @@ class Run:
 
     @cached_property
     def settings_hash(self) -> str:
-        """Short hash of the whole profile."""
-        return fingerprint(self.profile.model_dump_json())[:12]
+        """Short hash of the whole profile, but for where real data lie."""
+        return fingerprint(_settings(self.profile))[:12]
 
     def _make(self, folder: Path, key: str, make: Callable[[Path], None]) -> None:
         partial = folder.with_name(f".{folder.name}.partial")
@@ -170,7 +176,10 @@ class Run:
             _help(make, partial)
             return
         try:
-            make(partial)
+            with naming_full_disk(folder):
+                make(partial)
+        except DiskFullError:
+            raise  # it goes on when there is room
         except PacxError:
             shutil.rmtree(partial)  # what was wrong will be mended, and the training starts anew
             raise
@@ -239,9 +248,14 @@ def _claim(run: Run) -> None:
 
 def _is_of(stamp: Path, profile: Profile) -> bool:
     try:
-        return load_profile(stamp).model_dump(mode="json") == profile.model_dump(mode="json")
+        return _settings(load_profile(stamp)) == _settings(profile)
     except PacxError:  # of an older pacx, say
         return False
+
+
+def _settings(profile: Profile) -> dict:
+    """All that decides what is made: data may be moved."""
+    return profile.model_dump(mode="json") | {"data_root": profile.data_root is not None}
 
 
 def _set_aside(run: Run) -> None:

@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import yaml
 
 from pacx.book.execution import sources_of
 from pacx.book.parts import write_parts
-from pacx.book.privacy import inspect_site
+from pacx.book.privacy import inspect_site, withhold
 from pacx.errors import PacxError
-from pacx.files import new_folder, replace_folder
+from pacx.files import locked, new_folder, replace_folder
 from pacx.run import Run
 
 
@@ -20,6 +21,7 @@ def build(run: Run, project: Path = Path()) -> Path:
     """Build the HTML from the prose and the executed chapters.
 
     Any warning of the build is an error. The HTML that was there stays until the new one is whole.
+    Another command that builds it is waited for.
 
     Returns:
         The first page.
@@ -33,13 +35,14 @@ def build(run: Run, project: Path = Path()) -> Path:
         raise PacxError(
             f"Not executed yet: {', '.join(missing)}. Run: pacx run --profile {run.profile.name}"
         )
-    book = _assemble(run, project)
     output = run.folder / ".html.partial"
-    try:
-        html = _build(run, project, book, output)
-        replace_folder(html, run.folder / "html")
-    finally:
-        shutil.rmtree(output, ignore_errors=True)  # what was refused may show patients
+    with locked(run.folder / "html"):
+        book = _assemble(run, project)
+        try:
+            html = _build(run, project, book, output)
+            replace_folder(html, run.folder / "html")
+        finally:
+            shutil.rmtree(output, ignore_errors=True)  # what was refused may show patients
     return run.folder / "html" / "index.html"
 
 
@@ -72,6 +75,13 @@ def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
         for script in set(re.findall(r"<script>const THEBE_JS_URL[^<]*</script>", text)):
             text = text.replace(script, "", text.count(script) - 1)
         page.write_text(text, encoding="utf-8")
+    if not run.is_phantom:  # the notebooks to download have no outputs
+        for source in (html / "_sources").rglob("*.ipynb"):
+            notebook = nbformat.read(source, as_version=4)
+            for cell in notebook.cells:
+                if cell.cell_type == "code":
+                    cell.outputs = []
+            nbformat.write(notebook, source)
     inspect_site(run, html, book, log)
     return html
 
@@ -84,7 +94,10 @@ def _assemble(run: Run, project: Path) -> Path:
             shutil.copy(project / name, partial / name)
         (partial / "notebooks").mkdir()
         for source in sources_of(project):
-            shutil.copy(run.notebooks / f"{source.stem}.ipynb", partial / "notebooks")
+            notebook = nbformat.read(run.notebooks / f"{source.stem}.ipynb", as_version=4)
+            if not run.is_phantom:  # of an older pacx, or put there by hand
+                withhold(notebook, f"private/{source.stem}.ipynb")
+            nbformat.write(notebook, partial / "notebooks" / f"{source.stem}.ipynb")
         generated = partial / "book" / "_generated"
         generated.mkdir()
         write_parts(run, project, generated)

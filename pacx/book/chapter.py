@@ -6,14 +6,12 @@ from pathlib import Path
 from IPython.display import HTML
 
 from pacx.errors import NoDataError
-from pacx.figures.style import use_style
+from pacx.figures.style import as_aggregate, use_style
 from pacx.phantom.hospital import write_hospital
 from pacx.run import Run, open_run
 
 
-def open_chapter(
-    profile: str = "demo", runs: str | Path = "runs", pairs: str | None = None
-) -> Run:
+def open_chapter(profile: str = "demo", runs: str | Path = "runs", pairs: str | None = None) -> Run:
     """Open the run, make sure that it has patients, and set the figure style.
 
     With `data_root: null` the phantom hospital is written to `runs/<profile>/data` once; otherwise
@@ -55,8 +53,11 @@ def banner(run: Run) -> HTML:
         )
     else:
         data = f"<b>Real data</b>, read from {run.data_root.name}."
-    return HTML(
-        f'<div class="admonition note"><p class="admonition-title">Profile {made["profile"]}</p>'
-        f"<p>{data} Cohort {made['cohort']}, seed {made['seed']}, "
-        f"made {made['made'][:10]} from {made['commit']}. {run.profile.description}</p></div>"
+    return as_aggregate(
+        HTML(
+            '<div class="admonition note"><p class="admonition-title">'
+            f"Profile {made['profile']}</p>"
+            f"<p>{data} Cohort {made['cohort']}, seed {made['seed']}, "
+            f"made {made['made'][:10]} from {made['commit']}. {run.profile.description}</p></div>"
+        )
     )

@@ -6,13 +6,24 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event
 
 import torch
 from joblib import cpu_count
 from tqdm import tqdm
 
+from pacx.book.privacy import withhold
 from pacx.errors import NoDataError, PacxError
-from pacx.files import code_of, fingerprint, imports_of, modules_of, path_of
+from pacx.files import (
+    code_of,
+    fingerprint,
+    imports_of,
+    modules_of,
+    naming_full_disk,
+    new_file,
+    owners_folder,
+    path_of,
+)
 from pacx.run import Run
 
 try:
@@ -37,7 +48,8 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
     Of phantoms on a CPU, two chapters at once: each makes what it needs and waits for what another
     one is making. A chapter is skipped when it, the code that it imports, the files that this code
     reads, the profile, the pinned versions and the data are the ones it was executed with. What
-    was executed before a failure stays, so the next call goes on.
+    was executed before a failure stays, so the next call goes on. Of real data, `run.private` has
+    the whole chapter, and `run.notebooks` what its code declared to be aggregates.
 
     Args:
         run: Where to write.
@@ -61,13 +73,15 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
         # Threads of several processes that take turns on a core mostly wait for each other.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // 2)))
 
+    interrupted = Event()
+
     def work(source: Path) -> str:
         key = key_of(source, run, project)
         about = signature_of(run.notebooks / f"{source.stem}.ipynb")
         if about.get("key") == key and not force:
             return f"{source.stem}: unchanged"
         try:
-            return f"{source.stem}: {_execute_one(source, run, key, project):.0f} s"
+            return f"{source.stem}: {_execute_one(source, run, key, project, interrupted):.0f} s"
         except NoDataError as error:
             return f"{source.stem}: left out. {error}"
 
@@ -77,11 +91,17 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
         ThreadPoolExecutor(at_once) as pool,
         tqdm(total=len(sources), unit="chapter", disable=None) as bar,
     ):
-        for done in as_completed([pool.submit(work, s) for s in sources[:_TRAINING] + rest]):
-            if done.exception():
-                pool.shutdown(cancel_futures=True)  # what runs may end
-            tqdm.write(done.result())
-            bar.update()
+        running = [pool.submit(work, s) for s in sources[:_TRAINING] + rest]
+        try:
+            for done in as_completed(running):
+                if done.exception():
+                    pool.shutdown(cancel_futures=True)  # what runs may end
+                tqdm.write(done.result())
+                bar.update()
+        except KeyboardInterrupt:  # the kernels are dead
+            interrupted.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def signature_of(notebook: Path) -> dict:
@@ -128,9 +148,9 @@ def key_of(source: Path, run: Run, project: Path) -> str:
     )  # fmt: skip
 
 
-def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
-    partial = run.notebooks / f".{source.stem}.partial.ipynb"
-    kept = run.notebooks if run.is_phantom else run.private
+def _execute_one(source: Path, run: Run, key: str, project: Path, interrupted: Event) -> float:
+    kept = run.notebooks if run.is_phantom else owners_folder(run.private)
+    partial = kept / f".{source.stem}.partial.ipynb"
     failed = kept / f"{source.stem}.failed.ipynb"
     failed.unlink(missing_ok=True)
     nbformat.write(jupytext.read(source), partial)
@@ -140,7 +160,7 @@ def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
     }
     started = time.perf_counter()
     try:
-        with tempfile.TemporaryDirectory(prefix="pacx-") as sockets:
+        with tempfile.TemporaryDirectory(prefix="pacx-") as sockets, naming_full_disk(partial):
             papermill.execute_notebook(
                 str(partial),
                 str(partial),
@@ -152,10 +172,12 @@ def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
                 config=_private_kernel(Path(sockets)),
             )
     except (PapermillExecutionError, DeadKernelError) as error:
+        if interrupted.is_set():
+            partial.unlink(missing_ok=True)
+            raise
         if getattr(error, "ename", "") == NoDataError.__name__:
             partial.unlink()
             raise NoDataError(error.evalue) from error
-        failed.parent.mkdir(exist_ok=True)
         partial.replace(failed)
         if isinstance(error, DeadKernelError):
             why = "lost its Python process, most often for want of memory"
@@ -170,8 +192,12 @@ def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
         partial.unlink(missing_ok=True)
         raise
     seconds = time.perf_counter() - started
-    _sign(partial, {**run.provenance(), "key": key, "seconds": seconds})
-    partial.replace(run.notebooks / f"{source.stem}.ipynb")
+    whole = _sign(partial, {**run.provenance(), "key": key, "seconds": seconds})
+    if not run.is_phantom:
+        withhold(whole, f"private/{source.stem}.ipynb")
+        with new_file(run.notebooks / f"{source.stem}.ipynb") as shown:
+            nbformat.write(whole, shown)
+    partial.replace(kept / f"{source.stem}.ipynb")
     return seconds
 
 
@@ -186,7 +212,7 @@ def _private_kernel(folder: Path) -> Config:
     return Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "kernel")}})
 
 
-def _sign(notebook: Path, about: dict) -> None:
+def _sign(notebook: Path, about: dict) -> nbformat.NotebookNode:
     """Note how the notebook was made, and drop what papermill adds: paths of this machine."""
     content = nbformat.read(notebook, as_version=4)
     content.metadata.pop("papermill", None)
@@ -197,3 +223,4 @@ def _sign(notebook: Path, about: dict) -> None:
         c for c in content.cells if "injected-parameters" not in c.metadata.get("tags", [])
     ]
     nbformat.write(content, notebook)
+    return content

@@ -9,6 +9,7 @@ import yaml
 
 from pacx.book.claims import parts_about_claims
 from pacx.book.execution import key_of, signature_of, sources_of
+from pacx.book.privacy import is_declared
 from pacx.evaluation import paper
 from pacx.figures.tables import beside_the_paper
 from pacx.run import Run
@@ -154,7 +155,7 @@ def _rehearsal(folder: Path) -> str:
 
 
 def _downloads(run: Run, project: Path, folder: Path) -> str:
-    """Copy the profile and every result table beside the page that links to them, by chapter."""
+    """Copy the profile and the result tables beside the page that links to them, by chapter."""
     profile = run.profile.model_dump(mode="json", exclude={"data_root"}) | {"data_root": None}
     for training in (profile["mae"], profile["ecg"]):
         training["weights"] = training["weights"] and Path(training["weights"]).name
@@ -165,7 +166,8 @@ def _downloads(run: Run, project: Path, folder: Path) -> str:
         links = []
         saved = re.findall(r'save_results\(\s*"(\w+)"', source.read_text(encoding="utf-8"))
         for name in dict.fromkeys(saved):
-            if (table := run.find_results(name)) is not None:
+            table = run.find_results(name)
+            if table is not None and (run.is_phantom or is_declared(table)):
                 table.to_csv(folder / f"{name}.csv", index=False)
                 links.append(f"{{download}}`{name}.csv <_generated/{name}.csv>`")
         lines.append(f"- [](../notebooks/{source.stem}): {', '.join(links) or 'none'}")

@@ -1,108 +1,128 @@
 """Credentialed data stays home: what a page may show, what is kept beside it, what is refused.
 
-Phantoms and open data may be shown. Everything else of single patients goes to the run's `private`
-folder, and a site that holds any of it is not published. The rule is that of PhysioNet's data use
-agreement; the smallest number of patients that may be told is our choice, see the book's page on
-data.
+A chapter on data that are not open keeps what its code declares to be aggregates, and nothing else.
+The rule is that of PhysioNet's data use agreement; the smallest number of patients that may be told
+is our choice, see the book's page on data.
 """
 
 import base64
 import hashlib
+import html
+import io
 import re
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import Markdown, display
-from matplotlib.figure import Figure
+from PIL import Image
 
 from pacx.data.datasets import load_dataset, paired_patients, terms_of
 from pacx.data.table import SPLITS
 from pacx.errors import PacxError
-from pacx.files import new_file
+from pacx.figures.style import AGGREGATE, as_aggregate
 from pacx.run import Run
+
+if TYPE_CHECKING:  # comes with the extra `book`; chapters import this module without it
+    from nbformat import NotebookNode
+
+Thing = TypeVar("Thing")
 
 #: Counts of fewer patients are not told, nor statistics over fewer.
 FEWEST = 10
-#: Tag of a cell whose pictures may be shown: made up, published, or passed by `show_or_withhold`.
-PUBLIC = "public"
 
-_ID_COLUMNS = {
-    "subject_id", "hadm_id", "stay_id", "study_id", "dicom_id", "patient_id", "patient",
-}  # fmt: skip
+#: What of a declared output is kept.
+_KINDS = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "image/png")
+#: Where an SVG says more than it shows.
+_SVG_WORDS = re.compile(r"<!--.*?-->|<(metadata|title|desc)\b.*?</\1\s*>", re.DOTALL)
 #: Columns of the readers' tables that name a patient or a file.
 _NAMING = ("patient", "study", "hadm_id", "image", "mask", "ecg", "cxr_path", "ecg_path")
 _WORD = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
-#: What may be an identifier in a longer word or a path.
-_PART = re.compile(r"(?<![a-z0-9])(?:[a-z]+\d{5,}|\d{7,})(?![a-z0-9])")
-#: Written before a number by MIMIC, or by us; `n` is of a line break in JSON.
-_BEFORE_ID = re.compile(r"^(?:[nps]|id|subject|patient|study)(?=\d{7})")
-#: A result, such as 0.81234567; identifiers are longer before the point, as in 10000032.0.
-_DECIMAL = re.compile(r"(?<![\w.])\d{1,3}\.\d+(?!\w|[.-]\w)")
-_HEADER = re.compile(r"<th\b[^>]*>(.*?)</th>", re.DOTALL | re.IGNORECASE)
-_TAG = re.compile(r"<[^>]*>")
-_DATA_URI = re.compile(r"data:image/(?!svg)[\w.+-]+(?:;[\w=-]+)*;base64,([\w+/=]+)")
-_RASTERS = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".dcm", ".npy")
-_FONTS = (".woff", ".woff2", ".ttf", ".eot", ".ico")
+#: What may be an identifier in a longer word or a path; no digits of a fraction, nor of a hash.
+_PART = re.compile(r"[a-z]+\d{5,}(?![a-z\d])")
+_NUMBER = re.compile(r"(?<!\d)(?<!\d\.)\d{7,}(?![a-z\d])")
+#: Characters without a width.
+_UNSEEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 
-def show_or_withhold(run: Run, figure: Figure, name: str, *datasets: str) -> None:
-    """Let a figure of patients be shown, or move it to the run's `private` folder.
-
-    Args:
-        run: Phantoms may be shown.
-        figure: It is closed when it may not be shown.
-        name: Of the PNG file.
-        *datasets: Whose patients it shows; all must be open to be shown.
-    """
-    if run.is_phantom or all(terms_of(dataset, run.data_root) == "open" for dataset in datasets):
-        return
-    with new_file(run.private / f"{name}.png") as partial:
-        figure.savefig(partial, format="png", dpi=150)
-    plt.close(figure)
-    display(Markdown(f"*It shows patients, so it is not on this page: `private/{name}.png`.*"))
-
-
-def suppress_small(
+def declare(
     run: Run,
-    table: pd.DataFrame,
-    *counts: str,
+    thing: Thing,
+    *datasets: str,
+    counts: Iterable[str] = (),
     of: str | None = None,
     derived: Iterable[str] = (),
-) -> pd.DataFrame:
-    """Blank counts of one to nine patients, and those that leave as few over.
+) -> Thing:
+    """Declare that something may be shown; in a chapter on real data all else is withheld.
 
-    Phantoms are told as they are.
+    That is what no single patient can be seen in, or patients of open data sets. Figures of
+    results, `show` and `say` declare themselves. Phantoms are told as they are.
 
     Args:
         run: The run.
-        table: Aggregates.
-        *counts: Columns that count patients, images or admissions.
+        thing: A figure, a text, or a table of aggregates, whose counts of one to nine are blanked.
+        *datasets: Whose patients it shows: where one is not open, nothing is declared.
+        counts: Columns of a table that count patients, images or admissions.
         of: Column of the whole that the counts are parts of: 97 of 100 tells of three others.
         derived: Columns that would give such a count away, blanked in the same rows.
     """
-    if run.is_phantom:
-        return table
-    small = table[list(counts)].apply(lambda c: pd.to_numeric(c).between(1, FEWEST - 1))
-    if of is not None:
-        small |= table[list(counts)].apply(lambda c: (table[of] - c).between(1, FEWEST - 1))
-    for column in derived:
-        small[column] = small[list(counts)].any(axis=1)
-    return table.mask(small.reindex(columns=table.columns, fill_value=False))
+    if not run.is_phantom and any(terms_of(name, run.data_root) != "open" for name in datasets):
+        return thing
+    if isinstance(thing, pd.DataFrame) and not run.is_phantom:
+        counted = thing[list(counts)].apply(pd.to_numeric)
+        small = counted.apply(lambda c: c.between(1, FEWEST - 1))
+        if of is not None:
+            small |= counted.apply(lambda c: (thing[of] - c).between(1, FEWEST - 1))
+        for column in derived:
+            small[column] = small[list(counts)].any(axis=1)
+        thing = thing.mask(small.reindex(columns=thing.columns, fill_value=False))
+    return as_aggregate(thing)
 
 
-def inspect_site(run: Run, html: Path, book: Path, log: Path) -> None:
+def is_declared(table: pd.DataFrame) -> bool:
+    """Whether a result table may be downloaded: estimates with intervals, and what was declared."""
+    return table.attrs.get(AGGREGATE, False) or {"value", "low", "high"} <= set(table.columns)
+
+
+def withhold(notebook: "NotebookNode", private: str) -> None:
+    """Take out of an executed notebook what its code has not declared, pictures' metadata included.
+
+    A second time changes nothing.
+
+    Args:
+        notebook: Changed in place.
+        private: Where the whole notebook lies, for the line that stands in place of an output.
+    """
+    from nbformat.v4 import new_output
+
+    told = {"text/markdown": f"*Withheld: not declared an aggregate. The copy is `{private}`.*"}
+    for key in set(notebook.metadata) - {"kernelspec", "language_info", "pacx"}:
+        del notebook.metadata[key]
+    for cell in notebook.cells:
+        cell.pop("attachments", None)
+        outputs = cell.get("outputs", [])
+        declared = [o for o in outputs if o.get("metadata", {}).get(AGGREGATE)]
+        for output in declared:
+            output.data = {k: _without_words(k, output.data[k]) for k in _KINDS if k in output.data}
+            output.metadata = {AGGREGATE: True}
+        if outputs:
+            withheld = len(declared) < len(outputs)
+            line = new_output("display_data", told, metadata={AGGREGATE: True})
+            cell.outputs = declared + [line] * withheld
+
+
+def inspect_site(run: Run, site: Path, book: Path, log: Path) -> None:
     """Refuse a built site, or its log, that holds anything of a single patient.
 
-    Looked for are identifiers and file names of the run's data sets that are not open, the path of
-    the data, columns of identifiers, and pictures that come neither from the prose nor from a cell
-    tagged `public`. Numbers of a patient without a name are not recognised: chapters must not print
-    any.
+    The second net, behind `withhold`. Looked for are identifiers and file names of the run's data
+    sets that are not open, however their digits are grouped, the path of the data, and pictures,
+    downloads and binary files that come neither from the prose nor from a declared output.
 
     Args:
         run: A run on real data; a run on phantoms passes unseen.
-        html: The site.
+        site: The built HTML.
         book: What it was built from: prose in `book/`, chapters in `notebooks/`.
         log: What the build said.
 
@@ -116,50 +136,75 @@ def inspect_site(run: Run, html: Path, book: Path, log: Path) -> None:
     names = _identifiers(run).difference(
         *(_words(file.read_text(encoding="utf-8")) for file in published)
     )
-    pictures = set(_digests((book / "book").rglob("*")))
-    for notebook in sorted((book / "notebooks").glob("*.ipynb")):
-        pictures |= {_digest(p) for p in _pictures(notebook, PUBLIC)}
-    root = str(run.data_root.resolve())
-    found = []
-    for file in sorted({log, *html.rglob("*")}):
-        relative = file.relative_to(html) if html in file.parents else file.name
-        if not file.is_file() or str(relative).startswith("_static") or file.suffix in _FONTS:
+    known, root = _known(book), str(run.data_root.resolve())
+    found = [f"{f.relative_to(book)}: a link" for f in book.rglob("*") if f.is_symlink()]
+    for file in sorted({log, *site.rglob("*")}):
+        relative = Path(file.name) if file == log else file.relative_to(site)
+        of_theme = relative.parts[0] == "_static" and not (book / "book" / relative).exists()
+        if not file.is_file() or of_theme or file.name == "objects.inv":
             continue
         content = file.read_bytes()
-        if file.suffix.lower() in _RASTERS:
-            kinds = [] if _digest(content) in pictures else ["a picture"]
-        else:
-            kinds = list(_kinds(file, content, names, root, pictures))
-        found += [f"{relative}: {kind}" for kind in kinds]
+        text = f"{relative}\n{content.decode(errors='replace')}"
+        whole = relative.parts[0] not in ("_images", "_downloads") and _is_text(content)
+        if not names.isdisjoint(_words(text)):
+            if not names.isdisjoint(_words(relative.name)):
+                relative = relative.with_name("…")
+            found.append(f"{relative}: an identifier or a file name of a patient")
+        if root in text:
+            found.append(f"{relative}: the path of the data")
+        if _digest(content) not in known and (not whole or _has_data_uri(text)):
+            found.append(f"{relative}: a picture or file that was not declared")
     if found:
         raise PacxError(
             "The site would publish patients, so it was not built:\n  "
             + "\n  ".join(found[:20])
-            + f"\nOf {len(found)} places. Take the output out of the chapter, or show it with "
-            "pacx.book.privacy.show_or_withhold."
+            + f"\nOf {len(found)} places. Take the output out of the chapter, or declare it an "
+            "aggregate with pacx.book.privacy.declare."
         )
 
 
-def _kinds(
-    file: Path, content: bytes, names: set[str], root: str, pictures: set[str]
-) -> Iterator[str]:
-    text = content.decode("utf-8", errors="replace")
-    if not names.isdisjoint(_words(text)):
-        yield "an identifier or a file name of a patient"
-    if root in text:
-        yield "the path of the data"
-    header = text.partition("\n")[0].split(",") if file.suffix == ".csv" else []
-    cells = (_TAG.sub("", cell) for cell in [*header, *_HEADER.findall(text)])
-    if not _ID_COLUMNS.isdisjoint("_".join(re.findall(r"\w+", cell.lower())) for cell in cells):
-        yield "a column of identifiers"
-    if file.suffix == ".ipynb":
-        inside = _pictures(file)
-    elif file.suffix == ".svg":
-        inside = [content] if _is_raster(text) else []
-    else:
-        inside = map(base64.b64decode, _DATA_URI.findall(text))
-    if any(_digest(picture) not in pictures for picture in inside):
-        yield "a picture"
+def _without_words(kind: str, data: str) -> str:
+    if kind == "image/svg+xml":
+        return _SVG_WORDS.sub("", data)
+    if kind == "image/png":
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            picture.load()
+            picture.info.clear()
+            picture.save(buffer := io.BytesIO(), "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+    return data
+
+
+def _known(book: Path) -> set[str]:
+    """Digests of what the site may hold besides pages: of the prose, and of declared outputs."""
+    import nbformat
+
+    files = [file.read_bytes() for file in (book / "book").rglob("*") if file.is_file()]
+    known = [content for content in files if _is_text(content) or _is_picture(content)]
+    for notebook in (book / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(notebook, as_version=4).cells:
+            for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+                known += [data[kind].encode() for kind in data if kind == "image/svg+xml"]
+                known += [base64.b64decode(data[kind]) for kind in data if kind == "image/png"]
+    return set(map(_digest, known))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content.strip()).hexdigest()
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        return "\0" not in content.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _is_picture(content: bytes) -> bool:
+    try:
+        return bool(Image.open(io.BytesIO(content)).format)
+    except OSError:
+        return False
 
 
 def _identifiers(run: Run) -> set[str]:
@@ -183,37 +228,18 @@ def _identifiers(run: Run) -> set[str]:
 
 
 def _words(text: str) -> set[str]:
-    """Words, and what may be an identifier in them: of `p10000032_s1.png` also `10000032`."""
-    text = _DECIMAL.sub(" ", text.lower())
-    parts = (_BEFORE_ID.sub("", part) for part in _PART.findall(text))
-    return {*_WORD.findall(text), *parts}
+    """Words, and what may be an identifier in them, however it is marked up or its digits grouped.
+
+    Of `p10000032_s1.png` also `10000032`.
+    """
+    text = _UNSEEN.sub("", unicodedata.normalize("NFKC", html.unescape(text))).lower()
+    bare = re.sub(r"<[^>]*>", "", text)
+    joined = re.sub(r"(?<=\d)[ .,'’_](?=\d{3}(?!\d))", "", bare)
+    kinds = (_WORD, _PART, _NUMBER)
+    return {word for t in {text, bare, joined} for kind in kinds for word in kind.findall(t)}
 
 
-def _digests(files: Iterable[Path]) -> Iterator[str]:
-    return (_digest(file.read_bytes()) for file in files if file.is_file())
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content.strip()).hexdigest()
-
-
-def _pictures(notebook: Path, tag: str | None = None) -> list[bytes]:
-    """Raster pictures among the outputs of a notebook; with a tag, of the cells that carry it."""
-    import nbformat  # comes with the extra `book`; chapters import this module without it
-
-    cells = nbformat.read(notebook, as_version=4).cells
-    found = []
-    for cell in cells:
-        if tag is not None and tag not in cell.metadata.get("tags", []):
-            continue
-        for output in cell.get("outputs", []):
-            for kind, data in output.get("data", {}).items():
-                if kind == "image/svg+xml" and _is_raster(data):
-                    found.append(data.encode())
-                elif kind.startswith("image/") and kind != "image/svg+xml":
-                    found.append(base64.b64decode(data))
-    return found
-
-
-def _is_raster(svg: str) -> bool:
-    return "<image" in svg
+def _has_data_uri(text: str) -> bool:
+    """Whether a page holds a file within itself, however `data:` is spelt."""
+    text = re.sub(r"[\s\\]", "", _UNSEEN.sub("", unquote(html.unescape(text))))
+    return re.search(r"data:[\w.+-]+/[\w.+-]+[;,]", text, re.IGNORECASE) is not None

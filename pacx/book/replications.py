@@ -25,6 +25,7 @@ from pacx.errors import PacxError
 from pacx.evaluation.baselines import POOLINGS
 from pacx.evaluation.transfer import compare_probes, open_benchmark
 from pacx.files import new_folder
+from pacx.processes import end_quietly
 from pacx.profile import Profile
 from pacx.run import Run, open_run
 from pacx.training.pipeline import train_encoders
@@ -167,7 +168,8 @@ def _share(run: Run, other: Path, *folders: str) -> None:
         link = run.folder / folder
         if not link.is_symlink():
             link.parent.mkdir(exist_ok=True)
-            link.symlink_to((other / folder).resolve(), target_is_directory=True)
+            target = os.path.relpath(other / folder, link.parent)  # both may be moved
+            link.symlink_to(target, target_is_directory=True)
 
 
 def _side_by_side(what: str, call: Callable, jobs: Iterable[tuple]) -> list:
@@ -187,6 +189,7 @@ def _one_thread() -> None:
     # For the chapters' kernels as well.
     os.environ |= {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1", "TQDM_DISABLE": "1"}
     torch.set_num_threads(1)
+    end_quietly()
 
 
 def _write(out: Path, tables: dict[str, pd.DataFrame], profile: Path, provenance: dict) -> Path:

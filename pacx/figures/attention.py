@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pacx.figures.style import COLOURS, grid_of_axes, name_of
+from pacx.figures.style import COLOURS, as_aggregate, grid_of_axes, name_of
 
 #: How much of an X-ray a map over it hides.
 _SHEER = 0.55
@@ -151,7 +151,7 @@ def method_curves(table: pd.DataFrame, *, x: str, x_label: str, y_label: str) ->
     figure.supxlabel(x_label, fontsize=10)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
-    return figure
+    return as_aggregate(figure)
 
 
 def embedding_maps(points: dict[str, np.ndarray], values: np.ndarray, label: str) -> Figure:

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pacx.figures.style import colour_of, draw_estimates, key, marker_of, name_of
+from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
 
 
 def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
@@ -35,7 +35,7 @@ def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     axes[0].set_ylabel("gain in AUROC, PaCX-MAE minus MAE")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=2)
-    return figure
+    return as_aggregate(figure)
 
 
 def knowledge(table: pd.DataFrame) -> Figure:
@@ -59,7 +59,7 @@ def knowledge(table: pd.DataFrame) -> Figure:
         axis.set_ylim(len(states) - 0.5, -0.5)
     handles = [key(name_of(model), marker_of(model), colour_of(model)) for model in models]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(models))
-    return figure
+    return as_aggregate(figure)
 
 
 def trade_off(
@@ -100,4 +100,4 @@ def trade_off(
     figure.supxlabel(labels[price], fontsize=10)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(models)))
-    return figure
+    return as_aggregate(figure)

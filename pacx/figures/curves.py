@@ -7,6 +7,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pacx.figures.style import as_aggregate
+
 
 def training_curves(
     histories: dict[str, pd.DataFrame],
@@ -34,4 +36,4 @@ def training_curves(
         axis.set(xlabel="step (one batch each)", ylabel=y_label)
     if len(histories) > 1:
         axes[0, -1].legend()
-    return figure
+    return as_aggregate(figure)

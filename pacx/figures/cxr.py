@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
-from pacx.figures.style import COLOURS, grid_of_axes
+from pacx.figures.style import COLOURS, as_aggregate, grid_of_axes
 
 #: Mask -> colour of its outline, bright enough for dark lungs and bright bones.
 OUTLINES = {
@@ -138,7 +138,7 @@ def position_similarity(positions: np.ndarray, grid: int, shown: Sequence[int]) 
         axis.plot(column, row, "x", color="white", markersize=7, markeredgewidth=2)
         axis.set_title(f"patch in row {row + 1}, column {column + 1}", fontsize=9)
     figure.colorbar(heat, ax=axes, shrink=0.8, label="cosine similarity")
-    return figure
+    return as_aggregate(figure)
 
 
 def _grey(images: np.ndarray | torch.Tensor) -> np.ndarray:

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from pacx.figures.style import COLOURS, key
+from pacx.figures.style import COLOURS, as_aggregate, key
 from pacx.phantom.state import Equation
 
 _RAISES, _LOWERS = COLOURS["blue"], COLOURS["vermilion"]
@@ -46,7 +46,7 @@ def causal_graph(equations: dict[str, Equation]) -> Figure:
         plt.Line2D([], [], color=_LOWERS, linewidth=3, label="lowers"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    return figure
+    return as_aggregate(figure)
 
 
 def equations_as_latex(equations: dict[str, Equation]) -> str:
@@ -79,7 +79,7 @@ def pairing_timeline() -> Figure:
     axis.set_xticks(range(-24, 73, 24))
     handles = [key("earliest: taken"), key("later: left out", hollow=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    return figure
+    return as_aggregate(figure)
 
 
 def _places(equations: dict[str, Equation]) -> dict[str, tuple[float, float]]:

@@ -20,11 +20,10 @@ from PIL import Image
 from scipy.special import log_softmax, softmax
 
 from pacx.errors import PacxError
-from pacx.run import Run
+from pacx.figures.style import as_aggregate
 
 
 def image_slider(
-    run: Run,
     frames: np.ndarray,
     labels: Sequence[str],
     *,
@@ -38,7 +37,6 @@ def image_slider(
     """Pictures on a slider; with a figure, pointing at one of its dots chooses the picture.
 
     Args:
-        run: Of real data a sentence is shown instead: a page holds no pictures of patients.
         frames: (T, H, W) or (T, H, W, 3) uint8.
         labels: T texts, each what its frame shows.
         slider: What the slider changes.
@@ -55,8 +53,6 @@ def image_slider(
     if len(frames) != len(labels):
         raise PacxError(f"{len(frames)} frames but {len(labels)} labels; give each frame one.")
     above = "" if figure is None else _svg(figure, figure_alt)
-    if not run.is_phantom:
-        return HTML("<p><em>Pictures of patients stay off this page.</em></p>")
     across = int(np.ceil(np.sqrt(len(frames))))
     height, width = frames.shape[1:3]
     # The theme pads pictures on dark pages, which would shift the sheet.
@@ -82,7 +78,7 @@ def losses(
     respect to the cosines of the true pairs, summed over them.
 
     Args:
-        cosines: (N, N), X-ray i with partner j.
+        cosines: (N, N), X-ray i with partner j; an example's, no patients'.
         temperature: Where its slider starts, in [0.01, 1].
         contrastive_weight: Where lambda_C starts, in [0, 2].
         regression_weight: Where lambda_R starts, in [0, 2].
@@ -118,7 +114,7 @@ def losses(
         "Share of the contrastive loss in the pull on the true pairs: "
         f"{value('share', '–' if np.isnan(share) else f'{share:.0%}')}.</p>"
     )
-    return _piece("losses", text, cosines=cosines.tolist())
+    return as_aggregate(_piece("losses", text, cosines=cosines.tolist()))
 
 
 def _slider(name: str, label: str, low: float, high: float, step: float, value: float) -> str:

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
 from pacx.evaluation.baselines import POOLINGS
 from pacx.figures.results import _panels, _rows_axis, _words
-from pacx.figures.style import colour_of, draw_estimates, key, marker_of, name_of
+from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
 
 #: From the bottom of the ladder to its top; other models stand between the two.
 _LOWER = (
@@ -97,7 +97,7 @@ def probe_length(table: pd.DataFrame, paper_epochs: int) -> Figure:
         Line2D([], [], color="0.4", linewidth=1, linestyle=":", label="the paper's epochs"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
+    return as_aggregate(figure)
 
 
 def _in_order(models: pd.Series) -> list[str]:

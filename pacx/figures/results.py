@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from pacx.figures.style import colour_of, draw_estimates, key, marker_of, name_of
+from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
 
 _ROW = 0.34  # inches of a row of dots
 _WIDTH, _PANELS = 7.0, 2  # inches and panels beside each other: more cannot be read on a phone
@@ -151,7 +151,7 @@ def _panels(n: int, height: float, around: float, **shared: bool) -> tuple[Figur
     )
     for axis in axes.flat[n:]:
         axis.set_visible(False)
-    return figure, list(axes.flat[:n])
+    return as_aggregate(figure), list(axes.flat[:n])
 
 
 def _dots(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from IPython.display import Markdown
 
+from pacx.figures.style import as_aggregate
+
 
 def show_source(*objects: Callable | type) -> Markdown:
     """Source of functions, methods or classes as one highlighted block.
@@ -18,12 +20,12 @@ def show_source(*objects: Callable | type) -> Markdown:
     Args:
         *objects: Anything that `inspect.getsource` can find.
     """
-    return Markdown("```python\n" + "\n\n\n".join(map(_code, objects)) + "\n```")
+    return as_aggregate(Markdown("```python\n" + "\n\n\n".join(map(_code, objects)) + "\n```"))
 
 
 def show_sql(*statements: str) -> Markdown:
     """SQL statements of the library as one highlighted block."""
-    return Markdown("```sql\n" + "\n\n".join(s.strip() for s in statements) + "\n```")
+    return as_aggregate(Markdown("```sql\n" + "\n\n".join(s.strip() for s in statements) + "\n```"))
 
 
 def show_tree(root: Path, most: int = 6) -> Markdown:

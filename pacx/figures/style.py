@@ -4,6 +4,7 @@ A model has the same colour and marker everywhere.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -12,6 +13,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+
+Thing = TypeVar("Thing")
+
+#: In the metadata of an output: no single patient can be seen in it.
+AGGREGATE = "pacx_aggregate"
 
 #: Told apart by readers who see no red, no green or no blue; tested by simulation.
 COLOURS = {
@@ -79,6 +85,21 @@ def use_style() -> None:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
+
+
+def as_aggregate(thing: Thing) -> Thing:
+    """Mark what shows no single patient: of real data, a page keeps nothing else.
+
+    What draws or words results calls this itself; a chapter calls `pacx.book.privacy.declare`.
+
+    Args:
+        thing: A figure, a text or a styled table, whose output will carry the mark; or a table.
+    """
+    if isinstance(thing, pd.DataFrame):
+        thing.attrs[AGGREGATE] = True
+    else:  # metadata without data: Jupyter adds the data, as it would without this
+        thing._repr_mimebundle_ = lambda **_: ({}, {AGGREGATE: True})
+    return thing
 
 
 def name_of(model: str) -> str:

@@ -3,13 +3,13 @@
 from html import escape
 
 import pandas as pd
-from IPython.display import HTML
+from IPython.display import HTML, Markdown, display
 from pandas.io.formats.style import Styler
 
 from pacx.evaluation.evidence import KEYS, load_evidence, pool, superseded
 from pacx.evaluation.paper import MODEL_NAMES, published
 from pacx.evaluation.statistics import Estimate, difference_of
-from pacx.figures.style import name_of
+from pacx.figures.style import as_aggregate, name_of
 
 #: Our artefact -> the paper's column.
 _IN_THE_PAPER = {
@@ -29,7 +29,11 @@ _CODES = {
 
 
 def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
-    """A data frame without its index, floats with few digits, codes and `_` in words."""
+    """A table of aggregates without its index, floats with few digits, codes and `_` in words.
+
+    Of real data a page keeps it: rows must not be single patients, and small counts must have been
+    taken out by `pacx.book.privacy.declare`.
+    """
     if "fraction" in frame:
         frame = frame.assign(fraction=frame["fraction"].map("{:.0%}".format, na_action="ignore"))
     if "task" in frame:
@@ -37,7 +41,12 @@ def show(frame: pd.DataFrame, digits: int = 3) -> Styler:
     frame = frame.replace({column: codes for column, codes in _CODES.items() if column in frame})
     words = {column: str(column).replace("_", " ") for column in frame}
     text = frame.rename(columns=words)
-    return text.style.hide().format(precision=digits, na_rep="").set_uuid("table")
+    return as_aggregate(text.style.hide().format(precision=digits, na_rep="").set_uuid("table"))
+
+
+def say(text: str) -> None:
+    """Show a sentence in Markdown that tells aggregates; of real data a page keeps it."""
+    display(as_aggregate(Markdown(text)))
 
 
 def score_in_words(value: float, low: float, high: float) -> str:
@@ -52,7 +61,9 @@ def folded(table: Styler, summary: str) -> HTML:
         table: From `show` or `beside_the_evidence`.
         summary: The line.
     """
-    return HTML(f"<details><summary>{escape(summary)}</summary>{table.to_html()}</details>")
+    return as_aggregate(
+        HTML(f"<details><summary>{escape(summary)}</summary>{table.to_html()}</details>")
+    )
 
 
 def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -188,7 +199,7 @@ def in_the_evidence(name: str, query: str, *columns: str) -> Styler:
 def about_the_evidence() -> HTML:
     """One line above a figure of the evidence, where it is superseded; else nothing."""
     reason = superseded()
-    return HTML(f"<p>{escape(_warning(reason))}</p>" if reason else "")
+    return as_aggregate(HTML(f"<p>{escape(_warning(reason))}</p>" if reason else ""))
 
 
 def _dated(table: Styler) -> Styler:

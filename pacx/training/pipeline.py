@@ -9,6 +9,7 @@ import torch
 from joblib import cpu_count
 
 from pacx.data.datasets import lacking, teachers_of
+from pacx.processes import end_quietly
 from pacx.run import Run
 from pacx.training.distill import VARIANTS, distill, modalities_of
 from pacx.training.ecg import train_ecg
@@ -95,6 +96,7 @@ def _are_short(run: Run) -> bool:
 def _one_thread() -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)  # as in the chapters
+    end_quietly()
 
 
 def _prepare(run: Run, names: tuple[str, ...]) -> None:

@@ -12,16 +12,9 @@ from pacx.figures.attention import embedding_maps, fades
 from pacx.figures.cxr import strips
 from pacx.figures.interactive import image_slider, losses
 from pacx.models.distillation import DistillationLoss, Projections
-from pacx.profile import load_profile
-from pacx.run import open_run
 
 LABELS = ["dark", "grey", "bright", "brightest"]
 FRAMES = np.stack([np.full((8, 16), level, np.uint8) for level in (0, 85, 170, 255)])
-
-
-@pytest.fixture
-def run(tmp_path):
-    return open_run("smoke", tmp_path)
 
 
 @pytest.fixture
@@ -50,8 +43,8 @@ def maps():
     return embedding_maps({"mae": places, "pacx": -places}, np.arange(len(FRAMES)), "size")
 
 
-def test_keys_move_the_slider(run, shown):
-    tab = shown(image_slider(run, FRAMES, LABELS, slider="Light", alt="A grey field.", start=1))
+def test_keys_move_the_slider(shown):
+    tab = shown(image_slider(FRAMES, LABELS, slider="Light", alt="A grey field.", start=1))
     slider = tab.get_by_label("Light")
     assert slider.get_attribute("aria-valuetext") == "grey"
     slider.press("ArrowRight")
@@ -64,11 +57,11 @@ def test_keys_move_the_slider(run, shown):
     assert frame["y"] + frame["height"] / 2 == pytest.approx(window["y"], abs=0.5)
 
 
-def test_pointing_at_a_patient_shows_the_x_ray(run, shown):
+def test_pointing_at_a_patient_shows_the_x_ray(shown):
     plt.close("all")  # of other tests
     tab = shown(
         image_slider(
-            run, FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="Maps."
+            FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="Maps."
         )
     )
     for number in (2, 0):
@@ -79,9 +72,9 @@ def test_pointing_at_a_patient_shows_the_x_ray(run, shown):
     assert not plt.get_fignums()
 
 
-def test_without_a_script_the_figure_stays_and_the_sliders_go(run, shown):
+def test_without_a_script_the_figure_stays_and_the_sliders_go(shown):
     piece = image_slider(
-        run, FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="M."
+        FRAMES, LABELS, slider="Patient", alt="X-ray.", figure=maps(), figure_alt="M."
     )
     tab = shown(piece, java_script_enabled=False)
     assert tab.get_by_role("img", name="M.").is_visible()
@@ -89,16 +82,9 @@ def test_without_a_script_the_figure_stays_and_the_sliders_go(run, shown):
     assert not tab.locator(".image-slider").is_visible()
 
 
-def test_real_patients_are_not_shown(tmp_path):
-    real = open_run(load_profile("smoke", data_root=tmp_path), tmp_path)
-    shown = image_slider(real, FRAMES, LABELS, slider="Light", alt="A grey field.", figure=maps())
-    assert "<img" not in shown.data
-    assert "<svg" not in shown.data
-
-
-def test_every_frame_needs_a_label(run):
+def test_every_frame_needs_a_label():
     with pytest.raises(PacxError, match="4 frames but 3 labels"):
-        image_slider(run, FRAMES, LABELS[:3], slider="Light", alt="A grey field.")
+        image_slider(FRAMES, LABELS[:3], slider="Light", alt="A grey field.")
 
 
 @pytest.mark.parametrize(

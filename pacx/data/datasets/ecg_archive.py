@@ -10,7 +10,7 @@ from pacx.constants import ECG_DIAGNOSES
 from pacx.data.ecg import preprocess, read_ecg
 from pacx.data.table import read_list
 from pacx.errors import PacxError
-from pacx.files import cached_array
+from pacx.files import cached_array, fingerprint
 
 
 class DiagnosedEcgs(NamedTuple):
@@ -66,9 +66,8 @@ def load_ecg_archive(data_root: Path, cache: Path) -> DiagnosedEcgs:
                 )
             array[i] = preprocess(record.signal, hz)
 
-    stats = ((f.relative_to(root), f.stat()) for f in files)
-    facts = [(name.as_posix(), stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    key = "ecg archive", root.resolve().as_posix(), facts
+    facts = [(f.relative_to(root).as_posix(), fingerprint(f)) for f in files]
+    key = "ecg archive", facts
     ecg = cached_array(cache, key, (len(headers), 12, length), np.float32, fill)
     return DiagnosedEcgs([h.stem for h in headers], ecg, diagnoses, hz)
 

@@ -29,7 +29,7 @@ from pacx.data.table import (
     percentiles_of,
 )
 from pacx.errors import PacxError
-from pacx.files import cached_array
+from pacx.files import cached_array, content_of
 from pacx.profile import DatasetName, Modality, Settings, read_yaml, validated
 
 ABOUT, TABLE, PAIRS = "dataset.yaml", "table.csv", "pairs.csv"
@@ -184,8 +184,8 @@ def load_pairs(root: Path, split: str, size: int, cache: Path, hz: float | None)
                 raise PacxError(f"{root / PAIRS}, line {line}, column 'ecg': {error}") from error
 
     if samples:
-        facts = [_facts(root, name) for name in table["ecg"]]
-        key = "own ecg", root.resolve().as_posix(), facts, hz
+        files = [file for name in table["ecg"] for file in _files_of(root / name)]
+        key = "own ecg", list(table["ecg"]), [content_of(file, cache) for file in files], hz
         ecg = cached_array(cache, key, (len(table), 12, samples), np.float32, fill)
     return Pairs(
         table.reset_index(drop=True),
@@ -196,12 +196,10 @@ def load_pairs(root: Path, split: str, size: int, cache: Path, hz: float | None)
     )
 
 
-def _facts(root: Path, name: str) -> list:
-    """Name, size and time of change of an ECG's files."""
-    path = root / name
-    files = {path, *(path.with_suffix(s) for s in (".hea", ".dat", ".mat"))}
-    stats = [(f.name, f.stat()) for f in sorted(files) if f.is_file()]
-    return [name, *((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)]
+def _files_of(record: Path) -> list[Path]:
+    """An ECG's files."""
+    files = {record, *(record.with_suffix(suffix) for suffix in (".hea", ".dat", ".mat"))}
+    return sorted(file for file in files if file.is_file())
 
 
 def _read_rows(path: Path, needed: list[str], files: list[str]) -> pd.DataFrame:

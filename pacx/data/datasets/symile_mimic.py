@@ -14,7 +14,7 @@ from pacx.constants import IMAGENET_MEAN, IMAGENET_STD, LABS, LEADS_ECGFOUNDER, 
 from pacx.data.ecg import preprocess, reorder
 from pacx.data.table import as_ids, read_csv
 from pacx.errors import PacxError
-from pacx.files import cached_array
+from pacx.files import cached_array, content_of
 
 SECONDS = 10.0
 
@@ -58,10 +58,9 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
     root = data_root / "symile-mimic"
     stored = open_split(root, split)
     rows, cxr, ecg = stored.rows, stored.cxr, stored.ecg
-    # Name, size and time of change of the arrays, which are too large to be hashed.
-    stats = [(file.name, file.stat()) for file in sorted((root / "data_npy" / split).glob("*.npy"))]
-    facts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    key = root.resolve().as_posix(), split, cxr.shape, ecg.shape, facts, rows
+    arrays = sorted((root / "data_npy" / split).glob("*.npy"))
+    facts = [(file.name, content_of(file, cache)) for file in arrays]
+    key = split, cxr.shape, ecg.shape, facts, rows
 
     def filtered(signals: np.ndarray) -> np.ndarray:
         ordered = reorder(signals.transpose(0, 2, 1), LEADS_MIMIC, LEADS_ECGFOUNDER)
