@@ -193,7 +193,7 @@ def test_the_profile_and_the_data_say_which_teachers_there_are(folder):
     run = run_of(folder)
     assert teachers_of(run) == ("ecg",)
     assert load_pairs(run, "train").percentiles.shape == (20, 0)
-    with pytest.raises(NoDataError, match="cannot train 'labs' for want of data"):
+    with pytest.raises(NoDataError, match="cannot train 'labs' for want of blood tests"):
         train_labs(run)
     (folder / "pairs.csv").unlink()
     assert set(lacking(run_of(folder, pairs="nobody"))) == {"ecg", "labs", "pacx"}
