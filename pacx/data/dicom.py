@@ -54,7 +54,12 @@ def read_dicom(path: Path) -> np.ndarray:
         if file.PhotometricInterpretation == "PALETTE COLOR":
             shown = _look_up(stored, file, path)
         else:
-            shown = _window(apply_modality_lut(stored, file), padding, file)
+            if "RescaleSlope" in file and "RescaleIntercept" not in file:
+                file.RescaleIntercept = 0  # pydicom would pass over the slope
+            values = apply_modality_lut(stored, file)
+            if not (np.abs(values) <= np.finfo(np.float32).max).all():  # also true for NaN
+                raise PacxError(f"{path} holds values that are not finite, or beyond float32.")
+            shown = _window(values, padding, file)
     except PacxError:
         raise
     except Exception as error:

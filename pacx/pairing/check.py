@@ -129,16 +129,14 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
     def look(i: int) -> np.ndarray | None:
         try:
             image = read_image(root / files[i]["image"])
-            if image.min() == image.max():
-                blank.append(i)
             if "mask" in table:
                 mask = read_mask(root / files[i]["mask"])
                 if not mask.any():
                     empty.append(i)
                 if mask.shape != image.shape:
                     shapes.append(i)
-        except PacxError:
-            broken.append(i)
+        except PacxError as error:
+            (blank if "shows nothing" in str(error) else broken).append(i)
             return None
         return image if i in shown else None
 
