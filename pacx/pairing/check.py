@@ -10,13 +10,15 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from pacx.constants import LABS, SHIFTED
+from pacx.constants import ECG_DIAGNOSES, LABS, LEADS_MIMIC, SHIFTED
 from pacx.data.datasets import DATASETS, read_folder
-from pacx.data.datasets.symile_mimic import open_split, to_grey
+from pacx.data.datasets.symile_mimic import SECONDS, open_split, to_grey
+from pacx.data.ecg_quality import lead_faults
 from pacx.data.images import read_image, read_mask
 from pacx.data.table import SPLITS, TERMS, Dataset
 from pacx.errors import PacxError
 from pacx.files import new_file
+from pacx.pairing.check_ecgs import check_archive, describe_faults
 
 TILE, COLUMNS, TILES = 128, 8, 24  # of the montage
 
@@ -79,20 +81,23 @@ def check_dataset(name: str, root: Path, most: int | None = None) -> Check:
     Every file is looked for. Decoded are all images and masks, or `most` of them, evenly spread.
 
     Args:
-        name: One of `pacx.data.datasets.DATASETS`.
+        name: One of `pacx.data.datasets.DATASETS`, or `ecg-archive`.
         root: Folder of all data sets, or the data set's own.
         most: Images to decode.
 
     Raises:
         PacxError: The data set is unknown, or its tables cannot be read at all.
     """
-    if name not in DATASETS:
-        raise PacxError(f"There is no data set '{name}'. Choose one of {', '.join(DATASETS)}.")
+    names = (*DATASETS, "ecg-archive")
+    if name not in names:
+        raise PacxError(f"There is no data set '{name}'. Choose one of {', '.join(names)}.")
     folder = root / name if (root / name).is_dir() else root
     if not folder.is_dir():
         raise PacxError(f"{folder} is missing. Give the folder of {name}, or the one above it.")
     if name == "symile-mimic":
         return _check_pairs(folder)
+    if name == "ecg-archive":
+        return _check_ecgs(folder)
     return _check_images(read_folder(name, folder), most)
 
 
@@ -158,6 +163,16 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
     check.notes.append(f"{len(rows)} of {len(table)} images were decoded.")
 
 
+def _check_ecgs(root: Path) -> Check:
+    diagnoses, problems = check_archive(root)
+    count = len(diagnoses)
+    splits = pd.DataFrame({"split": ["train"], "ECGs": count})
+    share = diagnoses.mean(axis=0)
+    prevalence = pd.DataFrame({"label": ECG_DIAGNOSES.values(), "split": "train", "share": share})
+    prevalence = prevalence.assign(positive=diagnoses.sum(axis=0).astype(int), known=count)
+    return Check("ecg-archive", root, splits, prevalence, problems)
+
+
 def _check_pairs(root: Path) -> Check:
     tables, measured, problems, tiles = [], [], [], []
     for split in SPLITS:
@@ -173,7 +188,7 @@ def _check_pairs(root: Path) -> Check:
                 LABS, stored.observed.sum(axis=0), stored.observed.mean(axis=0), strict=True
             )
         ]
-        rows = stored.rows
+        rows, faults = stored.rows, []
         for row in tqdm(range(0, len(rows), 64), f"read {split}", leave=False):
             block = rows[row : row + 64]
             for array, what in ((stored.cxr, "cxr"), (stored.ecg, "ecg")):
@@ -187,6 +202,9 @@ def _check_pairs(root: Path) -> Check:
                         problems.append(
                             f"{what}_{split}.npy: {bad.sum()} rows {how}, such as {block[bad][0]}."
                         )
+            signals, hz = np.asarray(stored.ecg[block, 0]), stored.ecg.shape[2] / SECONDS
+            faults.append(lead_faults(signals.transpose(0, 2, 1), hz))
+        problems += describe_faults(np.concatenate(faults), f"ecg_{split}.npy", rows, LEADS_MIMIC)
         for row in rows[np.linspace(0, len(rows) - 1, min(TILES // 3, len(rows))).astype(int)]:
             tiles.append(to_grey(np.array(stored.cxr[row : row + 1, 0]), TILE)[0])
     if not tables:

@@ -344,7 +344,12 @@ def test_a_bright_marker_does_not_squeeze_16_bit_tissue_and_small_masks_stay(tmp
     ("header", "why"),
     [
         ("ecg 1\necg.dat 16 1000(0)/mV 16 0 0 0 0 II\n", "no sampling rate"),
+        ("ecg 1 -500 1000\necg.dat 16 1000(0)/mV 16 0 0 0 0 II\n", "no sampling rate"),
+        ("ecg 1 nan 1000\necg.dat 16 1000(0)/mV 16 0 0 0 0 II\n", "no sampling rate"),
+        ("ecg 1 1e-300 1000\necg.dat 16 1000(0)/mV 16 0 0 0 0 II\n", "no sampling rate"),
         ("ecg 1 500 1000\necg.dat 16 0(0)/mV 16 0 0 0 0 II\n", "no gain of signal 0 .II"),
+        ("ecg 1 500 1000\necg.dat 16 1e-300(0)/mV 16 0 0 0 0 II\n", "no gain of signal 0 .II"),
+        ("ecg 1 500 1000\necg.dat 16 1e300(0)/mV 16 0 0 0 0 II\n", "no gain of signal 0 .II"),
         ("ecg 1 500 1000\necg.dat 16\n", "no gain of signal 0"),
     ],
 )
@@ -352,4 +357,22 @@ def test_what_wfdb_would_guess_is_refused(tmp_path, header, why):
     (tmp_path / "ecg.hea").write_text(header)
     np.zeros(1000, "<i2").tofile(tmp_path / "ecg.dat")
     with pytest.raises(PacxError, match=f"ecg.hea states {why}"):
+        read_ecg(tmp_path / "ecg")
+
+
+def test_a_part_of_an_ecg_is_not_guessed_either(tmp_path):
+    (tmp_path / "ecg.hea").write_text("ecg/2 1 500 1000\nfirst 500\nsecond 500\n")
+    for part, gain in (("first", "1000(0)/mV"), ("second", "0(0)/mV")):
+        (tmp_path / f"{part}.hea").write_text(
+            f"{part} 1 500 500\n{part}.dat 16 {gain} 16 0 0 0 0 I\n"
+        )
+        np.zeros(500, "<i2").tofile(tmp_path / f"{part}.dat")
+    with pytest.raises(PacxError, match=r"second.hea states no gain"):
+        read_ecg(tmp_path / "ecg")
+
+
+def test_a_signal_file_that_is_a_pipe_is_not_waited_for(tmp_path):
+    (tmp_path / "ecg.hea").write_text("ecg 1 500 1000\necg.dat 16 1000(0)/mV 16 0 0 0 0 II\n")
+    os.mkfifo(tmp_path / "ecg.dat")
+    with pytest.raises(PacxError, match=r"ecg.hea: its signal file ecg.dat is no file"):
         read_ecg(tmp_path / "ecg")
