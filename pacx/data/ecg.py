@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import lru_cache
+from os.path import isfile  # False for names that no disk can hold: `Path.is_file` raises
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ def read_ecg(path: str | Path, leads: Sequence[str] = LEADS_ECGFOUNDER) -> Ecg:
             by name, in a unit of voltage; the rate is impossible; or there is no signal in it.
     """
     path = Path(path)
-    read = _read_dicom if path.is_file() and is_dicom(path) else _read_wfdb
+    read = _read_dicom if isfile(path) and is_dicom(path) else _read_wfdb
     signal, names, units, hz = read(path)
     names = [_lead_name(name, path) for name in names]
     signal = np.stack(
@@ -183,7 +184,7 @@ def _running_median(x: NDArray, window: int) -> NDArray:
 def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
     stem = path.with_suffix("") if path.suffix.lower() in (".hea", ".mat", ".dat") else path
     header = stem.parent / f"{stem.name}.hea"
-    if not header.is_file():
+    if not isfile(header):
         raise PacxError(
             f"There is no ECG at {path}: neither the WFDB header {header.name}, in this spelling, "
             "nor a DICOM file."

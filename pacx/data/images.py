@@ -167,8 +167,9 @@ def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.
 
 def _read(path: Path) -> np.ndarray:
     """(H, W): uint8 as shown, or float64 with a range of its own."""
-    if not path.is_file():  # a pipe or a device would be waited for
-        what = "is no file" if path.exists() else "is missing"
+    # Not `Path.is_file`, which raises where a name is too long.
+    if not os.path.isfile(path):  # a pipe or a device would be waited for
+        what = "is no file" if os.path.exists(path) else "is missing"
         raise PacxError(f"Image {path} {what}.")
     if path.suffix.lower() in (".dcm", ".dicom") or is_dicom(path):
         return read_dicom(path)

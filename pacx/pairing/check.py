@@ -3,6 +3,7 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from os.path import isfile  # False for names that no disk can hold: `Path.is_file` raises
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,8 @@ class Check:
         paragraphs += [f"note: {note}" for note in self.notes]
         paragraphs += [f"PROBLEM: {problem}" for problem in self.problems]
         paragraphs.append(f"{len(self.problems)} problem(s) found.")
-        return "\n\n".join(paragraphs)
+        # Names of files may hold bytes that are not UTF-8, which cannot be printed.
+        return "\n\n".join(paragraphs).encode(errors="backslashreplace").decode()
 
     def save_montage(self, path: Path) -> None:
         """Write up to 24 images, spread over the data set, as one PNG."""
@@ -108,7 +110,7 @@ def _check_images(dataset: Dataset, most: int | None) -> Check:
     _check_splits(check, table, needed)
     _check_labels(check, dataset)
     for column in [c for c in ("image", "mask") if c in table]:
-        exists = np.array([(dataset.root / path).is_file() for path in table[column]])
+        exists = np.array([isfile(dataset.root / path) for path in table[column]])
         if exists.all():
             check.notes.append(f"All {len(exists)} {column}s are there.")
         else:
@@ -117,6 +119,8 @@ def _check_images(dataset: Dataset, most: int | None) -> Check:
                 f"{(~exists).sum()} of {len(exists)} {column}s are missing, such as {example}."
             )
         table = table[exists]
+    if copies := int(dataset.table.duplicated().sum()):
+        check.problems.append(f"{copies} rows are copies of others.")
     _check_listed_twice(check, dataset)
     _check_duplicates(check, dataset.root, table)
     _decode(check, dataset.root, table, most)

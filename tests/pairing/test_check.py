@@ -1,5 +1,7 @@
 """`pacx data check`: what is there, and what would spoil a result."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from pacx.cli import app
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.ecg_archive import load_ecg_archive
 from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.images import load_images
 from pacx.errors import PacxError
 from pacx.pairing.check import check_dataset
 
@@ -105,6 +108,37 @@ def test_one_image_in_several_rows(tmp_path):
     said = problems("chexchonet", tmp_path)
     assert "1 images are listed under more than one patient" in said
     assert "1 images are listed in more than one split" in said
+
+
+def test_rows_that_are_there_twice(tmp_path):
+    path = copy("chexchonet", tmp_path) / "metadata.csv"
+    table = pd.read_csv(path)
+    pd.concat([table, table[:3]]).to_csv(path, index=False)
+    assert problems("chexchonet", tmp_path) == "3 rows are copies of others."
+
+
+def test_names_that_no_disk_can_hold_or_no_screen_print(tmp_path):
+    path = copy("actualmed", tmp_path) / "metadata.csv"
+    table = pd.read_csv(path)
+    rows = len(table)
+    table.loc[0, "image"] = "x" * 300 + ".jpg"
+    table.to_csv(path, index=False)
+    assert problems("actualmed", tmp_path).startswith(f"1 of {rows} images are missing")
+    folder = copy("chestx6", tmp_path) / "train" / "Normal"
+    try:
+        next(folder.iterdir()).rename(folder / os.fsdecode(b"Z\xfcrich.jpg"))
+    except OSError as error:
+        pytest.skip(f"this disk wants UTF-8: {error}")
+    assert problems("chestx6", tmp_path) == ""
+    data = load_dataset("chestx6", tmp_path)
+    images = load_images(data.root, list(data.table["image"]), SIZE, tmp_path / "cache")
+    assert len(images) == len(data.table)
+    (folder / os.fsdecode(b"Z\xfcrich.jpg")).write_bytes(b"nothing")
+    with pytest.raises(PacxError, match=r"Z\\udcfcrich\.jpg"):
+        load_images(data.root, list(data.table["image"]), SIZE, tmp_path / "cache")
+    check = check_dataset("chestx6", tmp_path)
+    assert "1 images or masks cannot be read" in str(check)
+    str(check).encode()
 
 
 def test_empty_splits_and_labels_of_one_class(tmp_path):
