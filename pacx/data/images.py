@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pacx import processes
 from pacx.constants import IMAGENET_MEAN, IMAGENET_STD
-from pacx.data.dicom import is_dicom, read_dicom, stretch
+from pacx.data.dicom import MAX_PIXELS, is_dicom, read_dicom, stretch
 from pacx.errors import PacxError
 from pacx.files import code_of, create_array, fingerprint, locked
 
@@ -28,7 +28,6 @@ _OTHERS = {
 }  # fmt: skip
 #: Tags of TIFF.
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
-MAX_PIXELS = 2**26  # more than any X-ray has: a file of some kilobytes can claim gigabytes
 BLOCK = 1024  # images after which a decode has come so far for good
 
 

@@ -12,12 +12,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLossless,
     generate_uid,
 )
 
+from pacx.data import dicom
 from pacx.data.ecg import read_ecg
 from pacx.data.images import load_images, read_image, read_mask
 from pacx.errors import PacxError
@@ -182,6 +184,18 @@ def test_what_is_no_single_grey_frame_is_refused(tmp_path, name):
     pixels, elements, why = REFUSED[name]
     path = write_dicom(tmp_path / "odd.dcm", pixels, **elements)
     with pytest.raises(PacxError, match=f"odd.dcm.*{why}"):
+        read_image(path)
+
+
+def test_files_that_inflate_beyond_any_x_ray_are_refused(tmp_path, monkeypatch):
+    deflated = {"TransferSyntaxUID": DeflatedExplicitVRLittleEndian}
+    path = write_dicom(tmp_path / "odd.dcm", np.tile(RAMP, (4, 4)), **deflated)
+    assert np.ptp(read_image(path).astype(int)) >= 200
+    monkeypatch.setattr(dicom, "MAX_PIXELS", 40_000)  # 98 kB of pixels
+    with pytest.raises(PacxError, match=r"odd\.dcm inflates to more than"):
+        read_image(path)
+    path = write_dicom(tmp_path / "odd.dcm", np.tile(RAMP, (4, 4)))
+    with pytest.raises(PacxError, match=r"odd\.dcm has 256 x 192 pixels"):
         read_image(path)
 
 
