@@ -133,7 +133,8 @@ display(declare(run, styled))
 # Below, a record in MIMIC's order is given ECGFounder's names:
 
 # %%
-from pacx.data.ecg import check_limb_leads, reorder
+from pacx.data.ecg import reorder
+from pacx.data.ecg_quality import check_limb_leads
 from pacx.errors import PacxError
 
 in_mimic_order = reorder(record.signal, record.leads, LEADS_MIMIC)

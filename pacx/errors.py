@@ -4,6 +4,10 @@
 class PacxError(ValueError):
     """Bad input. The message says what is wrong, where (file, row, column) and what to do."""
 
+    def __init__(self, message: str) -> None:
+        # A file's name may hold bytes that are not UTF-8, which cannot be printed.
+        super().__init__(message.encode(errors="backslashreplace").decode())
+
 
 class NoDataError(PacxError):
     """A run has no data for one of its stages; the others can go on."""

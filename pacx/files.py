@@ -154,7 +154,8 @@ def fingerprint(*parts: object) -> str:
             content = f"{part.shape} {hashlib.sha256(np.ascontiguousarray(part)).hexdigest()}"
         else:
             content = part if isinstance(part, str) else repr(part)
-        digest.update(f"{len(content)} {content}".encode())
+        # Names of files may hold bytes that are not UTF-8.
+        digest.update(f"{len(content)} {content}".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -1,10 +1,12 @@
 """DICOM X-rays as a viewer shows them."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import (
     apply_color_lut,
     apply_modality_lut,
@@ -12,11 +14,13 @@ from pydicom.pixels import (
     apply_windowing,
     pixel_array,
 )
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacx.errors import PacxError
 
 #: What reads the compressed transfer syntaxes that pydicom alone does not.
 CODECS = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+MAX_PIXELS = 2**26  # more than any X-ray has: a file of some kilobytes can claim gigabytes
 #: Percentiles that become black and white where a file has no window: a marker or a dead pixel
 #: shall not squeeze the tissue into a few grey levels.
 RANGE = (1, 99)
@@ -43,7 +47,10 @@ def read_dicom(path: Path) -> np.ndarray:
             missing or wrong, or its codec is not installed; the message names the element.
     """
     try:
+        _check_size(path)
         file = pydicom.dcmread(path)
+    except PacxError:
+        raise
     except Exception as error:  # pydicom raises many kinds for broken files
         raise PacxError(f"{path} is not a readable DICOM file: {error}") from error
     _check(file, path)
@@ -54,7 +61,12 @@ def read_dicom(path: Path) -> np.ndarray:
         if file.PhotometricInterpretation == "PALETTE COLOR":
             shown = _look_up(stored, file, path)
         else:
-            shown = _window(apply_modality_lut(stored, file), padding, file)
+            if "RescaleSlope" in file and "RescaleIntercept" not in file:
+                file.RescaleIntercept = 0  # pydicom would pass over the slope
+            values = apply_modality_lut(stored, file)
+            if not (np.abs(values) <= np.finfo(np.float32).max).all():  # also true for NaN
+                raise PacxError(f"{path} holds values that are not finite, or beyond float32.")
+            shown = _window(values, padding, file)
     except PacxError:
         raise
     except Exception as error:
@@ -75,6 +87,21 @@ def stretch(values: np.ndarray, valid: np.ndarray | bool = True) -> np.ndarray:
     return np.clip((values - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
 
 
+def _check_size(path: Path) -> None:
+    """Refuse a deflated file that would fill the memory when pydicom inflates it as a whole."""
+    meta = read_file_meta_info(path)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    with path.open("rb") as file:
+        file.seek(144 + meta.FileMetaInformationGroupLength)
+        inflate, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
+        while chunk := rest or file.read(2**16):
+            size += len(inflate.decompress(chunk, 2**20))
+            rest = inflate.unconsumed_tail
+            if size > 2 * MAX_PIXELS:
+                raise PacxError(f"{path} inflates to more than {size // 2**20} MiB: no X-ray does.")
+
+
 def _check(file: Dataset, path: Path) -> None:
     for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
         if name in file:
@@ -91,6 +118,8 @@ def _check(file: Dataset, path: Path) -> None:
             f"{path} is a colour image (PhotometricInterpretation {kind}, SamplesPerPixel "
             f"{file.get('SamplesPerPixel')}); a single grey frame is needed."
         )
+    if (file.get("Rows") or 0) * (file.get("Columns") or 0) > MAX_PIXELS:
+        raise PacxError(f"{path} has {file.Columns} x {file.Rows} pixels: no X-ray has.")
     frames = int(file.get("NumberOfFrames") or 1)
     if frames != 1:
         raise PacxError(f"{path} has NumberOfFrames {frames}; a single grey frame is needed.")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import lru_cache
+from os.path import isfile  # False for names that no disk can hold: `Path.is_file` raises
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ from pacx.data.dicom import is_dicom
 from pacx.errors import PacxError
 
 MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}
+#: What the highest value of a record may be, mV: from noise alone to electrodes without a filter.
+PEAK = (0.01, 1000)
 _CANONICAL = {lead.upper(): lead for lead in LEADS_ECGFOUNDER}
 
 
@@ -50,13 +53,19 @@ def read_ecg(path: str | Path, leads: Sequence[str] = LEADS_ECGFOUNDER) -> Ecg:
             by name, in a unit of voltage; the rate is impossible; or there is no signal in it.
     """
     path = Path(path)
-    read = _read_dicom if path.is_file() and is_dicom(path) else _read_wfdb
+    read = _read_dicom if isfile(path) and is_dicom(path) else _read_wfdb
     signal, names, units, hz = read(path)
     names = [_lead_name(name, path) for name in names]
     signal = np.stack(
         [row * _millivolts(u, n, path) for row, u, n in zip(signal, units, names, strict=True)]
     )
     _check(signal, hz, str(path))
+    peak = np.nanmax(np.abs(signal))
+    if not PEAK[0] <= peak <= PEAK[1]:
+        raise PacxError(
+            f"{path}: its highest value is {peak:.3g} mV, where ECGs have about 1 mV. Correct the "
+            "gain or the unit in its header."
+        )
     try:
         ordered = reorder(signal, names, leads)
     except PacxError as error:
@@ -83,36 +92,6 @@ def reorder(signal: NDArray, from_leads: Sequence[str], to_leads: Sequence[str])
             f"needed are {', '.join(to_leads)}."
         )
     return signal[..., [from_leads.index(lead) for lead in to_leads], :]
-
-
-def check_limb_leads(signal: NDArray, leads: Sequence[str], tolerance: float = 0.02) -> None:
-    """Check the limb leads against each other, which finds swapped or misnamed rows.
-
-    Two of the six limb leads determine the others: III = II - I (Einthoven), aVR = -(I + II) / 2,
-    aVL = I - II / 2, aVF = II - I / 2 (Goldberger).
-
-    Args:
-        signal: (..., 12, T), mV, as recorded (before filters or scaling).
-        leads: Names of the rows.
-        tolerance: Largest accepted mean absolute deviation of a record, mV.
-
-    Raises:
-        PacxError: A lead deviates more, or a limb lead is missing or holds only NaN.
-    """
-    limb = ("I", "II", "III", "aVR", "aVL", "aVF")
-    recorded = np.moveaxis(reorder(signal, leads, limb), -2, 0)
-    for lead, values in zip(limb, recorded, strict=True):
-        if np.isnan(values).all(axis=-1).any():
-            raise PacxError(f"Lead {lead} holds only NaN; leave this ECG out.")
-    lead_1, lead_2 = recorded[:2]
-    implied = lead_2 - lead_1, -(lead_1 + lead_2) / 2, lead_1 - lead_2 / 2, lead_2 - lead_1 / 2
-    for lead, values, expected in zip(limb[2:], recorded[2:], implied, strict=True):
-        deviation = float(np.nanmean(np.abs(values - expected), axis=-1).max())
-        if not deviation <= tolerance:  # also true for NaN
-            raise PacxError(
-                f"Lead {lead} deviates by {deviation:.3f} mV from what leads I and II imply "
-                f"(accepted: {tolerance} mV): rows are swapped or misnamed. Check the lead names."
-            )
 
 
 def resample(signal: NDArray, from_hz: float, to_hz: float) -> NDArray:
@@ -205,7 +184,7 @@ def _running_median(x: NDArray, window: int) -> NDArray:
 def _read_wfdb(path: Path) -> tuple[NDArray, list[str], list[str], float]:
     stem = path.with_suffix("") if path.suffix.lower() in (".hea", ".mat", ".dat") else path
     header = stem.parent / f"{stem.name}.hea"
-    if not header.is_file():
+    if not isfile(header):
         raise PacxError(
             f"There is no ECG at {path}: neither the WFDB header {header.name}, in this spelling, "
             "nor a DICOM file."
@@ -227,17 +206,23 @@ def _check_header(header: Path) -> None:
     """Refuse what WFDB would guess: 250 Hz without a rate, 200 units a millivolt without a gain."""
     text = header.read_text(encoding="utf-8", errors="replace")
     lines = [line.split() for line in text.splitlines() if line.strip() and line[0] != "#"]
-    if not lines or len(lines[0]) < 3:
+    if not lines or len(lines[0]) < 3 or not re.fullmatch(r"\d+\.?\d*(/.*)?", lines[0][2]):
         raise PacxError(
             f"{header} states no sampling rate. Write it into the first line, behind the number of "
             "signals."
         )
     if "/" in lines[0][0]:  # of several segments, each with a header of its own
+        for segment in {fields[0] for fields in lines[1:]} - {"~"}:  # "~": a gap
+            if (part := header.with_name(f"{segment}.hea")).is_file() and part != header:
+                _check_header(part)
         return
     for number, fields in enumerate(lines[1:]):
+        file = header.parent / fields[0]
+        if file.exists() and not file.is_file():  # a pipe would be waited for
+            raise PacxError(f"{header}: its signal file {fields[0]} is no file.")
         number_first = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
         gain = re.match(number_first, fields[2] if len(fields) > 2 else "")
-        if gain is None or float(gain.group()) == 0:
+        if gain is None or not 1e-6 <= abs(float(gain.group())) <= 1e12:
             raise PacxError(
                 f"{header} states no gain of signal {number} ({fields[-1]}): it is uncalibrated. "
                 "Write its units a millivolt into the third field."
@@ -255,8 +240,10 @@ def _read_dicom(path: Path) -> tuple[NDArray, list[str], list[str], float]:
         if not groups:
             raise PacxError(f"{path} holds no waveform; give an ECG, not an image.")
         group = groups[-1]
-        signal = dataset.waveform_array(list(dataset.WaveformSequence).index(group)).T
         channels = group.ChannelDefinitionSequence
+        if not all(c.get("ChannelSensitivity") for c in channels):
+            raise PacxError(f"{path}: a channel has no ChannelSensitivity: it is uncalibrated.")
+        signal = dataset.waveform_array(list(dataset.WaveformSequence).index(group)).T
         names = [c.get("ChannelLabel") or c.ChannelSourceSequence[0].CodeMeaning for c in channels]
         units = [c.ChannelSensitivityUnitsSequence[0].CodeValue for c in channels]
         return signal, names, units, float(group.SamplingFrequency)

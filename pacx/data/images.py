@@ -1,19 +1,20 @@
 """X-rays from disk to a decoded, memory-mapped cache that every stage reads."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
 from pacx import processes
 from pacx.constants import IMAGENET_MEAN, IMAGENET_STD
-from pacx.data.dicom import is_dicom, read_dicom, stretch
+from pacx.data.dicom import MAX_PIXELS, is_dicom, read_dicom, stretch
 from pacx.errors import PacxError
 from pacx.files import code_of, create_array, fingerprint, locked
 
@@ -25,27 +26,32 @@ _OTHERS = {
     "JPEG 2000": (4, b"jP  "), "a ZIP archive": (0, b"PK\3\4"), "gzip": (0, b"\x1f\x8b"),
     "a web page or SVG": (0, b"<"), "a NumPy array": (0, b"\x93NUMPY"),
 }  # fmt: skip
+#: Tags of TIFF.
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 BLOCK = 1024  # images after which a decode has come so far for good
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read one X-ray as a viewer shows it: 8-bit grey, white = dense.
 
-    PNG, JPEG, TIFF and BMP, grey, RGB or RGBA (alpha is dropped), turned as their EXIF orientation
-    says; more than 8 bits are scaled by `pacx.data.dicom.stretch`. DICOM of whatever name: see
-    `pacx.data.dicom.read_dicom`.
+    PNG, JPEG, TIFF and BMP, grey or in colour, turned as their orientation says, white where they
+    say that 0 is white; more than 8 bits are scaled by `pacx.data.dicom.stretch`. Colour profiles
+    are not applied. DICOM of whatever name: see `pacx.data.dicom.read_dicom`.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        PacxError: The file is missing, truncated, or not a single image; its content is of another
-            format than these; or a value is not finite.
+        PacxError: The file is missing, truncated, too large, or not a single image; its content is
+            of another format than these; a value is not finite; a part is transparent; its colours
+            are false or its depth is cut; or it shows one grey value only.
 
     Example:
         >>> grey = read_image("chest.dcm")
     """
     pixels = _read(Path(path))
+    if (value := pixels.flat[0]) == pixels.max() == pixels.min():
+        raise PacxError(f"{path} shows nothing: every pixel is {value}. Leave it out.")
     if pixels.dtype == np.uint8:
         return pixels
     return np.round(255 * stretch(pixels)).astype(np.uint8)
@@ -159,37 +165,88 @@ def _decode(target: Path, names: list[str], size: int, read: Callable[[str], np.
 
 
 def _read(path: Path) -> np.ndarray:
-    """(H, W): uint8 as shown, or float32 with a range of its own."""
-    if not path.is_file():
-        raise PacxError(f"Image {path} is missing.")
+    """(H, W): uint8 as shown, or float64 with a range of its own."""
+    # Not `Path.is_file`, which raises where a name is too long.
+    if not os.path.isfile(path):  # a pipe or a device would be waited for
+        what = "is no file" if os.path.exists(path) else "is missing"
+        raise PacxError(f"Image {path} {what}.")
     if path.suffix.lower() in (".dcm", ".dicom") or is_dicom(path):
         return read_dicom(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # Given a name, Pillow maps the file, and scrambles a TIFF that is to be turned.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if (frames := getattr(image, "n_frames", 1)) != 1:
                 raise PacxError(f"{path} holds {frames} images; a single one is needed.")
-            image = ImageOps.exif_transpose(image)
-            if image.mode[0] in "IF":
-                pixels = np.asarray(image, dtype=np.float32)
-                if not np.isfinite(pixels).all():
-                    raise PacxError(f"{path} holds values that are not finite.")
-                return pixels
-            if image.mode in ("RGBA", "LA", "P"):
-                image = image.convert("RGB")
-            return np.asarray(image.convert("L"))
+            if image.width * image.height > MAX_PIXELS:
+                raise PacxError(f"{path} has {image.width} x {image.height} pixels: no X-ray has.")
+            return _shown(image, path)
     except PacxError:
         raise
     except Exception as error:  # Pillow raises whatever its parsers stumble over
         raise PacxError(_why_unreadable(path, error)) from error
 
 
+def _shown(image: Image.Image, path: Path) -> np.ndarray:
+    wide = ";16" in str(image.tile)  # 16 bits a channel, of which Pillow drops the lower 8
+    tags = getattr(image, "tag_v2", {})  # of TIFF
+    image.load()  # turns a TIFF, which must not be turned again
+    image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":
+        return _wide(np.asarray(image), tags, path)
+    if tags.get(SAMPLE_FORMAT, (1,))[0] != 1:
+        raise PacxError(f"{path} has signed samples of {tags[BITS][0]} bits; store it as PNG.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        low, high = image.getchannel("A").getextrema()
+        if low != high:
+            raise PacxError(
+                f"{path} is transparent in parts, which viewers show as what lies behind it. "
+                "Flatten it onto black."
+            )
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")
+        _check_colours(image, path)
+    grey = np.asarray(image.convert("L"))
+    if wide and (levels := len(np.unique(grey))) <= 16:
+        raise PacxError(
+            f"{path} has 16 bits a channel, of which the upper 8 hold {levels} grey values only. "
+            "Store it as 16-bit grey."
+        )
+    return grey
+
+
+def _wide(pixels: np.ndarray, tags: Mapping[int, Any], path: Path) -> np.ndarray:
+    """(H, W) float64: what Pillow leaves as it is stored, white = high."""
+    bits, format = tags.get(BITS, (16,))[0], tags.get(SAMPLE_FORMAT, (1,))[0]
+    if bits == 32 and format == 1:  # Pillow takes them for signed
+        pixels = pixels.view(np.uint32)
+    values = pixels.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PacxError(f"{path} holds values that are not finite.")
+    if tags.get(PHOTOMETRIC) == 0:  # white is 0
+        values = (2**bits - 1 if format == 1 else 0) - values
+    return values
+
+
+def _check_colours(image: Image.Image, path: Path) -> None:
+    """Refuse a colour map: where one channel falls while another rises, grey is not what it was."""
+    small = image.resize((64, 64), Image.Resampling.BOX)
+    channels = np.asarray(small, np.float64).reshape(-1, 3).T
+    spread = channels - channels.mean(axis=1, keepdims=True)
+    together = spread @ spread.T
+    if (together < 0).any():
+        raise PacxError(f"{path} is in false colours; an X-ray in shades of one colour is needed.")
+
+
 def _why_unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        error = "it is none, or of a kind that is not read. Store it as PNG of 8 or 16 bits"
     with path.open("rb") as file:
         start = file.read(16)
     for format, (at, magic) in _OTHERS.items():
         if start[at : at + len(magic)] == magic:
             return f"{path}: this is {format}, which is not read. Convert it to PNG."
-    return f"{path} is not a readable image: {error}"
+    return f"{path} is not a readable image: {error}."
 
 
 def _squash(path: Path, size: int, mask: bool) -> np.ndarray:
@@ -204,6 +261,8 @@ def _squash(path: Path, size: int, mask: bool) -> np.ndarray:
 def _content_key(root: Path, names: list[str], size: int, masks: bool) -> str:
     def digest_of(name: str) -> str:
         try:
+            if (root / name).exists() and not (root / name).is_file():  # a pipe would be waited for
+                raise OSError("it is no file")
             return fingerprint(root / name)
         except OSError as error:
             raise PacxError(f"Image {root / name} is missing or unreadable: {error}") from error

@@ -1,8 +1,11 @@
 """The one table that every data set's reader returns."""
 
+import csv
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 
@@ -115,9 +118,10 @@ def is_outside(paths: pd.Series) -> pd.Series:
 
 
 def as_ids(values: pd.Series) -> pd.Series:
-    """Ids as text that is equal where the ids are.
+    """Ids as text that is equal where the ids are: whole numbers as such, however they are written.
 
-    A merge in pandas makes 10000032 a float, "10000032.0" on disk: it is the same patient.
+    10000032 is also 0010000032, 10,000,032, 1.0000032e7, what a merge in pandas makes of it
+    (10000032.0), what Excel does ('10000032) and what a word processor leaves (invisible blanks).
 
     Args:
         values: (N,) numbers or text.
@@ -125,11 +129,26 @@ def as_ids(values: pd.Series) -> pd.Series:
     Returns:
         (N,) text; NaN where there is none.
     """
+    return values.astype(object).map(_as_id, na_action="ignore")
 
-    def text(value: object) -> str | float:
-        return re.sub(r"^(\d+)\.0+$", r"\1", str(value).strip()) or np.nan
 
-    return values.astype(object).map(text, na_action="ignore")
+_GROUPS = re.compile(r"\d{1,3}(?:[,_' ]\d{3})+|\d{1,3}(?:\.\d{3}){2,}")
+_NUMBER = re.compile(r"\+?\d+(?:\.\d*)?(?:[eE][+-]?\d{1,2})?")
+
+
+def _as_id(value: object) -> str | float:
+    text = str(value)
+    if text.isascii() and text.isdigit() and text[0] != "0":  # nearly all
+        return text
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFKC", text)  # other digits and blanks
+        text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc"))
+    text = text.strip().lstrip("'").replace("\u2019", "'")
+    if _GROUPS.fullmatch(text):
+        text = re.sub(r"\D", "", text)
+    if _NUMBER.fullmatch(text) and (number := Decimal(text)) == number.to_integral_value():
+        return str(int(number))
+    return text or np.nan
 
 
 def percentiles_of(values: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -160,17 +179,38 @@ def read_csv(path: Path, columns: list[str], ids: Sequence[str] = ()) -> pd.Data
         ids: Those that hold ids or file names: kept as text, so that 0042 stays 0042.
 
     Raises:
-        PacxError: The file is missing, empty, not UTF-8, or lacks a column.
+        PacxError: The file is missing, empty, not UTF-8, or lacks a column; or a row is cut short
+            before a needed one, or has values beyond the last.
     """
     if not path.is_file():
         raise PacxError(f"{path} is missing. Check data_root, or the data set's own download.")
     try:
+        _check_rows(path, columns)
         # Without index_col a comma at the end of each row would shift all columns.
         table = pd.read_csv(path, dtype=dict.fromkeys(ids, str), index_col=False, low_memory=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (
+        UnicodeDecodeError,
+        csv.Error,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
         raise PacxError(f"{path} cannot be read as a UTF-8 CSV table: {error}") from error
     require_columns(table, columns, path)
     return table
+
+
+def _check_rows(path: Path, columns: list[str]) -> None:
+    """Refuse rows that pandas would fill up without a word, or name less well."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = filter(None, csv.reader(file))
+        header = next(rows, [])
+        last = max((header.index(column) for column in columns if column in header), default=-1)
+        for number, row in enumerate(rows):
+            if len(row) <= last or any(row[len(header) :]):
+                raise PacxError(
+                    f"{path}, row {number} has {len(row)} values for {len(header)} columns: it is "
+                    "cut short, or a comma in it is not quoted."
+                )
 
 
 def read_list(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from os.path import isfile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -195,7 +196,7 @@ def pair_admissions(
     folders = {"MIMIC-IV": mimic_iv, "MIMIC-CXR": mimic_cxr, "MIMIC-IV-ECG": mimic_ecg}
     views = [_view(name, source, folders[source.download]) for name, source in SOURCES.items()]
     checks: dict[str, tuple[str, Callable[[str], bool]]] = {
-        "xrays_in_time": ("cxr_path", lambda path: inside(mimic_cxr, path).is_file()),
+        "xrays_in_time": ("cxr_path", lambda path: isfile(inside(mimic_cxr, path))),
         "ecgs_in_time": ("ecg_path", lambda path: holds_signal(inside(mimic_ecg, path))),
     }
     with _database(memory, scratch) as database:

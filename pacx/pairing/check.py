@@ -3,6 +3,7 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from os.path import isfile  # False for names that no disk can hold: `Path.is_file` raises
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,15 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from pacx.constants import LABS, SHIFTED
+from pacx.constants import ECG_DIAGNOSES, LABS, LEADS_MIMIC, SHIFTED
 from pacx.data.datasets import DATASETS, own, read_folder
-from pacx.data.datasets.symile_mimic import open_split, to_grey
+from pacx.data.datasets.symile_mimic import SECONDS, open_split, to_grey
+from pacx.data.ecg_quality import lead_faults
 from pacx.data.images import read_image, read_mask
 from pacx.data.table import SPLITS, TERMS, Dataset, Terms
 from pacx.errors import PacxError
 from pacx.files import new_file
+from pacx.pairing.check_ecgs import check_archive, describe_faults
 
 TILE, COLUMNS, TILES = 128, 8, 24  # of the montage
 #: Splits that must hold somebody, where that is not all three.
@@ -64,7 +67,8 @@ class Check:
         paragraphs += [f"note: {note}" for note in self.notes]
         paragraphs += [f"PROBLEM: {problem}" for problem in self.problems]
         paragraphs.append(f"{len(self.problems)} problem(s) found.")
-        return "\n\n".join(paragraphs)
+        # Names of files may hold bytes that are not UTF-8, which cannot be printed.
+        return "\n\n".join(paragraphs).encode(errors="backslashreplace").decode()
 
     def save_montage(self, path: Path) -> None:
         """Write up to 24 images, spread over the data set, as one PNG."""
@@ -83,7 +87,7 @@ def check_dataset(name: str, root: Path, most: int | None = None) -> Check:
     Every file is looked for. Decoded are all images and masks, or `most` of them, evenly spread.
 
     Args:
-        name: One of `pacx.data.datasets.DATASETS`, or a data set of the reader's own.
+        name: One of `pacx.data.datasets.DATASETS`, `ecg-archive`, or one of the reader's own.
         root: Folder of all data sets, or the data set's own.
         most: Images to decode.
 
@@ -91,15 +95,18 @@ def check_dataset(name: str, root: Path, most: int | None = None) -> Check:
         PacxError: The data set is unknown, or its tables cannot be read at all.
     """
     folder = root / name if (root / name).is_dir() else root
-    if name not in DATASETS and not own.is_own(folder):
+    known = (*DATASETS, "ecg-archive")
+    if name not in known and not own.is_own(folder):
         raise PacxError(
-            f"There is no data set '{name}'. Choose one of {', '.join(DATASETS)}, or describe your "
+            f"There is no data set '{name}'. Choose one of {', '.join(known)}, or describe your "
             f"own in {folder / own.ABOUT}."
         )
     if not folder.is_dir():
         raise PacxError(f"{folder} is missing. Give the folder of {name}, or the one above it.")
     if name == "symile-mimic":
         return _check_pairs(folder)
+    if name == "ecg-archive":
+        return _check_archive(folder)
     if name in DATASETS:
         return _check_images(read_folder(name, folder), most)
     return _check_own(folder, most)
@@ -152,7 +159,7 @@ def _check_images(
     _check_splits(check, table, needed or NEEDED.get(dataset.task, SPLITS))
     _check_labels(check, dataset)
     for column in [c for c in ("image", "mask") if c in table]:
-        exists = np.array([(dataset.root / path).is_file() for path in table[column]])
+        exists = np.array([isfile(dataset.root / path) for path in table[column]])
         if exists.all():
             check.notes.append(f"All {len(exists)} {column}s are there.")
         else:
@@ -161,6 +168,8 @@ def _check_images(
                 f"{(~exists).sum()} of {len(exists)} {column}s are missing, such as {example}."
             )
         table = table[exists]
+    if copies := int(dataset.table.duplicated().sum()):
+        check.problems.append(f"{copies} rows are copies of others.")
     _check_listed_twice(check, dataset)
     _check_duplicates(check, dataset.root, table)
     _decode(check, dataset.root, table, most)
@@ -178,16 +187,14 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
     def look(i: int) -> np.ndarray | None:
         try:
             image = read_image(root / files[i]["image"])
-            if image.min() == image.max():
-                blank.append(i)
             if "mask" in table:
                 mask = read_mask(root / files[i]["mask"])
                 if not mask.any():
                     empty.append(i)
                 if mask.shape != image.shape:
                     shapes.append(i)
-        except PacxError:
-            broken.append(i)
+        except PacxError as error:
+            (blank if "shows nothing" in str(error) else broken).append(i)
             return None
         return image if i in shown else None
 
@@ -209,6 +216,16 @@ def _decode(check: Check, root: Path, table: pd.DataFrame, most: int | None) -> 
     check.notes.append(f"{len(rows)} of {len(table)} images were decoded.")
 
 
+def _check_archive(root: Path) -> Check:
+    diagnoses, problems = check_archive(root)
+    count = len(diagnoses)
+    splits = pd.DataFrame({"split": ["train"], "ECGs": count})
+    share = diagnoses.mean(axis=0)
+    prevalence = pd.DataFrame({"label": ECG_DIAGNOSES.values(), "split": "train", "share": share})
+    prevalence = prevalence.assign(positive=diagnoses.sum(axis=0).astype(int), known=count)
+    return Check("ecg-archive", root, TERMS["ecg-archive"], splits, prevalence, problems)
+
+
 def _check_pairs(root: Path) -> Check:
     tables, measured, problems, tiles = [], [], [], []
     for split in SPLITS:
@@ -224,7 +241,7 @@ def _check_pairs(root: Path) -> Check:
                 LABS, stored.observed.sum(axis=0), stored.observed.mean(axis=0), strict=True
             )
         ]
-        rows = stored.rows
+        rows, faults = stored.rows, []
         for row in tqdm(range(0, len(rows), 64), f"read {split}", leave=False):
             block = rows[row : row + 64]
             for array, what in ((stored.cxr, "cxr"), (stored.ecg, "ecg")):
@@ -238,6 +255,9 @@ def _check_pairs(root: Path) -> Check:
                         problems.append(
                             f"{what}_{split}.npy: {bad.sum()} rows {how}, such as {block[bad][0]}."
                         )
+            signals, hz = np.asarray(stored.ecg[block, 0]), stored.ecg.shape[2] / SECONDS
+            faults.append(lead_faults(signals.transpose(0, 2, 1), hz))
+        problems += describe_faults(np.concatenate(faults), f"ecg_{split}.npy", rows, LEADS_MIMIC)
         for row in rows[np.linspace(0, len(rows) - 1, min(TILES // 3, len(rows))).astype(int)]:
             tiles.append(to_grey(np.array(stored.cxr[row : row + 1, 0]), TILE)[0])
     if not tables:

@@ -7,7 +7,8 @@ from conftest import REAL
 from tiny_ecg import DICOM, tagged, write_wfdb
 
 from pacx.constants import LEADS_ECGFOUNDER, LEADS_MIMIC
-from pacx.data.ecg import check_limb_leads, filter_ecg, preprocess, read_ecg, reorder, resample
+from pacx.data.ecg import filter_ecg, preprocess, read_ecg, reorder, resample
+from pacx.data.ecg_quality import FAULTS, check_limb_leads, lead_faults, too_few_leads
 from pacx.errors import PacxError
 
 
@@ -75,6 +76,51 @@ def test_real_wfdb_records():
         assert clean.std() == pytest.approx(1, abs=1e-6)
 
 
+BEAT = np.sin(np.arange(1000) / 7) ** 9 + np.sin(np.arange(1000) / 301)
+#: What happens to one lead at 100 Hz, and what is said of it.
+SPOILT = {
+    "whole": (lambda x: x, "whole"),
+    "constant": (lambda x: 0 * x + 0.3, "flat"),
+    "zeros": (lambda x: 0 * x, "flat"),
+    "off for a second": (lambda x: np.where(np.arange(1000) // 100 == 4, 0.2, x), "flat"),
+    "off for half a second": (lambda x: np.where(np.arange(1000) // 50 == 4, 0.2, x), "whole"),
+    "clipped at the top": (lambda x: np.minimum(x, 0.6), "clipped"),
+    "clipped at the bottom": (lambda x: np.maximum(x, -0.6), "clipped"),
+    "mostly missing": (lambda x: np.where(np.arange(1000) < 501, np.nan, x), "missing"),
+    "partly missing": (lambda x: np.where(np.arange(1000) < 300, np.nan, x), "whole"),
+    "all missing": (lambda x: x * np.nan, "missing"),
+    "low": (lambda x: x / 50, "whole"),
+    "in counts": (lambda x: np.round(1000 * x), "whole"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_faults_of_leads(name, dtype):
+    spoil, fault = SPOILT[name]
+    signal = np.stack([BEAT] * 12).astype(dtype)
+    signal[7] = spoil(signal[7])
+    faults = lead_faults(np.stack([signal, signal]), 100)
+    assert [FAULTS[code] for code in faults[1]] == ["whole"] * 7 + [fault] + ["whole"] * 4
+    assert not too_few_leads(faults).any()
+    signal[:6] = signal[7]
+    assert too_few_leads(lead_faults(signal, 100)) == (fault in ("flat", "missing"))
+
+
+@pytest.mark.real
+def test_faults_of_real_leads():
+    records = sorted((REAL / "ecg").glob("*.hea"))
+    if not records:
+        pytest.skip(f"no real recordings in {REAL} (set PACX_REAL)")
+    found = {}
+    for path in records:
+        ecg = read_ecg(path)
+        faults = lead_faults(ecg.signal, ecg.hz)
+        found |= {path.stem: [ecg.leads[i] for i in faults.nonzero()[0]]} if faults.any() else {}
+    # Two of Chapman-Shaoxing's; seen by eye: zeros all along.
+    assert found == {"JS20004": ["V2", "V4", "V6"], "JS20008": ["V2", "V4", "V6"]}
+
+
 @pytest.mark.parametrize("suffix", ["", ".hea", ".dat"])
 def test_wfdb_leads_are_ordered_by_name(tmp_path, suffix):
     path = write_wfdb(tmp_path, tagged(), LEADS_MIMIC)
@@ -109,6 +155,16 @@ def unname(dataset):
     channel.ChannelSourceSequence[0].CodeMeaning = ""
 
 
+def uncalibrate(dataset, sensitivity):
+    for channel in dataset.WaveformSequence[0].ChannelDefinitionSequence:
+        channel.ChannelSensitivity = sensitivity
+
+
+def slow_down(dataset):
+    for group in dataset.WaveformSequence:
+        group.SamplingFrequency = -1000
+
+
 BAD_FILES = {
     "missing": (lambda f: f / "nowhere", "no ECG at"),
     "missing_signal": (
@@ -126,6 +182,19 @@ BAD_FILES = {
     "nan": (write_invalid, "only NaN"),
     "rate": (lambda f: write_wfdb(f, tagged(), LEADS_MIMIC, hz=1), "1 Hz is impossible"),
     "unnamed_dicom": (lambda f: dicom_copy(f / "x.dcm", unname), "no name"),
+    "volts_as_mv": (
+        lambda f: write_wfdb(f, tagged() / 1e5, LEADS_MIMIC), "highest value is 0.00012 mV",
+    ),
+    "microvolts_as_mv": (
+        lambda f: write_wfdb(f, tagged() * 1000, LEADS_MIMIC), r"highest value is 1.2e\+04 mV",
+    ),
+    "uncalibrated_dicom": (
+        lambda f: dicom_copy(f / "x.dcm", lambda d: uncalibrate(d, None)), "no ChannelSensitivity",
+    ),
+    "zero_sensitivity": (
+        lambda f: dicom_copy(f / "x.dcm", lambda d: uncalibrate(d, 0)), "no ChannelSensitivity",
+    ),
+    "negative_rate_dicom": (lambda f: dicom_copy(f / "x.dcm", slow_down), "-1000.0 Hz is impos"),
     "no_waveform": (
         lambda f: dicom_copy(f / "x.dcm", lambda d: d.pop("WaveformSequence")), "no waveform",
     ),
@@ -143,7 +212,7 @@ def test_bad_files_are_one_clear_error(tmp_path, case):
 
 def test_broken_and_hostile_headers(tmp_path):
     (tmp_path / "text.hea").write_text("this is not a header\n")
-    with pytest.raises(PacxError, match="not a readable WFDB record"):
+    with pytest.raises(PacxError, match=r"text\.hea states no sampling rate"):
         read_ecg(tmp_path / "text")
     path = write_wfdb(tmp_path, tagged(), LEADS_MIMIC)
     edit_header(path, "record.dat", "../record.dat")  # out of the record's folder

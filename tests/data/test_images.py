@@ -49,6 +49,7 @@ def test_sixteen_bit_colour_keeps_its_high_byte(tmp_path):
 
     for channels, kind in ((3, 2), (4, 6)):
         wide = np.repeat((RAMP.astype(">u2") * 257)[:, :, None], channels, axis=2)
+        wide[..., 3:] = 65_535  # opaque
         rows = b"".join(b"\0" + row.tobytes() for row in wide)
         header = struct.pack(">IIBBBBB", 64, 48, 16, kind, 0, 0, 0)
         path = tmp_path / f"{channels}.png"
@@ -159,7 +160,9 @@ def test_a_broken_image_leaves_no_cache_behind(tmp_path):
 def test_a_stopped_decode_goes_on_where_it_was(tmp_path, monkeypatch, heir):
     names = [f"{i}.png" for i in range(10)]
     for i, name in enumerate(names):
-        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / name)
+        Image.fromarray(np.full((8, 8), i, np.uint8) + np.eye(8, dtype=np.uint8)).save(
+            tmp_path / name
+        )
     read, asked = images._squash, []
 
     def stop(path, *rest):
@@ -179,7 +182,7 @@ def test_a_stopped_decode_goes_on_where_it_was(tmp_path, monkeypatch, heir):
     asked.clear()
     decoded = load_images(tmp_path, names, 8, tmp_path / "cache")
     assert sorted(asked) == names[4:]
-    assert decoded[:, 0, 0].tolist() == list(range(10))
+    assert decoded[:, 0, 1].tolist() == list(range(10))
     assert [f.suffix for f in (tmp_path / "cache").iterdir()] == [".npy"]
 
 

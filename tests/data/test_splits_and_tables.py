@@ -82,7 +82,16 @@ def test_leaks_are_refused(tmp_path):
     refuse_leaks(distilled, dataset(tmp_path, name="chexchonet"))
 
 
-@pytest.mark.parametrize("there", [10000032.0, "10000032.0", " 10000032", 10000032])
+#: One patient of MIMIC, as tables come to write the number.
+SPELLINGS = [
+    10000032, 10000032.0, "10000032.0", " 10000032", "0010000032", "+10000032", "10,000,032",
+    "10 000 032", "10.000.032", "10'000'032", "10\u2019000\u2019032", "10_000_032", "'10000032",
+    "1.0000032e7", "1.0000032E+07", "1000003.2e1", "\u200b10000032\ufeff", "1000\u00ad0032",
+    "10\u00a0000\u2009032", "10000032\x00", "\uff11\uff10000032", "\u0661\u0660000032",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("there", SPELLINGS, ids=ascii)
 def test_leaks_are_found_however_a_patient_is_written(tmp_path, there):
     evaluated = dataset(tmp_path, patient=["a", "a", there, "c"])
     for here in (10000032, 10000032.0, "10000032.0", "10000032 "):
@@ -99,11 +108,43 @@ def test_leaks_are_found_however_a_patient_is_written(tmp_path, there):
 def test_ids_are_text_and_stay_what_they_are():
     given = pd.Series([7, 7.0, "0042", "E1.0", " 12.00 ", None, "  ", "1.5"])
     assert as_ids(given).fillna("none").tolist() == [
-        "7", "7", "0042", "E1.0", "12", "none", "none", "1.5"
+        "7", "7", "42", "E1.0", "12", "none", "none", "1.5"
     ]  # fmt: skip
     split = split_by_patient(pd.Series([1.0, None, "1"]), {"train": 0.5, "test": 0.5})
     assert split[0] == split[2]
     assert pd.isna(split[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["10000033", "p10000032", "1.0000032e8", "10000032.5", "-10000032", "1,0000032", "10,000,0320",
+     "1e99999999999", "10000032e-1", "10000032 10000032", "nan", "inf", "ten"],
+)  # fmt: skip
+def test_other_ids_stay_others(text):
+    assert as_ids(pd.Series([text]))[0] != "10000032"
+    assert isinstance(as_ids(pd.Series([text]))[0], str)
+
+
+@pytest.mark.parametrize(
+    ("rows", "row"),
+    [
+        ("E1,a.png,1\nE2,b.png\n", 1),  # cut short
+        ("E1,a.png,1\nE2,b.png,0\nE3", 2),
+        ("E1,a.png,1\nE2,b, c.png,0\n", 1),  # a comma in a name
+        ("E1,a.png,1\n\nE2,b.png,0,,,1\n", 1),
+        ('E1,"a\n.png",1\nE2,b.png\n', 1),
+    ],
+)
+def test_rows_that_are_cut_short_or_too_long(tmp_path, rows, row):
+    (tmp_path / "t.csv").write_text(f"patient,image,sick\n{rows}")
+    with pytest.raises(PacxError, match=rf"t\.csv, row {row} has \d values for 3 columns"):
+        read_csv(tmp_path / "t.csv", ["patient", "sick"])
+
+
+def test_a_row_may_end_behind_the_last_needed_column(tmp_path):
+    """Some spreadsheets leave out commas behind a row's last value."""
+    (tmp_path / "t.csv").write_text("patient,image,note\nE1,a.png,\nE2,b.png\n")
+    assert len(read_csv(tmp_path / "t.csv", ["patient", "image"])) == 2
 
 
 def test_padded_ids_stay_equal_in_a_large_file(tmp_path):

@@ -1,5 +1,7 @@
 """`pacx data check`: what is there, and what would spoil a result."""
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,9 @@ from typer.testing import CliRunner
 
 from pacx.cli import app
 from pacx.data.datasets import load_dataset
+from pacx.data.datasets.ecg_archive import load_ecg_archive
+from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.images import load_images
 from pacx.errors import PacxError
 from pacx.pairing.check import check_dataset
 
@@ -105,6 +110,37 @@ def test_one_image_in_several_rows(tmp_path):
     assert "1 images are listed in more than one split" in said
 
 
+def test_rows_that_are_there_twice(tmp_path):
+    path = copy("chexchonet", tmp_path) / "metadata.csv"
+    table = pd.read_csv(path)
+    pd.concat([table, table[:3]]).to_csv(path, index=False)
+    assert problems("chexchonet", tmp_path) == "3 rows are copies of others."
+
+
+def test_names_that_no_disk_can_hold_or_no_screen_print(tmp_path):
+    path = copy("actualmed", tmp_path) / "metadata.csv"
+    table = pd.read_csv(path)
+    rows = len(table)
+    table.loc[0, "image"] = "x" * 300 + ".jpg"
+    table.to_csv(path, index=False)
+    assert problems("actualmed", tmp_path).startswith(f"1 of {rows} images are missing")
+    folder = copy("chestx6", tmp_path) / "train" / "Normal"
+    try:
+        next(folder.iterdir()).rename(folder / os.fsdecode(b"Z\xfcrich.jpg"))
+    except OSError as error:
+        pytest.skip(f"this disk wants UTF-8: {error}")
+    assert problems("chestx6", tmp_path) == ""
+    data = load_dataset("chestx6", tmp_path)
+    images = load_images(data.root, list(data.table["image"]), SIZE, tmp_path / "cache")
+    assert len(images) == len(data.table)
+    (folder / os.fsdecode(b"Z\xfcrich.jpg")).write_bytes(b"nothing")
+    with pytest.raises(PacxError, match=r"Z\\udcfcrich\.jpg"):
+        load_images(data.root, list(data.table["image"]), SIZE, tmp_path / "cache")
+    check = check_dataset("chestx6", tmp_path)
+    assert "1 images or masks cannot be read" in str(check)
+    str(check).encode()
+
+
 def test_empty_splits_and_labels_of_one_class(tmp_path):
     folder = copy("chexchonet", tmp_path)
     table = pd.read_csv(folder / "metadata.csv").assign(composite_slvh_dlv=0)
@@ -131,6 +167,61 @@ def test_spoilt_pairs(tmp_path):
     assert "Split 'val' is empty" in said
     assert "ecg_train.npy: 1 rows hold one value only, such as 3" in said
     assert "ecg_train.npy: 1 rows hold values that are not finite, such as 4" in said
+
+
+def test_leads_that_are_flat_or_clipped(tmp_path):
+    path = copy("symile-mimic", tmp_path) / "data_npy" / "train" / "ecg_train.npy"
+    ecg = np.load(path)
+    whole = load_pairs(tmp_path, "train", 8, tmp_path / "cache")
+    ecg[3, 0, :, 8] = 0.1
+    ecg[5, 0, :, :6] = 0.1
+    ecg[6, 0, :, 2] = np.minimum(ecg[6, 0, :, 2], 0.1)
+    np.save(path, ecg)
+    said = problems("symile-mimic", tmp_path)
+    assert "ecg_train.npy: 2 ECGs have a flat lead, such as 3 (V3)" in said
+    assert "ecg_train.npy: 1 ECGs have a clipped lead, such as 6 (III)" in said
+    assert "ecg_train.npy: 1 ECGs have six flat leads or more" in said
+    kept = load_pairs(tmp_path, "train", 8, tmp_path / "cache")
+    for part in ("cxr", "percentiles", "observed"):
+        before = getattr(whole, part)
+        assert np.array_equal(getattr(kept, part), np.delete(before, 5, axis=0))
+    assert list(kept.table["study"]) == list(whole.table["study"].drop(5))
+    assert len(kept.ecg) == len(whole.ecg) - 1
+
+
+def test_what_distillation_says_of_spoilt_ecgs(tmp_path, capsys):
+    path = copy("symile-mimic", tmp_path) / "data_npy" / "val" / "ecg_val.npy"
+    ecg = np.load(path)
+    ecg[0], ecg[1, 0, :, 0] = np.linspace(-1, 1, 12), 0
+    np.save(path, ecg)
+    load_pairs(tmp_path, "val", 8, tmp_path / "cache")
+    said = capsys.readouterr().out
+    assert "symile-mimic, val: 1 pairs are left out" in said
+    assert "symile-mimic, val: 1 ECGs have a flat or clipped lead and are kept" in said
+    ecg[:] = ecg[0]
+    np.save(path, ecg)
+    with pytest.raises(PacxError, match="all ECGs are flat"):
+        load_pairs(tmp_path, "val", 8, tmp_path / "cache")
+
+
+def test_an_archive_of_ecgs(tmp_path):
+    assert check_dataset("ecg-archive", hospital()).problems == []
+    root = copy("ecg-archive", tmp_path)
+    first, second, third = sorted(root.rglob("*.mat"))
+    second.write_bytes(first.read_bytes())  # headers hold the record's name
+    counts = np.frombuffer(third.read_bytes()[24:], "<i2").reshape(-1, 12).copy()
+    counts[:, 9] = 5
+    third.write_bytes(third.read_bytes()[:24] + counts.tobytes())
+    said = problems("ecg-archive", tmp_path)
+    assert f"1 ECGs are copies of another, such as {second.stem}." in said
+    assert f"1 ECGs have a flat lead, such as {third.stem} (V4)" in said
+    counts[:, 2:9] = 5
+    third.write_bytes(third.read_bytes()[:24] + counts.tobytes())
+    assert "1 ECGs have limb leads that contradict" in problems("ecg-archive", tmp_path)
+    with pytest.raises(PacxError, match=f"{third.stem}.hea: six leads or more are flat"):
+        load_ecg_archive(tmp_path, tmp_path / "cache")
+    first.unlink()
+    assert "1 ECGs cannot be read" in problems("ecg-archive", tmp_path)
 
 
 def test_command_line(tmp_path):

@@ -240,7 +240,7 @@ def test_images(tmp_path, name, content):
 
 def test_other_bad_images(tmp_path):
     (tmp_path / "folder.png").mkdir()
-    with pytest.raises(PacxError, match="missing"):
+    with pytest.raises(PacxError, match="is no file"):
         read_image(tmp_path / "folder.png")
     with pytest.raises(PacxError, match="missing or unreadable"):
         load_images(tmp_path, ["folder.png"], 8, tmp_path / "cache")

@@ -52,6 +52,7 @@ def names_of(folder: Path, count: int) -> list[str]:
     folder.mkdir()
     for number in range(count):
         pixels = np.full((64, 64), number, np.uint8)
+        pixels[-1, -1] += 1
         Image.fromarray(pixels).save(folder / f"{number}.png")
     return [f"{number}.png" for number in range(count)]
 

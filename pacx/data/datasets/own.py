@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from pacx.data.datasets.symile_mimic import SECONDS, Pairs
 from pacx.data.ecg import Ecg, preprocess, read_ecg, resample
+from pacx.data.ecg_quality import lead_faults, too_few_leads
 from pacx.data.images import load_images
 from pacx.data.splits import split_by_patient
 from pacx.data.table import (
@@ -138,6 +139,8 @@ def read_record(path: Path) -> Ecg:
     record = read_ecg(path)
     if (seconds := record.signal.shape[1] / record.hz) < SECONDS:
         raise PacxError(f"{path} has {seconds:.1f} s, {SECONDS:.0f} are needed. Leave it out.")
+    if too_few_leads(lead_faults(record.signal, record.hz)):
+        raise PacxError(f"{path}: six leads or more are flat. Leave this ECG out.")
     return record
 
 

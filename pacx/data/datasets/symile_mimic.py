@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pacx.constants import IMAGENET_MEAN, IMAGENET_STD, LABS, LEADS_ECGFOUNDER, LEADS_MIMIC
 from pacx.data.ecg import preprocess, reorder
+from pacx.data.ecg_quality import lead_faults, too_few_leads
 from pacx.data.table import as_ids, read_csv
 from pacx.errors import PacxError
 from pacx.files import cached_array, content_of
@@ -43,7 +44,8 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
 
     Of the ten candidates of a test query only the true pair is kept (`label` 1). The stored
     `labs_missingness` is 1 where a lab was measured, and missing percentiles hold the training
-    mean; both traps end here.
+    mean; both traps end here. A pair is left out if six leads or more of its ECG are
+    missing or flat; how many have other faults is printed, see `pacx.data.ecg_quality`.
 
     Args:
         data_root: Folder of all data sets.
@@ -57,14 +59,24 @@ def load_pairs(data_root: Path, split: str, size: int, cache: Path) -> Pairs:
     """
     root = data_root / "symile-mimic"
     stored = open_split(root, split)
-    rows, cxr, ecg = stored.rows, stored.cxr, stored.ecg
+    cxr, ecg = stored.cxr, stored.ecg
     arrays = sorted((root / "data_npy" / split).glob("*.npy"))
     facts = [(file.name, content_of(file, cache)) for file in arrays]
-    key = split, cxr.shape, ecg.shape, facts, rows
+    key = split, cxr.shape, ecg.shape, facts
+    hz = ecg.shape[2] / SECONDS
+    faults = cached_array(
+        cache, ("ecg faults", *key, stored.rows), (len(stored.rows), 12), np.uint8,
+        lambda out: _fill(
+            out, ecg, stored.rows, "ecg", lambda x: lead_faults(x.transpose(0, 2, 1), hz)
+        ),
+    )  # fmt: skip
+    stored = _without_dead_ecgs(stored, faults, split)
+    rows = stored.rows
+    key = *key, rows
 
     def filtered(signals: np.ndarray) -> np.ndarray:
         ordered = reorder(signals.transpose(0, 2, 1), LEADS_MIMIC, LEADS_ECGFOUNDER)
-        return preprocess(ordered, ecg.shape[2] / SECONDS)
+        return preprocess(ordered, hz)
 
     return Pairs(
         stored.table,
@@ -211,6 +223,22 @@ def to_grey(cxr: np.ndarray, size: int) -> np.ndarray:
     grey = torch.from_numpy(cxr)[:, None] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
     grey = F.interpolate(grey, (size, size), mode="bilinear", antialias=True)
     return grey[:, 0].mul(255).round().clamp(0, 255).byte().numpy()
+
+
+def _without_dead_ecgs(stored: StoredSplit, faults: np.ndarray, split: str) -> StoredSplit:
+    dead = too_few_leads(faults)
+    spoilt = (faults > 0).any(axis=1) & ~dead
+    if dead.any():
+        print(f"symile-mimic, {split}: {dead.sum()} pairs are left out, their ECGs are flat.")
+    if spoilt.any():
+        print(
+            f"symile-mimic, {split}: {spoilt.sum()} ECGs have a flat or clipped lead and are kept, "
+            "as in the paper; `pacx data check` names them."
+        )
+    if dead.all():
+        raise PacxError(f"symile-mimic, {split}: all ECGs are flat.")
+    kept = {name: getattr(stored, name)[~dead] for name in ("rows", "percentiles", "observed")}
+    return stored._replace(table=stored.table[~dead].reset_index(drop=True), **kept)
 
 
 def _fill(
