@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from joblib import cpu_count
 
+from pacx.processes import device
 from pacx.run import Run
 from pacx.training.distill import VARIANTS, distill
 from pacx.training.ecg import train_ecg
@@ -53,7 +54,7 @@ def train_side_by_side(run: Run, *names: str) -> None:
         *names: See `train_encoders`.
     """
     workers = min(len(names), cpu_count())
-    if torch.cuda.is_available() or workers == 1 or _are_short(run):
+    if device().type != "cpu" or workers == 1 or _are_short(run):
         train_encoders(run, *names)
         return
     _prepare(run, names)

@@ -44,7 +44,7 @@ def test_an_images_error_is_that_of_its_removed_pixels(norm_pix_loss):
     mae = MaskedAutoencoder(build_encoder(32, 8, 24, 1, 2), 16, 1, 2, norm_pix_loss).eval()
     images, noise = torch.randn(5, 3, 32, 32), torch.rand(5, 16)
     with torch.no_grad():
-        errors = image_errors(mae, images, 0.75, noise)
+        errors = image_errors(mae, images, noise, 0.75)
         output = mae(images, 0.75, noise)
         if not norm_pix_loss:
             assert errors.mean().item() == pytest.approx(output.loss.item(), rel=1e-5)
