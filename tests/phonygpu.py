@@ -1,11 +1,10 @@
 """An accelerator that any laptop has: it computes on the CPU, and only with what was moved to it.
 
 Its tensors hold real numbers, so results can be compared with the CPU's. As on a GPU, an operation
-on tensors of both is an error, and so are `.numpy()` of its tensors and the CPU's random generators.
+on tensors of both is an error, and so are `.numpy()` of its tensors and generators of the CPU.
 It cannot be unregistered: import this module only in a process of its own.
 """
 
-import numpy as np
 import torch
 from torch.library import Library, fallthrough_kernel
 from torch.utils._python_dispatch import return_and_correct_aliasing
@@ -124,7 +123,7 @@ def _autocast(name: str, pick_dtype) -> None:
 _ATEN, _ANY = Library("aten", "IMPL"), Library("_", "IMPL")
 for _name, _kernel in {
     "empty.memory_format": _empty, "empty_strided": _empty_strided, "_copy_from": _copy_from,
-    "arange.start_step": _made_here(aten.arange.start_step), "eye": _made_here(aten.eye.default),
+    "arange.start": _made_here(aten.arange.start), "eye": _made_here(aten.eye.default),
 }.items():  # fmt: skip
     _ATEN.impl(_name, _kernel, "PrivateUse1")
 _ANY.fallback(fallthrough_kernel, "AutocastPrivateUse1")
@@ -154,8 +153,3 @@ class Moves:
             return moved
 
         monkeypatch.setattr(torch.Tensor, "to", to)
-
-
-def same_numbers(value) -> list[np.ndarray]:
-    """Arrays in nested results, for comparisons."""
-    return [np.asarray(leaf, float) for leaf in tree_leaves(value)]

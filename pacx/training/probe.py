@@ -221,7 +221,7 @@ def _solve(z, y, inside, strengths, multiclass, tolerance):
     curvature = torch.cat([curvature, (len(z) * slope + 0 * strengths)[None]])
     units = curvature.rsqrt() * solvable[:, None]
     begin = torch.zeros_like(curvature)
-    begin[-1] = start.to(z.device)
+    begin[-1] = start
     moves = torch.zeros_like(curvature)
     optimiser = torch.optim.LBFGS(
         [moves], max_iter=1000, tolerance_grad=tolerance, tolerance_change=1e-12,
