@@ -66,7 +66,8 @@ class OnPhonyGpu(torch.Tensor):
         out = operation(*tree_map(_numbers, args), **tree_map(_numbers, own))
         if not there:
             return args[0] if operation is aten.copy_.default else out
-        wrapped = tree_map(lambda t: cls(t) if isinstance(t, torch.Tensor) else t, out)
+        with torch.inference_mode(False):  # a view of weights is no inference tensor
+            wrapped = tree_map(lambda t: cls(t) if isinstance(t, torch.Tensor) else t, out)
         return return_and_correct_aliasing(operation, args, kwargs, wrapped)
 
     def tolist(self):
