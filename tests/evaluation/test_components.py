@@ -1,5 +1,7 @@
 """What teachers know, and what the MAE's decoder still paints."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_reconstruction_compares_encoders_under_one_decoder(run, monkeypatch):
     errors = reconstruction_errors(run, "mae", images)
     assert errors.shape == (len(images),)
     assert table.loc["mae", "value"] == pytest.approx(errors.mean())
-    monkeypatch.setattr(forgetting, "BATCH", 4)
+    monkeypatch.setattr(forgetting, "infer", partial(forgetting.infer, size=4))
     again = reconstruction_errors(run, "mae", np.array(images))
     assert np.allclose(again, errors, rtol=1e-4)  # the masks do not depend on the batches
 
