@@ -265,10 +265,13 @@ image_slider(
 # {term}`bootstrap` over patients, all X-rays of one drawn together.
 
 # %% tags=["hide-input"]
+from functools import partial
+
 from pacx.data.datasets import load_dataset
 from pacx.evaluation.forgetting import image_errors
 from pacx.evaluation.statistics import bootstrap_weights, mean_over_cases
 from pacx.figures.tables import show
+from pacx.processes import infer
 
 
 def error_of_mean(pixels, mask):
@@ -286,9 +289,8 @@ errors, rows = {}, []
 for ratio in ratios.values():
     for name, model in models.items():
         key = (f"MAE trained at {ratios[name]:.0%}", ratio)
-        with torch.inference_mode():
-            errors[key] = image_errors(model, everyone, ratio, fixed).numpy()
-            mask = model(everyone, ratio, fixed).mask
+        errors[key] = infer(model, partial(image_errors, model, mask_ratio=ratio), everyone, fixed)
+    mask = (fixed.argsort(1).argsort(1) >= int(grid**2 * (1 - ratio))).float()
     errors["mean of the kept patches", ratio] = error_of_mean(everyone, mask)
 for (model, ratio), error in errors.items():
     estimate = mean_over_cases(error, weights)._asdict()

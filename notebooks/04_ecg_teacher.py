@@ -260,17 +260,17 @@ figure = training_curves({"ecg": history}, y_labels=["binary cross-entropy, mean
 import torch
 from safetensors.torch import load_model
 
+from pacx.processes import infer
 from pacx.training.ecg import new_teacher
 
 held_out = np.load(folder / "held_out.npz")
 own = new_teacher(run)  # this run's teacher, also where the profile names ECGFounder's weights
 load_model(own, str(folder / "model.safetensors"))
 swapped = reorder(archive.ecg[::10], LEADS_MIMIC, LEADS_ECGFOUNDER)  # names that are not true
-with torch.inference_mode():
-    logits = {
-        "leads by name": held_out["logits"],
-        "aVL and aVF swapped": own.eval()(torch.from_numpy(np.ascontiguousarray(swapped))).numpy(),
-    }
+logits = {
+    "leads by name": held_out["logits"],
+    "aVL and aVF swapped": infer(own, own.eval(), swapped),
+}
 
 # %% mystnb={"image": {"alt": "Dot plot of the teacher's AUROC on held-out ECGs for each diagnosis with 95 percent intervals, once with leads in the right order and once with aVL and aVF swapped. A dashed line marks guessing at 0.5."}} tags=["hide-input"]
 from pacx.evaluation.statistics import bootstrap_weights, interval, macro_auroc, weighted_auroc
@@ -351,8 +351,7 @@ assert np.allclose(preprocess(1000 * record.signal, record.hz), z, atol=1e-6), (
     "the unit must not matter"
 )
 
-with torch.inference_mode():
-    again = own(torch.from_numpy(archive.ecg[::10].copy())).numpy()
+again = infer(own, own, archive.ecg[::10])
 assert np.allclose(again, held_out["logits"], atol=1e-3), "the saved teacher is not the trained one"
 print("All checks passed.")
 

@@ -1,4 +1,4 @@
-"""Several processes of one training: which of them this is, and waiting for the others.
+"""Several processes of one training: which of them this is, where it computes, and waiting.
 
 A process that was started alone is number 0 of 1 and waits for nobody.
 """
@@ -6,10 +6,12 @@ A process that was started alone is number 0 of 1 and waits for nobody.
 import os
 import re
 import signal
+from collections.abc import Callable
 from datetime import timedelta
 
+import numpy as np
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 from pacx.errors import PacxError
 
@@ -81,6 +83,39 @@ def device() -> torch.device:
 def end_quietly() -> None:
     """Let Ctrl-C end this worker without a word: its starter has one."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+
+@torch.no_grad()
+def infer(
+    model: nn.Module,
+    call: Callable[..., Tensor],
+    *arrays: np.ndarray | Tensor,
+    size: int = 256,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """What a network makes of arrays, batch by batch on `device()`.
+
+    Args:
+        model: Moved there for this call, then back to the CPU.
+        call: Takes a batch of each array as tensors on the device: the model, a method of it, or
+            what uses it.
+        *arrays: (N, ...) each.
+        size: Rows of a batch.
+        out: (N, ...) that is filled, such as a memory map; a new array when None.
+
+    Returns:
+        `out`.
+    """
+    model.to(device())
+    for start in range(0, len(arrays[0]) or 1, size):
+        rows = slice(start, start + size)
+        batch = [torch.from_numpy(np.require(array[rows], None, "CW")) for array in arrays]
+        part = call(*[tensor.to(device()) for tensor in batch]).cpu().numpy()
+        if out is None:
+            out = np.empty((len(arrays[0]), *part.shape[1:]), part.dtype)
+        out[rows] = part
+    model.cpu()
+    return out
 
 
 def _of_slurm(job: dict[str, str]) -> dict[str, str]:

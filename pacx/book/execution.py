@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Event
 
-import torch
 from joblib import cpu_count
 from tqdm import tqdm
 
@@ -24,6 +23,7 @@ from pacx.files import (
     owners_folder,
     path_of,
 )
+from pacx.processes import device
 from pacx.run import Run
 
 try:
@@ -68,7 +68,7 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     run.notebooks.mkdir(parents=True, exist_ok=True)
     at_once = 1
-    if run.is_phantom and not torch.cuda.is_available():
+    if run.is_phantom and device().type == "cpu":
         at_once = min(2, cpu_count())
         # Threads of several processes that take turns on a core mostly wait for each other.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpu_count() // 2)))

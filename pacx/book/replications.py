@@ -25,7 +25,7 @@ from pacx.errors import PacxError
 from pacx.evaluation.baselines import POOLINGS
 from pacx.evaluation.transfer import compare_probes, open_benchmark
 from pacx.files import new_folder
-from pacx.processes import end_quietly
+from pacx.processes import device, end_quietly
 from pacx.profile import Profile
 from pacx.run import Run, open_run
 from pacx.training.pipeline import train_encoders
@@ -174,7 +174,7 @@ def _share(run: Run, other: Path, *folders: str) -> None:
 
 def _side_by_side(what: str, call: Callable, jobs: Iterable[tuple]) -> list:
     """Results of `call(*job)` in the jobs' order; one thread each, on a GPU one after another."""
-    workers = 1 if torch.cuda.is_available() else cpu_count()
+    workers = cpu_count() if device().type == "cpu" else 1
     context = get_context("spawn")  # a forked process would inherit the locks of this one's threads
     with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
         running = [pool.submit(call, *job) for job in jobs]

@@ -6,6 +6,7 @@ of the two logits. Maps are turned so that positive patches speak for it, whatev
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from pacx.evaluation.attention import rollout_of
 from pacx.evaluation.statistics import interval, mean_over_cases, paired_table
 from pacx.models.encoder import build_encoder, encode, encoder_config
+from pacx.processes import infer
 
 BATCH = 64  # images at once
 RANDOM_ORDER = "random order"
@@ -55,24 +57,22 @@ def explain(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> dict[str,
         Name -> (N, H', W') on the patch grid. Rollout knows no decision and is positive; of the
         others, positive patches speak for the logit change and negative ones against it.
     """
-    turned = logit_change(probe, images, baseline).sign()[:, None, None]
-    maps = {
-        "rollout": torch.cat([rollout_of(probe.encoder, batch) for batch in images.split(BATCH)]),
+    turned = np.sign(logit_change(probe, images, baseline))[:, None, None]
+    return {
+        "rollout": infer(probe, partial(rollout_of, probe.encoder), images, size=BATCH),
         "integrated gradients": turned * integrated_gradients(probe, images, baseline),
         "occlusion": turned * occlusion(probe, images, baseline),
     }
-    return {name: values.numpy() for name, values in maps.items()}
 
 
-@torch.inference_mode()
-def logit_change(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
+def logit_change(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> np.ndarray:
     """Logits (N,) of images (N, 3, H, W) minus that of the baseline (1, 3, H, W)."""
-    return torch.cat([probe(batch) for batch in images.split(BATCH)]) - probe(baseline)
+    return infer(probe, probe, images, size=BATCH) - infer(probe, probe, baseline)
 
 
 def integrated_gradients(
     probe: ProbedEncoder, images: Tensor, baseline: Tensor, steps: int = 16
-) -> Tensor:
+) -> np.ndarray:
     """Integrated gradients (Sundararajan et al. 2017) over the patch embedding, a sum per patch.
 
     The patch embedding is linear in the pixels, so this equals the sum over a patch's pixels of
@@ -88,14 +88,15 @@ def integrated_gradients(
         (N, H', W'); a map sums to the image's logit change.
     """
     method = LayerIntegratedGradients(probe, probe.encoder.patch_embed)
-    maps = [
-        method.attribute(batch, baseline, n_steps=steps).detach().sum(dim=2)
-        for batch in images.split(max(1, BATCH // steps))
-    ]
-    return torch.cat(maps).unflatten(1, _grid(probe))
+
+    def maps(batch: Tensor) -> Tensor:
+        values = method.attribute(batch, baseline.to(batch.device), n_steps=steps)
+        return values.detach().sum(dim=2).unflatten(1, _grid(probe))
+
+    return infer(probe, maps, images, size=max(1, BATCH // steps))
 
 
-def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
+def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> np.ndarray:
     """How much the logit falls when one patch shows the baseline instead.
 
     Args:
@@ -110,14 +111,17 @@ def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> Tensor:
     number = torch.arange(rows * columns).reshape(1, 1, rows, columns)
     size = images.shape[-1] // columns
     method, mask = FeatureAblation(probe), _to_pixels(number, size)
-    with torch.inference_mode():
-        maps = [
-            method.attribute(
-                batch, baseline, feature_mask=mask, perturbations_per_eval=BATCH // len(batch)
-            )
-            for batch in images.split(BATCH)
-        ]
-    return torch.cat(maps)[:, 0, ::size, ::size]  # equal within a patch
+
+    def maps(batch: Tensor) -> Tensor:
+        values = method.attribute(
+            batch,
+            baseline.to(batch.device),
+            feature_mask=mask.to(batch.device),
+            perturbations_per_eval=BATCH // len(batch),
+        )
+        return values[:, 0, ::size, ::size]  # equal within a patch
+
+    return infer(probe, maps, images, size=BATCH)
 
 
 def randomised(probe: ProbedEncoder, seed: int) -> Iterator[tuple[str, ProbedEncoder]]:
@@ -182,7 +186,6 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return pearsonr(*ranks, axis=1).statistic
 
 
-@torch.inference_mode()
 def removal_curves(
     probe: ProbedEncoder,
     images: Tensor,
@@ -210,15 +213,15 @@ def removal_curves(
     rank = rank.reshape(maps.shape)[:, None]  # from 1
     size = images.shape[-1] // maps.shape[-1]
     whole = logit_change(probe, images, baseline)
-    none = torch.zeros_like(whole)
+    none = np.zeros_like(whole)
     deletion, insertion = [whole], [none]
     for share in shares[1:-1]:
         chosen = _to_pixels(rank <= round(share * maps[0].size), size)
         deletion.append(logit_change(probe, torch.where(chosen, baseline, images), baseline))
         insertion.append(logit_change(probe, torch.where(chosen, images, baseline), baseline))
     deletion, insertion = [*deletion, none], [*insertion, whole]
-    turned = whole.sign()[:, None]
-    return tuple((turned * torch.stack(c, dim=1)).numpy() for c in (deletion, insertion))
+    turned = np.sign(whole)[:, None]
+    return tuple(turned * np.stack(curves, axis=1) for curves in (deletion, insertion))
 
 
 def faithfulness_tables(
@@ -255,7 +258,7 @@ def faithfulness_tables(
     shape = next(iter(maps.values())).shape
     orders = {**maps, RANDOM_ORDER: np.random.default_rng(seed).random(shape)}
     pairs = {m: removal_curves(probe, images, baseline, o, shares) for m, o in orders.items()}
-    whole = np.abs(logit_change(probe, images, baseline).numpy())
+    whole = np.abs(logit_change(probe, images, baseline))
     of_whole = whole.mean(), weights @ whole
 
     def share_of(values: np.ndarray) -> tuple[float, np.ndarray]:

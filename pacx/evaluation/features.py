@@ -14,7 +14,7 @@ from pacx.data.table import Dataset
 from pacx.evaluation.attention import rollout_of
 from pacx.files import cached_array
 from pacx.models.encoder import encode
-from pacx.processes import device
+from pacx.processes import infer
 from pacx.run import Run
 from pacx.training.encoders import encoder_of, fingerprint_of
 
@@ -80,12 +80,8 @@ def _on_all(
     """(N, *shape) of `compute` on an encoder and normalised batches of images, cached."""
 
     def fill(out: np.ndarray) -> None:
-        encoder = encoder_of(run, model).to(device())
-        with torch.inference_mode():
-            for start in range(0, len(out), batch_size):
-                batch = torch.from_numpy(np.array(images[start : start + batch_size]))
-                computed = compute(encoder, normalise(batch.to(device())))
-                out[start : start + batch_size] = computed.cpu().numpy()
+        encoder = encoder_of(run, model)
+        infer(encoder, lambda b: compute(encoder, normalise(b)), images, size=batch_size, out=out)
 
     key = kind, fingerprint_of(run, model), images
     return cached_array(run.cache, key, (len(images), *shape), np.float32, fill)

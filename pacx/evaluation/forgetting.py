@@ -12,13 +12,13 @@ from pacx.data.images import normalise
 from pacx.evaluation.statistics import bootstrap_weights, mean_on_resamples, paired_table
 from pacx.files import cached_array
 from pacx.models.mae import MaskedAutoencoder
+from pacx.processes import infer
 from pacx.run import Run
 from pacx.training.encoders import encoder_of, fingerprint_of
 from pacx.training.mae import load_mae, pretraining_images
 
 #: Masks an image; their errors are averaged.
 MASKS = 4
-BATCH = 256  # images at once
 
 
 def compare_reconstruction(
@@ -64,13 +64,13 @@ def reconstruction_errors(run: Run, model: str, images: np.ndarray) -> np.ndarra
     shape = MASKS, len(images), mae.encoder.patch_embed.num_patches
     noise = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
+    def errors(images: Tensor, noise: Tensor) -> Tensor:
+        images = normalise(images)
+        each = [image_errors(mae, images, mask, ratio) for mask in noise.unbind(1)]
+        return torch.stack(each).mean(0)
+
     def fill(out: np.ndarray) -> None:
-        with torch.inference_mode():
-            for start in range(0, len(out), BATCH):
-                rows = slice(start, start + BATCH)
-                batch = normalise(torch.from_numpy(np.array(images[rows])))
-                errors = [image_errors(mae, batch, ratio, mask[rows]) for mask in noise]
-                out[rows] = torch.stack(errors).mean(0).numpy()
+        infer(mae, errors, images, noise.transpose(0, 1), out=out)
 
     models = (fingerprint_of(run, name) for name in ("mae", model))
     key = "reconstruction", *models, images, seed, ratio
@@ -78,15 +78,15 @@ def reconstruction_errors(run: Run, model: str, images: np.ndarray) -> np.ndarra
 
 
 def image_errors(
-    mae: MaskedAutoencoder, images: Tensor, mask_ratio: float, noise: Tensor
+    mae: MaskedAutoencoder, images: Tensor, noise: Tensor, mask_ratio: float
 ) -> Tensor:
     """Mean squared error over each image's removed pixels.
 
     Args:
         mae: In evaluation mode.
         images: (N, 3, H, W), normalised.
-        mask_ratio: Share of patches removed.
-        noise: (N, L) that chooses them.
+        noise: (N, L) that chooses the patches to remove.
+        mask_ratio: Share of them.
 
     Returns:
         (N,) in the scale of `images`, with `norm_pix_loss` too.

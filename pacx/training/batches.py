@@ -36,10 +36,12 @@ def parts_of_batches(
 
 
 def to_device(parts: Iterator[list[Tensor]], device: torch.device) -> Iterator[list[Tensor]]:
-    """Copy to a GPU on a stream beside its computing: the host is a step ahead of it."""
+    """Copy to the device; to a GPU on a stream beside its computing: the host is a step ahead."""
     copies = torch.cuda.Stream() if device.type == "cuda" else None
     for part in parts:
-        if copies is not None:
+        if copies is None:
+            part = [tensor.to(device) for tensor in part]
+        else:
             with torch.cuda.stream(copies):
                 part = [tensor.pin_memory().to(device, non_blocking=True) for tensor in part]
             torch.cuda.current_stream().wait_stream(copies)

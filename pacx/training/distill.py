@@ -18,7 +18,7 @@ from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, encode, load_encoder, merge_lora, save_encoder
 from pacx.models.lab_autoencoder import LabAutoencoder
 from pacx.models.mae import MaskedAutoencoder
-from pacx.processes import device
+from pacx.processes import infer
 from pacx.profile import DistillSettings
 from pacx.run import Run
 from pacx.training.ecg import load_ecg, new_teacher
@@ -239,20 +239,12 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> dict[
     weights = [p.numpy() for model in models.values() for p in model.state_dict().values()]
 
     def embed(model, call, *arrays: np.ndarray) -> np.ndarray:
-        model.to(device())
-
-        def batch(start: int) -> np.ndarray:
-            parts = [torch.from_numpy(np.array(a[start : start + 256])) for a in arrays]
-            with torch.inference_mode():
-                return call(*[part.to(device()) for part in parts]).cpu().numpy()
-
         def fill(out: np.ndarray) -> None:
-            for start in range(0, len(out), 256):
-                out[start : start + 256] = batch(start)
+            infer(model, call, *arrays, out=out)
 
-        shape = (len(pairs.table), batch(0).shape[1])
+        width = infer(model, call, *(array[:1] for array in arrays)).shape[1]
         key = type(model).__name__, *weights, *arrays
-        return cached_array(run.cache, key, shape, np.float32, fill)
+        return cached_array(run.cache, key, (len(pairs.table), width), np.float32, fill)
 
     read = {
         "ecg": lambda model: embed(model, model.features, pairs.ecg),

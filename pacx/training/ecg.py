@@ -12,6 +12,7 @@ from pacx.data.datasets import require_data
 from pacx.data.datasets.ecg_archive import load_ecg_archive
 from pacx.models.checkpoints import load_matching
 from pacx.models.ecg_founder import ECG_FOUNDER, Net1D, load_ecg_founder
+from pacx.processes import infer
 from pacx.run import Run
 from pacx.training.fit import Stage, fit
 
@@ -58,9 +59,7 @@ def train_ecg(run: Run) -> Path:
             stage = EcgDiagnosis(model, settings, seed)
             history = fit(stage, training, "ecg", folder=folder, precision=precision)
             history.to_csv(folder / "history.csv", index=False)
-            with torch.inference_mode():
-                ecg = torch.from_numpy(archive.ecg[held_out])
-                logits = torch.cat([model.eval()(part) for part in ecg.split(256)])
+            logits = infer(model, model.eval(), archive.ecg[held_out])
             np.savez(folder / "held_out.npz", logits=logits, diagnoses=archive.diagnoses[held_out])
         save_model(model, str(folder / "model.safetensors"))
 

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import rankdata
 
 from pacx.profile import ProbeSettings
-from pacx.training.probe import Probes, checked, few_threads, log_losses, to_probabilities
+from pacx.training.probe import Probes, checked, log_losses, place_for, to_probabilities
 
 
 def fit_paper_probes(
@@ -47,14 +47,15 @@ def fit_paper_probes(
     orders, views = (torch.Generator().manual_seed(s) for s in (seed, seed + 1))
     rows = torch.from_numpy(subsets)
     heads, size = rows.shape
-    weight = torch.zeros(heads, x.shape[2], y.shape[1], requires_grad=True)
-    bias = torch.zeros(heads, 1, y.shape[1], requires_grad=True)
-    optimiser = torch.optim.AdamW(
-        [weight, bias], lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    best = torch.full((heads,), -1.0, dtype=torch.float64)
-    best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
-    with few_threads(x.shape[2] * y.shape[1] * subsets.size):
+    with place_for(x.shape[2] * y.shape[1] * subsets.size) as place:
+        x, y, val_x, val_y = (tensor.to(place) for tensor in (x, y, val_x, val_y))
+        shapes = (heads, x.shape[2], y.shape[1]), (heads, 1, y.shape[1])
+        weight, bias = (torch.zeros(s, device=place, requires_grad=True) for s in shapes)
+        optimiser = torch.optim.AdamW(
+            [weight, bias], lr=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        best = torch.full((heads,), -1.0, dtype=torch.float64)
+        best_weight, best_bias = weight.detach().clone(), bias.detach().clone()
         for _ in range(settings.epochs):
             order = torch.randperm(size, generator=orders)
             for batch in rows[:, order].split(settings.batch_size, dim=1):
@@ -65,16 +66,16 @@ def fit_paper_probes(
                 loss.nanmean(dim=(1, 2) if loss.ndim == 3 else 1).sum().backward()
                 optimiser.step()
             with torch.no_grad():
-                scores = to_probabilities(val_x @ weight + bias, multiclass).numpy()
-                reached = torch.from_numpy(_aurocs(val_y.numpy(), scores))
+                scores = to_probabilities(val_x @ weight + bias, multiclass).cpu().numpy()
+                reached = torch.from_numpy(_aurocs(val[1], scores))
                 # Without both classes in validation there is no AUROC; then the last epoch is kept.
                 better = ~(reached <= best)
                 best = torch.where(better, reached, best)
                 best_weight[better], best_bias[better] = weight[better], bias[better]
-    loss = log_losses(val_x @ best_weight + best_bias, val_y, multiclass)
+    loss = log_losses(val_x @ best_weight + best_bias, val_y, multiclass).cpu()
     loss = loss.nanmean(1).nan_to_num()
     loss = loss[:, None].expand(-1, y.shape[1]) if multiclass else loss
-    return Probes(best_weight, best_bias, multiclass, loss)
+    return Probes(best_weight.cpu(), best_bias.cpu(), multiclass, loss)
 
 
 def _aurocs(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:

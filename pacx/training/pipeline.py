@@ -9,7 +9,7 @@ import torch
 from joblib import cpu_count
 
 from pacx.data.datasets import lacking, teachers_of
-from pacx.processes import end_quietly
+from pacx.processes import device, end_quietly
 from pacx.run import Run
 from pacx.training.distill import VARIANTS, distill, modalities_of
 from pacx.training.ecg import train_ecg
@@ -68,7 +68,7 @@ def train_side_by_side(run: Run, *names: str) -> None:
     """
     names = _without_lacking_teachers(run, names)
     workers = min(len(names), cpu_count())
-    if torch.cuda.is_available() or workers == 1 or _are_short(run):
+    if device().type != "cpu" or workers == 1 or _are_short(run):
         train_encoders(run, *names)
         return
     _prepare(run, names)

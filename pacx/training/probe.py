@@ -11,6 +11,7 @@ from scipy.special import logit
 
 from pacx.data.table import Dataset
 from pacx.errors import PacxError
+from pacx.processes import device
 
 #: Inverse strengths of the L2 penalty that are tried, scikit-learn's `C`.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -78,9 +79,12 @@ def fit_probes(
     x, y = checked(train)
     held_out = None if val is None else checked(val)
     rows = np.arange(len(y))[None] if subsets is None else subsets
-    with few_threads(x.shape[1] * y.shape[1] * rows.shape[1]):
+    with place_for(x.shape[1] * y.shape[1] * rows.shape[1]) as place:
+        x, y = x.to(place), y.to(place)
+        held_out = held_out and tuple(tensor.to(place) for tensor in held_out)
         heads = [_fit(x[own], y[own], held_out, multiclass) for own in torch.from_numpy(rows)]
-    weight, bias, loss = (torch.stack(tensors).float() for tensors in zip(*heads, strict=True))
+    layers = (torch.stack(tensors).float() for tensors in zip(*heads, strict=True))
+    weight, bias, loss = (tensor.cpu() for tensor in layers)
     return Probes(weight, bias, multiclass, loss)
 
 
@@ -144,12 +148,12 @@ def to_probabilities(logits: torch.Tensor, multiclass: bool) -> torch.Tensor:
 
 
 @contextmanager
-def few_threads(size: int) -> Iterator[None]:
-    """One thread for small problems, where several would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1 if size < _LARGE else threads)
+def place_for(size: int) -> Iterator[torch.device]:
+    """One thread of the CPU for small problems, where several, or a GPU, would mostly wait."""
+    threads, small = torch.get_num_threads(), size < _LARGE
+    torch.set_num_threads(1 if small else threads)
     try:
-        yield
+        yield torch.device("cpu") if small else device()
     finally:
         torch.set_num_threads(threads)
 
@@ -163,7 +167,7 @@ def _fit(x, y, held_out, multiclass):
     variance, axes = torch.linalg.eigh(x.T @ x)
     axes = axes[:, variance > 1e-10 * variance[-1].clamp(min=1e-10)]
     z = x @ axes
-    strengths = torch.tensor(STRENGTHS, dtype=z.dtype)[:, None].expand(-1, y.shape[1])
+    strengths = z.new_tensor(STRENGTHS)[:, None].expand(-1, y.shape[1])
     if held_out is None:
         inside = _folds(y, multiclass)
         solved = _solve(z, y, inside, strengths, multiclass, _COARSE)
@@ -209,7 +213,7 @@ def _solve(z, y, inside, strengths, multiclass, tolerance):
     # A label of one class has no solution, its weights stay 0; nor has a class that nobody has.
     solvable = positives > 0 if multiclass else (positives > 0) & (positives < cases)
     used = used & (solvable.any(1, keepdim=True) if multiclass else solvable)
-    start = torch.from_numpy(logit(share.numpy()))[:, None]  # (F, 1, C)
+    start = torch.from_numpy(logit(share.cpu().numpy()))[:, None]  # (F, 1, C)
     # What each weight's curvature would be if all probabilities were the share: a change of units
     # that lets L-BFGS see a round valley.
     slope = (share * (1 - share))[:, None]
@@ -270,7 +274,7 @@ def _folds(y, multiclass):
     if multiclass:  # a case trains all classes or none
         own = y.nan_to_num().argmax(1, keepdim=True)
         fold = torch.gather(dealt[1], 1, own).expand_as(y)
-    return fold[:, None] != torch.arange(FOLDS)[:, None]
+    return fold[:, None] != torch.arange(FOLDS, device=y.device)[:, None]
 
 
 def _draw(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

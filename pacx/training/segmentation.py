@@ -11,7 +11,7 @@ from pacx.data.images import normalise
 from pacx.models.checkpoints import load_matching
 from pacx.models.encoder import encode
 from pacx.models.segmenter import Segmenter, segmentation_loss
-from pacx.processes import device
+from pacx.processes import infer
 from pacx.run import Run
 from pacx.training.encoders import encoder_of, fingerprint_of
 from pacx.training.fit import Stage, fit
@@ -73,14 +73,11 @@ def segment(
     depends = settings, vit, seed, fingerprint_of(run, model), *train
     folder = run.build(f"segmenter-{target}-{model}", make, *depends)
     load_matching(decoder, load_file(folder / "model.safetensors"), folder)
-    encoder.to(device())
-    decoder.to(device())
-    masks = []
-    with torch.inference_mode():
-        for part in torch.from_numpy(np.array(test_images)).split(256):
-            _, patches = encode(encoder, normalise(part.to(device())))
-            masks.append((decoder(patches)[:, 0] > 0).cpu())
-    return torch.cat(masks).numpy()
+
+    def masks(images: torch.Tensor) -> torch.Tensor:
+        return decoder(encode(encoder, normalise(images))[1])[:, 0] > 0
+
+    return infer(torch.nn.ModuleList([encoder, decoder]), masks, test_images)
 
 
 def scores_per_image(predicted: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:

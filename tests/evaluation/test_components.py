@@ -1,5 +1,7 @@
 """What teachers know, and what the MAE's decoder still paints."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,7 @@ def test_an_images_error_is_that_of_its_removed_pixels(norm_pix_loss):
     mae = MaskedAutoencoder(build_encoder(32, 8, 24, 1, 2), 16, 1, 2, norm_pix_loss).eval()
     images, noise = torch.randn(5, 3, 32, 32), torch.rand(5, 16)
     with torch.no_grad():
-        errors = image_errors(mae, images, 0.75, noise)
+        errors = image_errors(mae, images, noise, 0.75)
         output = mae(images, 0.75, noise)
         if not norm_pix_loss:
             assert errors.mean().item() == pytest.approx(output.loss.item(), rel=1e-5)
@@ -63,7 +65,7 @@ def test_reconstruction_compares_encoders_under_one_decoder(run, monkeypatch):
     errors = reconstruction_errors(run, "mae", images)
     assert errors.shape == (len(images),)
     assert table.loc["mae", "value"] == pytest.approx(errors.mean())
-    monkeypatch.setattr(forgetting, "BATCH", 4)
+    monkeypatch.setattr(forgetting, "infer", partial(forgetting.infer, size=4))
     again = reconstruction_errors(run, "mae", np.array(images))
     assert np.allclose(again, errors, rtol=1e-4)  # the masks do not depend on the batches
 
