@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pacx.errors import PacxError
+from pacx.errors import PacxError, printable
 
 app = typer.Typer(
     add_completion=False,
@@ -54,7 +54,8 @@ def main() -> None:
 
 
 def _leave(message: str) -> NoReturn:
-    print(f"pacx: {message}", file=sys.stderr)
+    lines = map(printable, message.split("\n"))
+    print("pacx: " + "\n".join(lines), file=sys.stderr)
     sys.exit(1)
 
 
@@ -264,17 +265,16 @@ def predict(
     encoder: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Folder that `pacx export` made.")
     ],
-    out: Annotated[Path, typer.Option(help="New folder for tables and overlays.")] = Path(
-        "predictions"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(help="New folder for tables and overlays; of the same command, it goes on."),
+    ] = Path("predictions"),
     probe: Annotated[
         list[str] | None, typer.Option(help="Probe in the encoder's folder; repeatable.")
     ] = None,
-    overlays: Annotated[
-        bool, typer.Option("--overlays/--no-overlays", help="Draw the attention.")
-    ] = True,
+    overlays: Annotated[bool, typer.Option(help="Draw the attention.")] = False,
 ) -> None:
-    """Embed X-rays, and say what the probes see in them. Not for patients."""
+    """Embed X-rays, and say what the probes see in them. Not for patients. Stopped, it goes on."""
     from pacx.share.calibration import load_probe
     from pacx.share.predict import PROBES, predict
 

@@ -1,10 +1,13 @@
 """DICOM X-rays as a viewer shows them."""
 
+import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
 from pydicom.pixels import (
     apply_color_lut,
     apply_modality_lut,
@@ -12,6 +15,7 @@ from pydicom.pixels import (
     apply_windowing,
     pixel_array,
 )
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacx.errors import PacxError
 
@@ -20,6 +24,7 @@ CODECS = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
 #: Percentiles that become black and white where a file has no window: a marker or a dead pixel
 #: shall not squeeze the tissue into a few grey levels.
 RANGE = (1, 99)
+MAX_PIXELS = 2**26  # more than any X-ray has: a file of some kilobytes can claim gigabytes
 
 
 def is_dicom(path: Path) -> bool:
@@ -40,10 +45,14 @@ def read_dicom(path: Path) -> np.ndarray:
 
     Raises:
         PacxError: The file is no DICOM, has no pixels, several frames or colours, an element is
-            missing or wrong, or its codec is not installed; the message names the element.
+            missing or wrong, its codec is not installed, or it has more than `MAX_PIXELS`; the
+            message names the element.
     """
     try:
+        _check_inflated(path)
         file = pydicom.dcmread(path)
+    except PacxError:
+        raise
     except Exception as error:  # pydicom raises many kinds for broken files
         raise PacxError(f"{path} is not a readable DICOM file: {error}") from error
     _check(file, path)
@@ -75,6 +84,30 @@ def stretch(values: np.ndarray, valid: np.ndarray | bool = True) -> np.ndarray:
     return np.clip((values - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
 
 
+def _check_inflated(path: Path) -> None:
+    """Look before pydicom inflates a deflated file as a whole, however large that is."""
+    with path.open("rb") as file:
+        file.seek(132)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        inflater, start, size = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+        while chunk := file.read(2**12):
+            inflated = inflater.decompress(chunk)
+            size += len(inflated)
+            if len(start) < 2**20:
+                start += inflated
+            if size > 2.1 * MAX_PIXELS:  # two bytes each, and other elements
+                raise PacxError(f"{path} inflates to more than any X-ray. It is not read.")
+    beginning = read_dataset(BytesIO(start), False, True, stop_when=lambda tag, *_: tag > 0x280011)
+    _check_size(beginning, path)
+
+
+def _check_size(file: Dataset, path: Path) -> None:
+    if (file.get("Rows") or 0) * (file.get("Columns") or 0) > MAX_PIXELS:
+        raise PacxError(f"{path} has {file.Rows} × {file.Columns} pixels: more than any X-ray.")
+
+
 def _check(file: Dataset, path: Path) -> None:
     for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData"):
         if name in file:
@@ -91,6 +124,7 @@ def _check(file: Dataset, path: Path) -> None:
             f"{path} is a colour image (PhotometricInterpretation {kind}, SamplesPerPixel "
             f"{file.get('SamplesPerPixel')}); a single grey frame is needed."
         )
+    _check_size(file, path)
     frames = int(file.get("NumberOfFrames") or 1)
     if frames != 1:
         raise PacxError(f"{path} has NumberOfFrames {frames}; a single grey frame is needed.")

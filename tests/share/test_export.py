@@ -165,7 +165,7 @@ def test_adapters_must_be_merged_first(adapted, tmp_path):
         (lambda c: c.pop("model_args"), "not that of an exported encoder"),
         (lambda c: c.update(model_args=[1]), "not that of an exported encoder"),
         (lambda c: c["model_args"].update(embed_dim="wide"), "not that of an exported encoder"),
-        (lambda c: c["model_args"].update(depth=5), "do not fit"),
+        (lambda c: c["model_args"].update(depth=5), "depth 5 does not fit"),
     ],
 )
 def test_a_folder_of_another_kind_is_refused(adapted, tmp_path, spoil, said):

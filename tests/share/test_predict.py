@@ -26,7 +26,8 @@ from pacx.profile import load_profile
 from pacx.run import open_run
 from pacx.share.calibration import CalibratedProbe, calibration, train_calibrated_probe
 from pacx.share.export import export_encoder, load_exported
-from pacx.share.predict import FALSE_ALARMS, TrainingRange, fit_range, load_range, predict
+from pacx.share.predict import predict
+from pacx.share.training_range import FALSE_ALARMS, TrainingRange, fit_range, load_range
 
 SIZE = 32
 
@@ -75,7 +76,7 @@ def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "more" / f"{'0' * 23}1.dcm").rename(folder / "more" / "1.2.840.1")
     (folder / "more" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    table = predict([folder], exported, tmp_path / "out", probes=["own"])
+    table = predict([folder], exported, tmp_path / "out", probes=["own"], overlay=True)
     names = [Path(image).name for image in table["image"]]
     assert names == ["a.png", "b.jpg", "broken.png", "1.2.840.1", "noise.png"]
     assert list(table) == ["image", "distance", "limit", "own: a", "own: b", "warning"]
@@ -99,7 +100,7 @@ def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
 
 
 def test_the_command_warns_and_scores_a_probe_s_probabilities(exported, folder, tmp_path):
-    arguments = ["predict", str(folder), "--encoder", str(exported), "--no-overlays"]
+    arguments = ["predict", str(folder), "--encoder", str(exported)]
     out = ["--probe", "own", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*arguments, *out])
     assert done.exit_code == 0
@@ -112,7 +113,7 @@ def test_the_command_warns_and_scores_a_probe_s_probabilities(exported, folder, 
 def test_an_image_named_twice_counts_once(exported, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     twice = [folder / "b.jpg", folder, "a.png", "more/../b.jpg"]
-    table = predict(twice, exported, tmp_path / "out", overlay=False)
+    table = predict(twice, exported, tmp_path / "out")
     assert sorted(Path(image).name for image in table["image"][1:]) == [
         f"{'0' * 23}1.dcm", "a.png", "noise.png",
     ]  # fmt: skip
@@ -138,14 +139,14 @@ def test_bad_input_leaves_nothing_behind(exported, folder, tmp_path, change, sai
     given = {"images": [folder], "encoder": exported, "out": tmp_path / "out"} | change
     images, encoder, out = given.pop("images"), given.pop("encoder"), given.pop("out")
     with pytest.raises(PacxError, match=said):
-        predict(images, encoder, out, overlay=False, **given)
+        predict(images, encoder, out, **given)
     assert [f.name for f in tmp_path.iterdir()] == ["x-rays"]
 
 
 def test_without_a_range_nothing_is_checked(exported, folder, tmp_path):
     plain = shutil.copytree(exported, tmp_path / "plain")
     (plain / "range.safetensors").unlink()
-    table = predict([folder / "noise.png"], plain, tmp_path / "out", overlay=False)
+    table = predict([folder / "noise.png"], plain, tmp_path / "out")
     assert list(table) == ["image", "warning"]
     assert table["warning"][0] == ""
     (plain / "range.safetensors").write_bytes(b"nothing")
