@@ -1,5 +1,6 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` answers at once."""
 
+import math
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -287,7 +288,7 @@ def predict(
         print("This encoder brings no training range: nobody checked whether these are X-rays.")
     for name in probe or ():
         measured = load_probe(encoder / PROBES / f"{name}.safetensors").measured
-        value, low, high = measured["Brier, calibrated"]
+        value, low, high = measured.get("Brier, calibrated", [math.nan] * 3)
         print(f"{name}: Brier score {value:.3f} [{low:.3f}, {high:.3f}] on its own test patients.")
 
 

@@ -90,7 +90,7 @@ def load_probe(path: str | Path, width: int | None = None) -> CalibratedProbe:
             raise ValueError(f"its temperature is {about['temperature']}")
         if type(about["multiclass"]) is not bool:
             raise ValueError("multiclass is neither true nor false")
-        if any(len(estimate) != 3 for estimate in about["measured"].values()):
+        if any(np.shape(np.array(e, float)) != (3,) for e in about["measured"].values()):
             raise ValueError("what was measured is not value, low, high")
         width = width or tensors["weight"].shape[0]
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -83,8 +83,9 @@ def load_exported(folder: str | Path) -> VisionTransformer:
         given = {key: config["pretrained_cfg"][key] for key in wanted}
         stored = np.array(config["test_output"], dtype=float)
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as e:
+        reason = repr(e).split(r"\n")[0]  # torch adds its stack
         raise PacxError(
-            f"{folder / 'config.json'} is not that of an exported encoder ({e!r}). "
+            f"{folder / 'config.json'} is not that of an exported encoder ({reason}). "
             "Make such a folder with: pacx export RUN --to FOLDER"
         ) from e
     other = [key for key in wanted if given[key] != wanted[key]]
