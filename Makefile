@@ -54,6 +54,7 @@ bench: $(VENV)/installed-test ## measure speed and memory side by side, for the 
 	$(BIN)/python benchmarks/distill_step.py --json book/benchmarks/distill_step.json
 	$(BIN)/python benchmarks/input.py --json book/benchmarks/input.json
 	$(BIN)/python benchmarks/latency.py --json book/benchmarks/latency.json
+	$(BIN)/python benchmarks/predict.py --json book/benchmarks/predict.json
 	$(BIN)/python benchmarks/rehearsal.py --json book/benchmarks/rehearsal.json
 
 lint: $(VENV)/installed-test ## style, import order, notebooks in step with their sources

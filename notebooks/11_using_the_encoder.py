@@ -290,21 +290,22 @@ if curve["images"].min() >= FEWEST:
 # %% [markdown]
 # ## Probabilities, overlays, warnings
 #
-# In a terminal: `pacx predict xray.dcm folder/ --encoder encoder --probe NAME`. Here on a real
-# radiograph that the package `pydicom-data` ships: this shows the tool, not a finding. An encoder of a
-# phantom profile has only ever seen drawings, so its probability for a real chest means nothing, with or
-# without a warning.
+# In a terminal: `pacx predict xray.dcm folder/ --encoder encoder --probe NAME --overlays`; stopped,
+# the same command goes on where it was. Here on a real radiograph that the package `pydicom-data`
+# ships: this shows the tool, not a finding. An encoder of a phantom profile has only ever seen
+# drawings, so its probability for a real chest means nothing, with or without a warning.
 
 # %%
 from IPython.display import Image
 from pydicom.data import get_testdata_file
 
-from pacx.share.predict import load_range, predict
+from pacx.share.predict import predict
+from pacx.share.training_range import load_range
 
 predictions = run.folder / "predictions"
 shutil.rmtree(predictions, ignore_errors=True)
 x_ray = get_testdata_file("RG1_UNCR.dcm", download=False)
-about_the_x_ray = predict([x_ray], shared, predictions, probes=[benchmark])
+about_the_x_ray = predict([x_ray], shared, predictions, probes=[benchmark], overlay=True)
 show(about_the_x_ray.assign(image="RG1_UNCR.dcm"))
 
 # %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["remove-input"]

@@ -1,5 +1,6 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` answers at once."""
 
+import math
 import signal
 import sys
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from pacx.errors import PacxError
+from pacx.errors import PacxError, printable
 
 app = typer.Typer(
     add_completion=False,
@@ -74,7 +75,8 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _leave(message: str, code: int = 1) -> NoReturn:
-    print(f"pacx: {message}", file=sys.stderr)
+    lines = map(printable, message.split("\n"))
+    print("pacx: " + "\n".join(lines), file=sys.stderr)
     sys.exit(code)
 
 
@@ -289,17 +291,16 @@ def predict(
     encoder: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Folder that `pacx export` made.")
     ],
-    out: Annotated[Path, typer.Option(help="New folder for tables and overlays.")] = Path(
-        "predictions"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(help="New folder for tables and overlays; of the same command, it goes on."),
+    ] = Path("predictions"),
     probe: Annotated[
         list[str] | None, typer.Option(help="Probe in the encoder's folder; repeatable.")
     ] = None,
-    overlays: Annotated[
-        bool, typer.Option("--overlays/--no-overlays", help="Draw the attention.")
-    ] = True,
+    overlays: Annotated[bool, typer.Option(help="Draw the attention.")] = False,
 ) -> None:
-    """Embed X-rays, and say what the probes see in them. Not for patients."""
+    """Embed X-rays, and say what the probes see in them. Not for patients. Stopped, it goes on."""
     from pacx.share.calibration import load_probe
     from pacx.share.predict import PROBES, predict
 
@@ -312,7 +313,7 @@ def predict(
         print("This encoder brings no training range: nobody checked whether these are X-rays.")
     for name in probe or ():
         measured = load_probe(encoder / PROBES / f"{name}.safetensors").measured
-        value, low, high = measured["Brier, calibrated"]
+        value, low, high = measured.get("Brier, calibrated", [math.nan] * 3)
         print(f"{name}: Brier score {value:.3f} [{low:.3f}, {high:.3f}] on its own test patients.")
 
 

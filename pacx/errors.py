@@ -1,4 +1,4 @@
-"""The one error that a reader's input can cause."""
+"""The one error that a reader's input can cause, and how its words are shown."""
 
 
 class PacxError(ValueError):
@@ -15,3 +15,8 @@ class NoDataError(PacxError):
 
 class DiskFullError(PacxError):
     """What was begun does not fit on its disk; it goes on when there is room."""
+
+
+def printable(text: str) -> str:
+    """Text on one line, with escapes for what would command a terminal or turn its direction."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,12 +1,13 @@
 """DICOM X-rays as a viewer shows them."""
 
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 from pydicom.pixels import (
     apply_color_lut,
     apply_modality_lut,
@@ -20,10 +21,10 @@ from pacx.errors import PacxError
 
 #: What reads the compressed transfer syntaxes that pydicom alone does not.
 CODECS = "pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
-MAX_PIXELS = 2**26  # more than any X-ray has: a file of some kilobytes can claim gigabytes
 #: Percentiles that become black and white where a file has no window: a marker or a dead pixel
 #: shall not squeeze the tissue into a few grey levels.
 RANGE = (1, 99)
+MAX_PIXELS = 2**26  # more than any X-ray has: a file of some kilobytes can claim gigabytes
 
 
 def is_dicom(path: Path) -> bool:
@@ -44,10 +45,11 @@ def read_dicom(path: Path) -> np.ndarray:
 
     Raises:
         PacxError: The file is no DICOM, has no pixels, several frames or colours, an element is
-            missing or wrong, or its codec is not installed; the message names the element.
+            missing or wrong, its codec is not installed, or it has more than `MAX_PIXELS`; the
+            message names the element.
     """
     try:
-        _check_size(path)
+        _check_inflated(path)
         file = pydicom.dcmread(path)
     except PacxError:
         raise
@@ -87,19 +89,28 @@ def stretch(values: np.ndarray, valid: np.ndarray | bool = True) -> np.ndarray:
     return np.clip((values - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
 
 
-def _check_size(path: Path) -> None:
-    """Refuse a deflated file that would fill the memory when pydicom inflates it as a whole."""
-    meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
+def _check_inflated(path: Path) -> None:
+    """Look before pydicom inflates a deflated file as a whole, however large that is."""
     with path.open("rb") as file:
-        file.seek(144 + meta.FileMetaInformationGroupLength)
-        inflate, size, rest = zlib.decompressobj(-zlib.MAX_WBITS), 0, b""
-        while chunk := rest or file.read(2**16):
-            size += len(inflate.decompress(chunk, 2**20))
-            rest = inflate.unconsumed_tail
-            if size > 2 * MAX_PIXELS:
-                raise PacxError(f"{path} inflates to more than {size // 2**20} MiB: no X-ray does.")
+        file.seek(132)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+            return
+        inflater, start, size = zlib.decompressobj(-zlib.MAX_WBITS), b"", 0
+        while chunk := file.read(2**12):
+            inflated = inflater.decompress(chunk)
+            size += len(inflated)
+            if len(start) < 2**20:
+                start += inflated
+            if size > 2.1 * MAX_PIXELS:  # two bytes each, and other elements
+                raise PacxError(f"{path} inflates to more than any X-ray. It is not read.")
+    beginning = read_dataset(BytesIO(start), False, True, stop_when=lambda tag, *_: tag > 0x280011)
+    _check_size(beginning, path)
+
+
+def _check_size(file: Dataset, path: Path) -> None:
+    if (file.get("Rows") or 0) * (file.get("Columns") or 0) > MAX_PIXELS:
+        raise PacxError(f"{path} has {file.Rows} × {file.Columns} pixels: more than any X-ray.")
 
 
 def _check(file: Dataset, path: Path) -> None:
@@ -118,8 +129,7 @@ def _check(file: Dataset, path: Path) -> None:
             f"{path} is a colour image (PhotometricInterpretation {kind}, SamplesPerPixel "
             f"{file.get('SamplesPerPixel')}); a single grey frame is needed."
         )
-    if (file.get("Rows") or 0) * (file.get("Columns") or 0) > MAX_PIXELS:
-        raise PacxError(f"{path} has {file.Columns} x {file.Rows} pixels: no X-ray has.")
+    _check_size(file, path)
     frames = int(file.get("NumberOfFrames") or 1)
     if frames != 1:
         raise PacxError(f"{path} has NumberOfFrames {frames}; a single grey frame is needed.")

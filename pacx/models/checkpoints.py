@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -15,6 +16,8 @@ from pacx.files import new_file
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+#: Bytes that settings, and the names and shapes of tensors, may take: fifty times what ours need.
+MOST_TEXT = 2**20
 
 
 def save_checkpoint(module: nn.Module, config: Mapping, folder: str | Path) -> None:
@@ -43,6 +46,19 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
     Raises:
         PacxError: A file is missing or is not what its name says.
     """
+    config = read_config(folder)
+    try:
+        return config, load_file(Path(folder) / WEIGHTS)
+    except SafetensorError as error:
+        raise PacxError(f"{folder} cannot be read: {error}. Save the model again.") from error
+
+
+def read_config(folder: str | Path) -> dict:
+    """The settings alone.
+
+    Raises:
+        PacxError: One of the two files is missing, or this one is no JSON object of a normal size.
+    """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -50,26 +66,66 @@ def read_checkpoint(folder: str | Path) -> tuple[dict, dict[str, torch.Tensor]]:
                 f"{folder} holds no {name}. A saved model is a folder with {WEIGHTS} and {CONFIG}; "
                 "give that folder."
             )
+    path = folder / CONFIG
+    if path.stat().st_size > MOST_TEXT:
+        raise PacxError(f"{path} is too large for settings. Save the model again.")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / WEIGHTS)
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise PacxError(f"{folder} cannot be read: {error}. Save the model again.") from error
     if not isinstance(config, dict):
-        raise PacxError(f"{folder / CONFIG} is not a JSON object. Save the model again.")
-    return config, state
+        raise PacxError(f"{path} is not a JSON object. Save the model again.")
+    return config
+
+
+def read_header(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors of a safetensors file without their values (on torch's device `meta`), and its texts.
+
+    Raises:
+        PacxError: The file is missing or damaged, or holds something else than 32-bit floats.
+    """
+    try:
+        with path.open("rb") as start:
+            if int.from_bytes(start.read(8), "little") > MOST_TEXT:
+                raise ValueError("its header is too large")
+        with safe_open(path, "pt") as file:
+            found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            if other := [name for name, part in found.items() if part.get_dtype() != "F32"]:
+                raise ValueError(f"{other[0]} is not of 32-bit floats")
+            empty = {n: torch.empty(part.get_shape(), device="meta") for n, part in found.items()}
+            return empty, file.metadata() or {}
+    except (OSError, SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        raise PacxError(f"{path} cannot be read: {error}. Save it again.") from error
+
+
+def read_finite(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a safetensors file whose header was found right.
+
+    Raises:
+        PacxError: A value is not finite.
+    """
+    state = load_file(path)
+    if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise PacxError(f"{path} holds values that are not finite, first in {broken[0]}.")
+    return state
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """The state dict in a file that somebody else has made; nothing in the file is executed.
 
     Raises:
-        PacxError: The file is damaged, holds more than weights, or no state dict.
+        PacxError: The file is damaged, holds more than weights, or no state dict, or its content is
+            larger than the file.
     """
+    size = path.stat().st_size
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
+            if zipfile.is_zipfile(path):  # torch writes its archives without compression
+                with zipfile.ZipFile(path) as archive:
+                    if sum(part.file_size for part in archive.infolist()) > size:
+                        raise ValueError("it inflates to more than it holds")
             # Many trainings put their arguments beside the weights: plain values under names.
             with torch.serialization.safe_globals([argparse.Namespace]):
                 content = torch.load(path, map_location="cpu", weights_only=True)
@@ -83,9 +139,14 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         # Lightning and ECGFounder say state_dict, the public MAE weights say model.
         content = content.get("state_dict", content.get("model", content))
     if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
+        isinstance(value, torch.Tensor) and value.device.type == "cpu" for value in content.values()
     ):
         raise PacxError(f"{path} holds no state dict (name to tensor), nor one in it.")
+    # Tensors may share values; some would take far more room once each has its own.
+    if sum(value.numel() * value.element_size() for value in content.values()) > 2 * size:
+        raise PacxError(
+            f"{path} was not loaded: its tensors are larger than the file that holds them."
+        )
     return content
 
 

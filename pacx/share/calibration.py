@@ -1,12 +1,12 @@
 """Do the probes' probabilities mean what they say? Temperature and Brier score."""
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, softmax
@@ -17,6 +17,7 @@ from pacx.evaluation.baselines import features_of
 from pacx.evaluation.statistics import bootstrap_weights, interval
 from pacx.evaluation.transfer import train_probes
 from pacx.files import new_file
+from pacx.models.checkpoints import read_finite, read_header
 from pacx.run import Run
 from pacx.training.probe import labels_of
 
@@ -67,22 +68,47 @@ class CalibratedProbe:
             save_file(arrays, partial, metadata={"probe": json.dumps(about)})
 
 
-def load_probe(path: str | Path) -> CalibratedProbe:
+def load_probe(path: str | Path, width: int | None = None) -> CalibratedProbe:
     """Read what `CalibratedProbe.save` wrote.
 
+    Args:
+        path: The file.
+        width: Channels D that it must take, where that is known.
+
     Raises:
-        PacxError: The file is missing or damaged.
+        PacxError: The file is missing or damaged, is for another encoder, or says something
+            impossible.
     """
+    path = Path(path)
     try:
-        with safe_open(path, "np") as file:
-            about = json.loads(file.metadata()["probe"])
-            weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
-        about["classes"] = tuple(about["classes"])
-        return CalibratedProbe(weight=weight, bias=bias, **about)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        tensors, texts = read_header(path)
+        about = json.loads(texts["probe"])
+        classes, about["temperature"] = about["classes"], float(about["temperature"])
+        if not classes or len(set(classes)) < len(classes) or not all(map(str.strip, classes)):
+            raise ValueError("its classes are not names that differ")
+        if not 0 < about["temperature"] < math.inf:
+            raise ValueError(f"its temperature is {about['temperature']}")
+        if type(about["multiclass"]) is not bool:
+            raise ValueError("multiclass is neither true nor false")
+        if any(np.shape(np.array(e, float)) != (3,) for e in about["measured"].values()):
+            raise ValueError("what was measured is not value, low, high")
+        width = width or tensors["weight"].shape[0]
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if shapes != {"weight": (width, len(classes)), "bias": (len(classes),)}:
+            raise ValueError(f"{shapes} does not fit {len(classes)} classes of {width} channels")
+        arrays = {name: tensor.numpy() for name, tensor in read_finite(path).items()}
+        return CalibratedProbe(**about | arrays | {"classes": tuple(classes)})
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+    ) as e:
         raise PacxError(
-            f"{path} is not a probe that pacx exported ({error}). Export the encoder again."
-        ) from error
+            f"{path} is not a probe that pacx exported ({e}). Export the encoder again."
+        ) from e
 
 
 def train_calibrated_probe(run: Run, dataset: Dataset, model: str) -> CalibratedProbe:

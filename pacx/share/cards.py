@@ -27,7 +27,8 @@ from pacx.models.imports import import_encoder
 from pacx.run import Run
 from pacx.share.calibration import CalibratedProbe, train_calibrated_probe
 from pacx.share.export import ONNX, OPSET, export_encoder, export_onnx
-from pacx.share.predict import FALSE_ALARMS, PROBES, TrainingRange, fit_range
+from pacx.share.predict import PROBES
+from pacx.share.training_range import FALSE_ALARMS, TrainingRange, fit_range
 from pacx.training.encoders import encoder_of
 
 _TEACHERS = {"ecg": "ECGs", "labs": "blood tests"}
@@ -118,7 +119,7 @@ def export_import(
 
 
 def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
-    """Where an encoder's pretraining X-rays lie; see `pacx.share.predict.fit_range`.
+    """Where an encoder's pretraining X-rays lie; see `pacx.share.training_range.fit_range`.
 
     Args:
         run: The run.

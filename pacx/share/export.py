@@ -5,6 +5,7 @@ import importlib.util
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -12,12 +13,21 @@ from torch import Tensor, nn
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
 from pacx.errors import PacxError
 from pacx.files import new_file
-from pacx.models.checkpoints import load_matching, read_checkpoint, save_checkpoint
+from pacx.models.checkpoints import (
+    WEIGHTS,
+    load_matching,
+    read_config,
+    read_finite,
+    read_header,
+    save_checkpoint,
+)
 from pacx.models.encoder import build_encoder, encode, encoder_config
 
 #: Of the exported ONNX graphs; the first one that has no gaps for a vision transformer is 17.
 OPSET = 18
 ONNX = {"fp32": "onnx/model.onnx", "fp16": "onnx/model_fp16.onnx"}
+#: Machines differ by 1e-5 in the answer to the test image, another number of heads by 0.1.
+TOLERANCE = 1e-3
 #: Our arguments of `build_encoder` and timm's for the same.
 _TIMM_NAMES = {
     "image_size": "img_size", "patch_size": "patch_size", "width": "embed_dim", "depth": "depth",
@@ -38,38 +48,70 @@ def export_encoder(encoder: VisionTransformer, folder: str | Path) -> None:
     Raises:
         PacxError: The encoder has adapters, or is not of the kind that `build_encoder` makes.
     """
-    load_matching(build_encoder(**encoder_config(encoder)), encoder.state_dict(), "this encoder")
-    save_checkpoint(encoder, timm_config(encoder), folder)
+    plain = build_encoder(**encoder_config(encoder))
+    load_matching(plain, encoder.state_dict(), "this encoder")
+    output = [round(value, 6) for value in _test_output(plain.eval()).tolist()]
+    save_checkpoint(encoder, timm_config(encoder) | {"test_output": output}, folder)
 
 
 def load_exported(folder: str | Path) -> VisionTransformer:
     """Read what `export_encoder` wrote: every tensor, or an error.
 
+    The weights are only read when their names, shapes and types are those of the configuration. No
+    tensor tells the number of heads: the encoder must answer to a test image as it did when it was
+    exported.
+
     Returns:
         The encoder in evaluation mode.
 
     Raises:
-        PacxError: Files are missing or damaged, the folder holds another kind of network, or its
-            images are normalised in another way.
+        PacxError: Files are missing or damaged, the folder holds another kind of network, its
+            images are normalised in another way, a weight is not finite, or its answer is another.
     """
-    config, state = read_checkpoint(folder)
+    folder = Path(folder)
+    config, (header, _) = read_config(folder), read_header(folder / WEIGHTS)
+    blocks = len({name.split(".")[1] for name in header if name.startswith("blocks.")})
     try:
         shape = {ours: config["model_args"][theirs] for ours, theirs in _TIMM_NAMES.items()}
-        encoder = build_encoder(**shape)
-        wanted = timm_config(encoder)["pretrained_cfg"]
+        if any(type(value) is not int for name, value in shape.items() if name != "mlp_ratio"):
+            raise TypeError("its sizes must be whole numbers")
+        if shape["depth"] != blocks:
+            raise ValueError(f"depth {shape['depth']} does not fit weights of {blocks} blocks")
+        with torch.device("meta"):
+            empty = build_encoder(**shape)
+        wanted = timm_config(empty)["pretrained_cfg"]
         given = {key: config["pretrained_cfg"][key] for key in wanted}
-    except (KeyError, TypeError, AttributeError) as error:
+        stored = np.array(config["test_output"], dtype=float)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as e:
+        reason = repr(e).split(r"\n")[0]  # torch adds its stack
         raise PacxError(
-            f"{Path(folder) / 'config.json'} is not that of an exported encoder ({error!r}). "
+            f"{folder / 'config.json'} is not that of an exported encoder ({reason}). "
             "Make such a folder with: pacx export RUN --to FOLDER"
-        ) from error
+        ) from e
     other = [key for key in wanted if given[key] != wanted[key]]
     if other:
         raise PacxError(
-            f"{Path(folder) / 'config.json'} prepares images in another way (pretrained_cfg: "
+            f"{folder / 'config.json'} prepares images in another way (pretrained_cfg: "
             f"{', '.join(other)}). Export the encoder again with: pacx export"
         )
-    return load_matching(encoder, state, folder).eval()
+    load_matching(empty, header, folder)
+    encoder = load_matching(build_encoder(**shape), read_finite(folder / WEIGHTS), folder).eval()
+    output = _test_output(encoder)
+    if stored.shape != output.shape or not np.abs(stored - output).max() < TOLERANCE:
+        raise PacxError(
+            f"{folder} answers to a test image in another way than when it was exported: a weight "
+            f"or the number of heads ({shape['heads']}) has changed. Export the encoder again."
+        )
+    return encoder
+
+
+@torch.inference_mode()
+def _test_output(encoder: VisionTransformer) -> np.ndarray:
+    """The first eight channels of the CLS token of waves that grow shorter to the lower right."""
+    size = encoder.patch_embed.img_size[0]
+    place = torch.arange(size, dtype=torch.float64)
+    waves = (2 * torch.sin(place[:, None] * place / size)).float()
+    return encode(encoder, waves.expand(1, 3, -1, -1))[0][0, :8].numpy()
 
 
 def timm_config(encoder: VisionTransformer) -> dict:

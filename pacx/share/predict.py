@@ -1,98 +1,40 @@
 """X-rays in; embeddings, calibrated probabilities, attention overlays and warnings out."""
 
+import csv
 import os
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
-from sklearn.covariance import LedoitWolf
+from PIL import Image
+from torch import Tensor
 from torchvision.transforms.v2 import functional as vision
 from tqdm import tqdm
 
 from pacx.data.dicom import is_dicom
 from pacx.data.images import normalise, read_image
-from pacx.errors import PacxError
+from pacx.errors import PacxError, printable
 from pacx.evaluation.attention import rollout_of, upsample
-from pacx.figures.attention import overlays
-from pacx.figures.style import use_style
-from pacx.files import new_file, new_folder
+from pacx.figures.attention import fades
+from pacx.files import create_array, fingerprint, locked, new_file, new_folder
+from pacx.models.checkpoints import CONFIG, WEIGHTS
 from pacx.models.encoder import encode
+from pacx.processes import device
 from pacx.share.calibration import load_probe
 from pacx.share.export import load_exported
+from pacx.share.training_range import RANGE, load_range
 
-RANGE = "range.safetensors"
+TABLE, EMBEDDINGS, OVERLAYS = "predictions.csv", "embeddings.parquet", "overlays"
 PROBES = "probes"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp")
-#: An overlay is drawn from about so many pixels a side, at most twice as many.
-PIXELS = 600
-#: Share of images like the training's that may be warned about.
-FALSE_ALARMS = 0.01
-
-
-@dataclass(frozen=True)
-class TrainingRange:
-    """How far from the training X-rays an embedding lies: Mahalanobis distance with a limit.
-
-    Attributes:
-        mean: (2 D,) of CLS token and mean patch token side by side.
-        precision: (2 D, 2 D) inverse covariance, shrunk after Ledoit and Wolf.
-        limit: Distances above it are warned about.
-    """
-
-    mean: np.ndarray
-    precision: np.ndarray
-    limit: float
-
-    def distance(self, tokens: np.ndarray) -> np.ndarray:
-        """Distances (N,) of tokens (N, 2 D)."""
-        away = tokens - self.mean
-        return np.sqrt(np.maximum(np.einsum("nd,de,ne->n", away, self.precision, away), 0))
-
-    def save(self, folder: Path) -> None:
-        """Write `range.safetensors` into a folder."""
-        arrays = {"mean": self.mean, "precision": self.precision, "limit": np.array([self.limit])}
-        with new_file(folder / RANGE) as partial:
-            save_file({k: np.ascontiguousarray(v, np.float32) for k, v in arrays.items()}, partial)
-
-
-def fit_range(tokens: np.ndarray) -> TrainingRange:
-    """Learn where training X-rays lie, and how far others of the same kind go.
-
-    The first half gives mean and covariance, the second half the limit: its conformal quantile, so
-    that of further images like them at most a share of `FALSE_ALARMS` is warned about, whatever the
-    distances' distribution. With too few images for that, it is the farthest of them.
-
-    Args:
-        tokens: (N, 2 D), CLS and mean patch side by side, patients in order.
-    """
-    first, second = np.array_split(tokens, 2)
-    model = LedoitWolf().fit(first)
-    unlimited = TrainingRange(model.location_, model.precision_, np.inf)
-    distances = np.sort(unlimited.distance(second))
-    rank = int(np.ceil((len(distances) + 1) * (1 - FALSE_ALARMS)))
-    return replace(unlimited, limit=float(distances[min(rank, len(distances)) - 1]))
-
-
-def load_range(folder: Path) -> TrainingRange | None:
-    """The range in an exported folder; None where there is none.
-
-    Raises:
-        PacxError: The file is damaged.
-    """
-    path = folder / RANGE
-    if not path.is_file():
-        return None
-    try:
-        arrays = load_file(path)
-        return TrainingRange(arrays["mean"], arrays["precision"], float(arrays["limit"][0]))
-    except (SafetensorError, KeyError, IndexError) as error:
-        raise PacxError(f"{path} is damaged ({error!r}). Export the encoder again.") from error
+BATCH = 64  # images that are encoded, and written, together
+SIDE = 400  # pixels of an overlay's longer side
 
 
 def predict(
@@ -101,107 +43,202 @@ def predict(
     out: str | Path,
     *,
     probes: Sequence[str] = (),
-    overlay: bool = True,
+    overlay: bool = False,
 ) -> pd.DataFrame:
-    """Embed X-rays and write what is known about each.
+    """Embed X-rays and write what is known about each, as it comes.
+
+    Stopped, the same call goes on where it was. On a GPU the encoder computes in bf16.
 
     Args:
         images: PNG, JPEG, DICOM, TIFF or BMP files, and folders of them. In a folder, DICOM files
             need no suffix. An image that is named twice counts once.
         encoder: Folder that `pacx export` made.
-        out: New folder: `predictions.csv`; `embeddings.parquet` (`image`, then D columns); and
-            `overlays/`, a PNG an image.
+        out: New folder: `predictions.csv`; in the end `embeddings.parquet` (`image`, then D
+            columns); and, if wanted, `overlays/`, a PNG an image.
         probes: Names of exported probes.
-        overlay: Also draw the attention rollout over each image.
+        overlay: Also draw each image beside itself under the attention rollout.
 
     Returns:
-        One row an image: `image`, `distance` and `limit` of the training range (if there is one),
-        `<probe>: <class>` probabilities, read from the CLS token, and `warning`, empty where there
-        is none. A file that cannot be read has a warning and nothing else.
+        The table that was written, one row an image: `image`, `distance` and `limit` of the
+        training range (if there is one), `<probe>: <class>` probabilities, read from the CLS token,
+        and `warning`, empty where there is none. A file that cannot be read has a warning and
+        nothing else. Characters that would command a terminal are escaped, and an apostrophe stands
+        before what a spreadsheet would compute.
 
     Raises:
-        PacxError: There is no image, none can be read, the encoder or a probe is missing, or `out`
-            exists.
+        PacxError: There is no image, none can be read, the encoder or a probe is missing or wrong,
+            or `out` exists and is not from this call.
 
     Example:
         >>> table = predict(["x-rays"], "encoder", "predictions", probes=["tb"])
     """
-    use_style()
-    paths = _find_images([Path(image) for image in images])
-    predictor = Predictor(Path(encoder), probes)
-    with new_folder(Path(out)) as partial:
-        (partial / "overlays").mkdir()
-        rows, embeddings = [], {}
-        for number, path in enumerate(tqdm(paths, unit="image", disable=None)):
-            row = {"image": str(path)}
-            try:
-                picture = read_image(path)
-            except PacxError as error:
-                rows.append(row | {"warning": str(error)})
-                continue
-            embeddings[str(path)], facts = predictor(picture)
-            rows.append(row | facts)
-            if overlay:
-                file = partial / "overlays" / f"{number:05d}-{path.stem}.png"
-                _draw(predictor.attention(picture), picture, file)
-        if not embeddings:
-            raise PacxError(f"No image can be read, of {len(paths)}. {rows[0]['warning']}")
-        table = pd.DataFrame(rows)
-        table.insert(len(table.columns) - 1, "warning", table.pop("warning").fillna(""))
-        table.to_csv(partial / "predictions.csv", index=False)
-        frame = pd.DataFrame(np.stack(list(embeddings.values()))).rename(
-            columns="cls_{:03d}".format
-        )
-        frame.insert(0, "image", list(embeddings))
-        frame.to_parquet(partial / "embeddings.parquet", index=False)
+    paths, folder, out = _find_images(images), Path(encoder), Path(out).absolute()
+    predictor = Predictor(folder, probes)
+    parts = [folder / CONFIG, folder / WEIGHTS, folder / RANGE, *_paths_of(folder, probes).values()]
+    key = fingerprint(overlay, *map(printable, paths), *(part for part in parts if part.is_file()))
+    unfinished = out / f".{key[:24]}.npy"
+    with locked(out):
+        if not unfinished.is_file():
+            with new_folder(out) as partial:
+                width = predictor.encoder.embed_dim
+                create_array(partial / unfinished.name, np.float32, (len(paths), width))
+                if overlay:
+                    (partial / OVERLAYS).mkdir()
+        _write_rows(paths, predictor, out, unfinished, overlay)
+        kinds = {"image": str, "warning": str}
+        table = pd.read_csv(out / TABLE, dtype=kinds, keep_default_na=False, na_values=[""])
+        table["warning"] = table["warning"].fillna("")
+        if not _write_embeddings(table["image"], out / EMBEDDINGS, unfinished):
+            shutil.rmtree(out)
+            raise PacxError(f"No image can be read, of {len(paths)}. {table['warning'][0]}")
+        unfinished.unlink()
     return table
 
 
 class Predictor:
-    """An exported encoder with what it needs to speak about one image."""
+    """An exported encoder with what it needs to speak about images."""
 
     def __init__(self, folder: Path, probes: Sequence[str]):
         self.encoder = load_exported(folder)
-        self.range = load_range(folder)
-        self.probes = {name: load_probe(path) for name, path in _paths_of(folder, probes).items()}
+        width = self.encoder.embed_dim
+        self.range = load_range(folder, width)
+        files = _paths_of(folder, probes)
+        self.probes = {name: load_probe(path, width) for name, path in files.items()}
+        near = [] if self.range is None else ["distance", "limit"]
+        classes = [f"{name}: {c}" for name, probe in self.probes.items() for c in probe.classes]
+        self.columns = [*near, *classes, "warning"]
+        self.encoder.to(device())
 
     @torch.inference_mode()
-    def __call__(self, picture: np.ndarray) -> tuple[np.ndarray, dict]:
-        """CLS token (D,) and facts of an image (H, W) uint8."""
-        cls, patches = encode(self.encoder, self._input(picture))
-        facts: dict = {}
-        warning = ""
+    def __call__(self, films: Tensor) -> tuple[np.ndarray, pd.DataFrame]:
+        """CLS tokens (N, D) of images (N, H, W) uint8 of the encoder's size, and a row on each."""
+        where = device()
+        half = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.autocast(where.type, torch.bfloat16, enabled=half):
+            cls, patches = (t.float() for t in encode(self.encoder, normalise(films.to(where))))
+        tokens = torch.cat([cls, patches.mean(1)], dim=1).double().cpu().numpy()
+        cls = cls.cpu().numpy()
+        numbers = [probe.probabilities(cls) for probe in self.probes.values()]
+        distance, limit = np.zeros(len(films)), np.inf
         if self.range is not None:
-            tokens = torch.cat([cls, patches.mean(1)], dim=1).double().numpy()
-            distance, limit = float(self.range.distance(tokens)[0]), self.range.limit
-            facts = {"distance": distance, "limit": limit}
-            if distance > limit:
-                warning = (
-                    f"Far from the training images (distance {distance:.1f}, limit {limit:.1f}): "
-                    "perhaps no frontal chest X-ray, or of another kind. Do not trust the numbers."
-                )
-        for name, probe in self.probes.items():
-            probabilities = probe.probabilities(cls.numpy())[0]
-            facts |= {f"{name}: {c}": p for c, p in zip(probe.classes, probabilities, strict=True)}
-        return cls[0].numpy(), facts | {"warning": warning}
+            distance, limit = self.range.distance(tokens), self.range.limit
+            numbers = [distance[:, None], np.full((len(films), 1), limit), *numbers]
+        table = np.hstack([np.empty((len(films), 0)), *numbers])
+        facts = pd.DataFrame(table, columns=self.columns[:-1])
+        finite = np.isfinite(tokens).all(1) & np.isfinite(table).all(1)
+        facts["warning"] = [_warning(*row, limit) for row in zip(finite, distance, strict=True)]
+        return cls, facts
 
-    def attention(self, picture: np.ndarray) -> np.ndarray:
-        """Attention rollout (H, W) on the pixels of an image (H, W) uint8."""
-        rollout = rollout_of(self.encoder, self._input(picture))
-        return upsample(rollout, picture.shape)[0].numpy()
-
-    def _input(self, picture: np.ndarray) -> torch.Tensor:
-        """As in training: squashed to a square, then normalised."""
-        pixels = torch.from_numpy(np.array(picture))[None]
-        size = list(self.encoder.patch_embed.img_size)
-        return normalise(vision.resize(pixels, size, antialias=True))
+    def attention(self, films: Tensor) -> Tensor:
+        """Attention rollout (N, H', W') of images (N, H, W) uint8 of the encoder's size."""
+        return rollout_of(self.encoder, normalise(films.to(device()))).cpu()
 
 
-def _find_images(given: Sequence[Path]) -> list[Path]:
-    paths: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            paths += sorted(f for f in path.rglob("*") if f.is_file() and _is_image(f))
+def _warning(finite: bool, distance: float, limit: float) -> str:
+    if not finite:
+        return "The numbers are not finite: the encoder's weights are wrong. Trust none of them."
+    if distance > limit:
+        return (
+            f"Far from the training images (distance {distance:.1f}, limit {limit:.1f}): perhaps "
+            "no frontal chest X-ray, or of another kind. Do not trust the numbers."
+        )
+    return ""
+
+
+def _write_rows(
+    paths: Sequence[str], predictor: Predictor, out: Path, embeddings: Path, overlay: bool
+) -> None:
+    """Batch by batch, after those that are complete; a batch is when its rows are in the table."""
+    size = list(predictor.encoder.patch_embed.img_size)
+
+    def read(path: str) -> tuple[Tensor, np.ndarray | None] | str:
+        """As in training, squashed to a square; and small, for an overlay. Or why it cannot be."""
+        try:
+            picture = read_image(path)
+            film = vision.resize(torch.from_numpy(np.array(picture))[None], size, antialias=True)
+            return film[0], _shrunk(picture) if overlay else None
+        except PacxError as error:
+            return str(error)
+        except Exception as error:  # whatever is wrong with one file shall not end the run
+            return f"{path} cannot be read: {error!r}"
+
+    start = _complete_rows(out / TABLE)
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(paths), initial=start, unit="image", disable=None) as bar,
+    ):
+        steps = range(start, len(paths), BATCH)
+        batches = (pool.map(read, paths[step : step + BATCH]) for step in steps)
+        ahead = next(batches, None)
+        while ahead:  # the next batch is read while this one is encoded
+            now, ahead = ahead, next(batches, None)
+            answers = list(now)
+            names = paths[start : start + len(answers)]
+            rows = [row for row, answer in enumerate(answers) if not isinstance(answer, str)]
+            table = pd.DataFrame(columns=predictor.columns)
+            cls = np.full((len(names), predictor.encoder.embed_dim), np.nan)
+            if rows:
+                films = torch.stack([answers[row][0] for row in rows])
+                cls[rows], table = predictor(films)
+                if overlay:
+                    files = [out / OVERLAYS / _overlay_name(start + r, names[r]) for r in rows]
+                    pictures = [answers[row][1] for row in rows]
+                    list(pool.map(_draw, predictor.attention(films), pictures, files))
+            # Mapped anew each time: what stays mapped counts as memory.
+            np.load(embeddings, mmap_mode="r+")[start : start + len(names)] = cls
+            table = table.set_axis(rows).reindex(range(len(names)))
+            for row in set(range(len(names))) - set(rows):
+                table.loc[row, "warning"] = answers[row]
+            table.insert(0, "image", names)
+            table[["image", "warning"]] = table[["image", "warning"]].map(_cell)
+            table.columns = table.columns.map(_cell)
+            with (out / TABLE).open("a", encoding="utf-8", newline="") as file:
+                quote = csv.QUOTE_NONNUMERIC
+                table.to_csv(file, header=start == 0, index=False, quoting=quote)
+            start += len(names)
+            bar.update(len(names))
+
+
+def _complete_rows(table: Path) -> int:
+    """How many rows are there in whole batches; what follows them is cut off."""
+    if not table.is_file():
+        return 0
+    with table.open("r+b") as file:
+        lines = file.readlines()
+        rows = max(0, sum(line.endswith(b"\n") for line in lines) - 1) // BATCH * BATCH
+        file.truncate(sum(map(len, lines[: rows + 1])) if rows else 0)
+    return rows
+
+
+def _write_embeddings(names: pd.Series, target: Path, embeddings: Path) -> int:
+    """Those that are finite, as Parquet, piece by piece; returns how many."""
+    writer, written = None, 0
+    with new_file(target) as partial:
+        for start in range(0, len(names), 4096):
+            values = np.load(embeddings, mmap_mode="r")[start : start + 4096]
+            known = np.isfinite(values).all(1)
+            frame = pd.DataFrame(values[known]).rename(columns="cls_{:03d}".format)
+            frame.insert(0, "image", names[start : start + 4096][known].to_numpy())
+            piece = pa.Table.from_pandas(frame, preserve_index=False)
+            writer = writer or pq.ParquetWriter(partial, piece.schema)
+            writer.write_table(piece)
+            written += len(frame)
+        writer.close()
+    return written
+
+
+def _cell(text: str) -> str:
+    """Text that neither a terminal obeys nor a spreadsheet computes."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠")) else text
+
+
+def _find_images(given: Sequence[str | Path]) -> list[str]:
+    paths: list[str] = []
+    for path in map(str, map(Path, given)):
+        if os.path.isdir(path):
+            files = (os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
+            paths += sorted(f for f in files if os.path.isfile(f) and _is_image(Path(f)))
         else:
             paths.append(path)
     if not paths:
@@ -228,11 +265,18 @@ def _paths_of(folder: Path, probes: Sequence[str]) -> dict[str, Path]:
     return {name: files[name] for name in probes}
 
 
-def _draw(attention: np.ndarray, picture: np.ndarray, file: Path) -> None:
-    height, width = picture.shape
-    step = max(1, max(height, width) // PIXELS)
-    attention, picture = attention[::step, ::step], picture[::step, ::step]
-    figure = overlays(picture[None], {"attention rollout": attention[None]})
-    figure.set_size_inches(8, min(12, 1.4 + 4 * height / width))
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+def _shrunk(picture: np.ndarray) -> np.ndarray:
+    shape = [max(1, round(side * SIDE / max(picture.shape))) for side in picture.shape[::-1]]
+    return np.asarray(Image.fromarray(picture).resize(shape, reducing_gap=2))
+
+
+def _overlay_name(number: int, path: str) -> str:
+    stem = "".join(c if c.isprintable() else "_" for c in Path(path).stem)
+    return f"{number:05d}-{stem[:60]}.png"  # at most four bytes each: a name has room for 255
+
+
+def _draw(rollout: Tensor, picture: np.ndarray, file: Path) -> None:
+    heat = upsample(rollout[None], picture.shape).numpy()
+    shown = fades(picture[None], heat, heat, steps=1)[0]
+    pair = np.hstack([np.repeat(picture[..., None], 3, axis=2), shown])
+    Image.fromarray(pair).save(file, compress_level=1)

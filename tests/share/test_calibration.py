@@ -1,5 +1,7 @@
 """The temperature, held against known truth, and the file of a probe."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
@@ -69,3 +71,26 @@ def test_probe_survives_the_disk(tmp_path):
         load_probe(tmp_path / "probes" / "tb.safetensors")
     with pytest.raises(PacxError, match="not a probe that pacx exported"):
         load_probe(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ({"temperature": 0.0}, "temperature is 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": 10**400}, "too large"),
+        ({"classes": ("a", "a")}, "names that differ"),
+        ({"classes": ("a", 1)}, "not a probe"),
+        ({"classes": ("a", "b", "c")}, "does not fit 3 classes"),
+        ({"multiclass": "no"}, "neither true nor false"),
+        ({"measured": {"Brier": [0.1]}}, "value, low, high"),
+        ({"weight": np.full((6, 2), np.nan)}, "not finite"),
+        ({"weight": np.zeros((7, 2))}, "6 channels"),
+        ({"bias": np.zeros(3)}, "does not fit 2 classes"),
+    ],
+)
+def test_a_probe_that_cannot_be_is_refused(tmp_path, spoil, said):
+    probe = CalibratedProbe("tb", ("a", "b"), False, np.zeros((6, 2)), np.zeros(2), 2.0, {})
+    replace(probe, **spoil).save(tmp_path / "tb.safetensors")
+    with pytest.raises(PacxError, match=said):
+        load_probe(tmp_path / "tb.safetensors", 6)

@@ -2,20 +2,29 @@
 
 import copy
 import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pandas as pd
+import pydicom
 import pytest
 import timm
 import torch
-from conftest import REAL
+from conftest import PROJECT, REAL
 from huggingface_hub import ModelCard
 from PIL import Image
 from pydicom.data import get_testdata_file
-from safetensors.torch import load_file
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from pacx.cli import app
@@ -165,7 +174,15 @@ def test_adapters_must_be_merged_first(adapted, tmp_path):
         (lambda c: c.pop("model_args"), "not that of an exported encoder"),
         (lambda c: c.update(model_args=[1]), "not that of an exported encoder"),
         (lambda c: c["model_args"].update(embed_dim="wide"), "not that of an exported encoder"),
-        (lambda c: c["model_args"].update(depth=5), "do not fit"),
+        (lambda c: c["model_args"].update(depth=5), "depth 5 does not fit"),
+        (lambda c: c["model_args"].update(num_heads=8), "number of heads .8. has changed"),
+        (lambda c: c["model_args"].update(num_heads=5), "must be a multiple of heads"),
+        (lambda c: c["model_args"].update(num_heads=4.0), "whole numbers"),
+        (lambda c: c["model_args"].update(patch_size=4), "do not fit"),
+        (lambda c: c["model_args"].update(mlp_ratio=float("nan")), "not that of an exported"),
+        (lambda c: c.pop("test_output"), "test_output"),
+        (lambda c: c.update(test_output=[0.0]), "answers to a test image in another way"),
+        (lambda c: c.update(test_output=[float("nan")] * 8), "answers to a test image in another"),
     ],
 )
 def test_a_folder_of_another_kind_is_refused(adapted, tmp_path, spoil, said):
@@ -175,6 +192,113 @@ def test_a_folder_of_another_kind_is_refused(adapted, tmp_path, spoil, said):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(PacxError, match=said):
         load_exported(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda s: s["norm.weight"].fill_(torch.nan), "not finite, first in norm.weight"),
+        (lambda s: s["blocks.1.attn.qkv.weight"].mul_(-1), "answers to a test image in another"),
+        (lambda s: s.update({"norm.weight": s["norm.weight"].half()}), "not of 32-bit floats"),
+        (lambda s: s.update(more=torch.zeros(1)), "1 unexpected .more"),
+        (lambda s: s.pop("cls_token"), "1 missing .cls_token"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(adapted, tmp_path, spoil, said):
+    export_encoder(merge_lora(adapted), tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    spoil(state)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(PacxError, match=said):
+        load_exported(tmp_path)
+
+
+def bombs(encoder: Path, folder: Path) -> None:
+    """Files of some kilobytes that claim, or become, gigabytes."""
+    for name, sizes in {
+        "depth": {"depth": 10**9}, "width": {"embed_dim": 2**62}, "wider": {"embed_dim": 2**80},
+        "image": {"img_size": 2**31 * 8},
+    }.items():  # fmt: skip
+        shutil.copytree(encoder, folder / name)
+        config = json.loads((encoder / "config.json").read_text())
+        config["model_args"].update(sizes)
+        (folder / name / "config.json").write_text(json.dumps(config))
+    deep = "[" * 200_000 + "]" * 200_000
+    shutil.copytree(encoder, folder / "deep")
+    (folder / "deep" / "config.json").write_text(deep)
+    save_file({"weight": torch.zeros(6, 1)}, folder / "deep.probe", metadata={"probe": deep})
+    about = {"dataset": "tb", "classes": ["a"], "multiclass": False, "temperature": 1}
+    text = {"probe": json.dumps(about | {"measured": {}})}
+    weight = {"dtype": "F32", "shape": [10**9, 1], "data_offsets": [0, 4 * 10**9]}
+    header = json.dumps({"__metadata__": text, "weight": weight})
+    with (folder / "sparse.probe").open("wb") as file:  # four gigabytes on no disk
+        file.write(len(header).to_bytes(8, "little") + header.encode())
+        file.truncate(8 + len(header) + 4 * 10**9)
+    (folder / "header.probe").write_bytes((2**40).to_bytes(8, "little"))
+    with zipfile.ZipFile(folder / "inflates.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**28), compresslevel=1)
+    torch.save({"weight": torch.zeros(1).expand(10**9)}, folder / "expands.pth")
+    (folder / "claims.dcm").write_bytes(deflated(side=40_000, blocks=1))
+    (folder / "becomes.dcm").write_bytes(deflated(side=100, blocks=20))
+
+
+def deflated(side: int, blocks: int) -> bytes:
+    """DICOM that claims so many pixels a side, and inflates to so many times 64 MiB."""
+    file, meta = pydicom.Dataset(), pydicom.dataset.FileMetaDataset()
+    file.Rows = file.Columns = side
+    body, head = DicomBytesIO(), DicomBytesIO()
+    body.is_little_endian, body.is_implicit_VR = True, False
+    write_dataset(body, file)
+    meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    head.is_little_endian, head.is_implicit_VR = True, False
+    write_dataset(head, meta)
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    pixels = b"\xe0\x7f\x10\x00OB\0\0" + (blocks * 2**26).to_bytes(4, "little")
+    first = packer.compress(body.getvalue() + pixels) + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(bytes(2**26)) + packer.flush(zlib.Z_FULL_FLUSH)
+    return bytes(128) + b"DICM" + head.getvalue() + first + blocks * block + packer.flush()
+
+
+def test_bombs_are_refused_at_once_and_in_little_memory(adapted, tmp_path, capsys):
+    export_encoder(merge_lora(adapted), tmp_path / "encoder")
+    bombs(tmp_path / "encoder", tmp_path)
+    program = """
+import json, resource, sys, time
+from pathlib import Path
+from pacx.data.images import read_image
+from pacx.errors import PacxError
+from pacx.models.imports import import_encoder
+from pacx.share.calibration import load_probe
+from pacx.share.export import load_exported
+
+load_exported("encoder")  # what comes with the first use is no part of a bomb
+read = {"": load_exported, ".probe": lambda p: load_probe(p, 96), ".pth": import_encoder,
+        ".dcm": read_image}
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+for path in map(Path, sys.argv[1:]):
+    before, start = peak(), time.perf_counter()
+    try:
+        read[path.suffix](path)
+        said = None
+    except PacxError as error:
+        said = str(error)
+    print(json.dumps([path.name, time.perf_counter() - start, peak() - before, said]))
+"""
+    names = sorted(f.name for f in tmp_path.iterdir() if f.name != "encoder")
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT), *sys.path])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == len(names) == 12
+    for name, seconds, mib, said in rows:
+        with capsys.disabled():
+            print(f"\n{name}: {seconds:.2f} s, {mib:.0f} MiB, {said}", end="")
+        assert said, name
+        assert "\n" not in said
+        assert mib < 200, name
+        assert seconds < 1, name
 
 
 def test_an_artefact_is_not_an_export(adapted, tmp_path):

@@ -1,5 +1,7 @@
 """What `pacx predict` writes and warns about, and how often its range check is wrong."""
 
+import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 from sklearn.metrics import brier_score_loss
 from typer.testing import CliRunner
 
@@ -26,7 +29,8 @@ from pacx.profile import load_profile
 from pacx.run import open_run
 from pacx.share.calibration import CalibratedProbe, calibration, train_calibrated_probe
 from pacx.share.export import export_encoder, load_exported
-from pacx.share.predict import FALSE_ALARMS, TrainingRange, fit_range, load_range, predict
+from pacx.share.predict import Predictor, predict
+from pacx.share.training_range import FALSE_ALARMS, TrainingRange, fit_range, load_range
 
 SIZE = 32
 
@@ -75,7 +79,7 @@ def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
     (folder / "broken.png").write_bytes(b"no image")
     (folder / "more" / f"{'0' * 23}1.dcm").rename(folder / "more" / "1.2.840.1")
     (folder / "more" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
-    table = predict([folder], exported, tmp_path / "out", probes=["own"])
+    table = predict([folder], exported, tmp_path / "out", probes=["own"], overlay=True)
     names = [Path(image).name for image in table["image"]]
     assert names == ["a.png", "b.jpg", "broken.png", "1.2.840.1", "noise.png"]
     assert list(table) == ["image", "distance", "limit", "own: a", "own: b", "warning"]
@@ -99,7 +103,7 @@ def test_tables_embeddings_and_overlays(exported, folder, tmp_path):
 
 
 def test_the_command_warns_and_scores_a_probe_s_probabilities(exported, folder, tmp_path):
-    arguments = ["predict", str(folder), "--encoder", str(exported), "--no-overlays"]
+    arguments = ["predict", str(folder), "--encoder", str(exported)]
     out = ["--probe", "own", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, [*arguments, *out])
     assert done.exit_code == 0
@@ -112,7 +116,7 @@ def test_the_command_warns_and_scores_a_probe_s_probabilities(exported, folder, 
 def test_an_image_named_twice_counts_once(exported, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     twice = [folder / "b.jpg", folder, "a.png", "more/../b.jpg"]
-    table = predict(twice, exported, tmp_path / "out", overlay=False)
+    table = predict(twice, exported, tmp_path / "out")
     assert sorted(Path(image).name for image in table["image"][1:]) == [
         f"{'0' * 23}1.dcm", "a.png", "noise.png",
     ]  # fmt: skip
@@ -122,6 +126,161 @@ def test_an_image_named_twice_counts_once(exported, folder, tmp_path, monkeypatc
     embeddings = pd.read_parquet(tmp_path / "out" / "embeddings.parquet")
     assert embeddings["image"].tolist() == table["image"].tolist()
     np.testing.assert_allclose(embeddings.drop(columns="image"), expected, atol=1e-4)
+
+
+@pytest.fixture
+def many(films, tmp_path) -> Path:
+    """Ten X-rays, of which one is none, and a batch of three."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(10):
+        Image.fromarray(films[i]).save(folder / f"{i}.png")
+    (folder / "4.png").write_bytes(b"no image")
+    return folder
+
+
+def test_a_stopped_command_goes_on_where_it_was(exported, many, tmp_path, monkeypatch):
+    monkeypatch.setattr("pacx.share.predict.BATCH", 3)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    expected = predict([many], exported, whole, probes=["own"], overlay=True)
+
+    def stopped_at_8(path):
+        if Path(path).stem == "8":
+            raise KeyboardInterrupt
+        return read_image(path)
+
+    monkeypatch.setattr("pacx.share.predict.read_image", stopped_at_8)
+    with pytest.raises(KeyboardInterrupt):
+        predict([many], exported, out, probes=["own"], overlay=True)
+    table = out / "predictions.csv"
+    assert len(pd.read_csv(table)) == 6  # whole batches, as they came
+    with table.open("a") as file:  # a disk was full, or the power was off
+        file.write('"7.png",1')
+    with pytest.raises(PacxError, match="exists"):
+        predict([many], exported, out, probes=[], overlay=True)
+
+    again = []
+
+    def counted(path):
+        again.append(Path(path).stem)
+        return read_image(path)
+
+    monkeypatch.setattr("pacx.share.predict.read_image", counted)
+    pd.testing.assert_frame_equal(
+        predict([many], exported, out, probes=["own"], overlay=True), expected
+    )
+    assert sorted(again) == ["6", "7", "8", "9"]
+    assert table.read_bytes() == (whole / table.name).read_bytes()
+    pd.testing.assert_frame_equal(
+        *(pd.read_parquet(at / "embeddings.parquet") for at in (out, whole))
+    )
+    for at in (out, whole):
+        assert {f.name for f in at.iterdir()} == {
+            "predictions.csv", "embeddings.parquet", "overlays"
+        }  # fmt: skip
+        assert len(list((at / "overlays").iterdir())) == 9
+    with pytest.raises(PacxError, match="exists"):
+        predict([many], exported, out, probes=["own"], overlay=True)
+
+
+def test_no_more_than_the_next_batch_is_in_memory(exported, many, tmp_path, monkeypatch):
+    monkeypatch.setattr("pacx.share.predict.BATCH", 2)
+    read, ahead = [], []
+
+    def counted(path):
+        read.append(path)
+        return read_image(path)
+
+    call = Predictor.__call__
+
+    def watched(self, films):
+        ahead.append(len(read))
+        return call(self, films)
+
+    monkeypatch.setattr("pacx.share.predict.read_image", counted)
+    monkeypatch.setattr(Predictor, "__call__", watched)
+    predict([many], exported, tmp_path / "out")
+    assert len(ahead) == 5
+    assert all(seen <= 2 * (k + 2) for k, seen in enumerate(ahead))
+
+
+def test_whatever_one_file_does_costs_one_row(exported, many, tmp_path, monkeypatch):
+    faults = {"1": MemoryError(), "3": RecursionError("too deep"), "5": OSError(36, "too long")}
+
+    def broken(path):
+        if (stem := Path(path).stem) in faults:
+            raise faults[stem]
+        return read_image(path)
+
+    monkeypatch.setattr("pacx.share.predict.read_image", broken)
+    table = predict([many], exported, tmp_path / "out", probes=["own"])
+    stems = table["image"].map(lambda image: Path(image).stem)
+    unread = table[table["own: a"].isna()]
+    assert stems[unread.index].tolist() == ["1", "3", "4", "5"]
+    for word, warning in zip(
+        ("MemoryError", "too deep", "not a readable image", "too long"), unread["warning"],
+        strict=True,
+    ):  # fmt: skip
+        assert word in warning
+    assert len(pd.read_parquet(tmp_path / "out" / "embeddings.parquet")) == 6
+
+
+def test_names_command_neither_a_terminal_nor_a_spreadsheet(exported, films, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [
+        "=cmd().png", "+1.png", "@SUM(A1).png", "-1.png", "\x1b[31mred.png", "\u202egnp.exe",
+        "two\nlines.png", "a,b;c\".png", os.fsdecode(b"\xff.png"), "n" * 251 + ".png",
+        "胸" * 80 + ".png",
+    ]  # fmt: skip
+    for i, name in enumerate(names):
+        Image.fromarray(films[i]).save(name, "PNG")
+    Path("=broken.png").write_bytes(b"no image")
+    arguments = ["--encoder", str(exported), "--out", "out", "--overlays", "--", *names]
+    done = CliRunner().invoke(app, ["predict", *arguments, "=broken.png"])
+    assert done.exit_code == 0, done.exception
+    assert all(line.isprintable() for line in done.output.splitlines())
+    with open("out/predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [
+        "'=cmd().png", "'+1.png", "'@SUM(A1).png", "'-1.png", r"\x1b[31mred.png",
+        r"\u202egnp.exe", r"two\nlines.png", 'a,b;c".png', r"\udcff.png", "n" * 251 + ".png",
+        "胸" * 80 + ".png", "'=broken.png",
+    ]  # fmt: skip
+    assert rows[-1]["warning"].startswith("'=broken.png is not")
+    assert len(list(Path("out/overlays").iterdir())) == len(names)
+    embedded = pd.read_parquet("out/embeddings.parquet")["image"]
+    assert embedded.tolist() == [row["image"] for row in rows[:-1]]
+
+
+@pytest.mark.parametrize("what", ["distance", "probability"])
+def test_numbers_that_are_not_finite_are_warned_about(
+    exported, folder, tmp_path, monkeypatch, what
+):
+    if what == "distance":
+        monkeypatch.setattr(TrainingRange, "distance", lambda self, t: np.full(len(t), np.nan))
+    else:
+        monkeypatch.setattr(CalibratedProbe, "logits", lambda self, cls: cls[:, :2] * np.nan)
+    table = predict([folder], exported, tmp_path / "out", probes=["own"])
+    assert table["warning"].str.contains("not finite").all()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ({"limit": np.zeros(1)}, "limit is 0"),
+        ({"limit": np.full(1, np.nan)}, "not finite"),
+        ({"mean": np.full(96, np.inf)}, "not finite"),
+        ({"precision": np.eye(95)}, "does not fit 48 channels"),
+        ({"mean": np.zeros(94), "precision": np.eye(94)}, "does not fit 48 channels"),
+    ],
+)
+def test_a_range_that_cannot_be_is_refused(exported, folder, tmp_path, spoil, said):
+    spoilt = shutil.copytree(exported, tmp_path / "spoilt")
+    facts = {"mean": np.zeros(96), "precision": np.eye(96), "limit": np.ones(1)} | spoil
+    save_file({k: v.astype(np.float32) for k, v in facts.items()}, spoilt / "range.safetensors")
+    with pytest.raises(PacxError, match=said):
+        predict([folder], spoilt, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -138,14 +297,14 @@ def test_bad_input_leaves_nothing_behind(exported, folder, tmp_path, change, sai
     given = {"images": [folder], "encoder": exported, "out": tmp_path / "out"} | change
     images, encoder, out = given.pop("images"), given.pop("encoder"), given.pop("out")
     with pytest.raises(PacxError, match=said):
-        predict(images, encoder, out, overlay=False, **given)
+        predict(images, encoder, out, **given)
     assert [f.name for f in tmp_path.iterdir()] == ["x-rays"]
 
 
 def test_without_a_range_nothing_is_checked(exported, folder, tmp_path):
     plain = shutil.copytree(exported, tmp_path / "plain")
     (plain / "range.safetensors").unlink()
-    table = predict([folder / "noise.png"], plain, tmp_path / "out", overlay=False)
+    table = predict([folder / "noise.png"], plain, tmp_path / "out")
     assert list(table) == ["image", "warning"]
     assert table["warning"][0] == ""
     (plain / "range.safetensors").write_bytes(b"nothing")
