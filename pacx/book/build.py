@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from pacx.book.colab import write_notebook
 from pacx.book.execution import sources_of
 from pacx.book.parts import write_parts
 from pacx.book.privacy import inspect_site
@@ -72,6 +73,8 @@ def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
         for script in set(re.findall(r"<script>const THEBE_JS_URL[^<]*</script>", text)):
             text = text.replace(script, "", text.count(script) - 1)
         page.write_text(text, encoding="utf-8")
+    for notebook in (html / "_sources" / "notebooks").glob("*.ipynb"):  # what readers download
+        write_notebook(notebook, notebook, project)
     inspect_site(run, html, book, log)
     return html
 
