@@ -96,8 +96,9 @@ def _box(match: re.Match, project: Path) -> str:
     if name == "dropdown":
         text = f"<details><summary>{title}</summary>\n\n{textwrap.dedent(body)}\n</details>"
     elif name in _BOXES or name == "admonition":
-        heading = title if name == "admonition" else name.capitalize()
-        text = f"**{heading}**\n\n{textwrap.dedent(body).rstrip()}"
+        if name != "admonition":  # its text begins on the first line
+            title, body = name.capitalize(), f"{title}\n{body}"
+        text = f"**{title}**\n\n{textwrap.dedent(body).strip()}"
         text = textwrap.indent(text, "> ", lambda line: True)
     else:
         raise _unknown(match[0].splitlines()[0])

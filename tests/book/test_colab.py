@@ -105,6 +105,7 @@ def write(text: str, folder: Path) -> str:
             ":::{admonition} Why?\n:class: tip\nFor *this*.\n:::\n\nText",
             "> **Why?**\n> \n> For *this*.\n\nText",
         ),
+        (":::{note} So\nit is.\n:::", "> **Note**\n> \n> So\n> it is."),
     ],
 )
 def test_myst_becomes_markdown(myst, plain, tmp_path):
