@@ -64,8 +64,7 @@ lint: $(VENV)/installed-test ## style, import order, notebooks in step with thei
 	$(BIN)/python -m pytest -q tests/test_house.py
 
 sync: $(VENV)/installed-test ## write notebooks/*.ipynb from notebooks/*.py, without outputs
-	$(BIN)/jupytext --sync notebooks/*.py
-	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/python -m pacx.book.colab
 
 clean: ## remove the virtual environment, the runs and every cache
 	rm -rf $(VENV) runs build dist *.egg-info

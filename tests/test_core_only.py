@@ -9,7 +9,9 @@ import pytest
 from conftest import PROJECT
 
 #: Modules that only `pacx run`, `pacx evidence` and `pacx book` need.
-MAKE_PAGES = {"pacx.book.build", "pacx.book.execution", "pacx.book.parts", "pacx.book.replications"}
+MAKE_PAGES = {
+    f"pacx.book.{name}" for name in ("build", "colab", "execution", "parts", "replications")
+}
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from pacx.book.colab import write_notebook
 from pacx.book.execution import sources_of
 from pacx.book.parts import write_parts
 from pacx.book.privacy import inspect_site, withhold
@@ -75,7 +76,9 @@ def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
         for script in set(re.findall(r"<script>const THEBE_JS_URL[^<]*</script>", text)):
             text = text.replace(script, "", text.count(script) - 1)
         page.write_text(text, encoding="utf-8")
-    if not run.is_phantom:  # the notebooks to download have no outputs
+    for notebook in (html / "_sources" / "notebooks").glob("*.ipynb"):  # what readers download
+        write_notebook(notebook, notebook, project)
+    if not run.is_phantom:  # they have no outputs
         for source in (html / "_sources").rglob("*.ipynb"):
             notebook = nbformat.read(source, as_version=4)
             for cell in notebook.cells:
