@@ -1,0 +1,641 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Real X-rays that anyone may have
+#
+# Does what an encoder learned from simulated chests hold for real ones, and what can the only open
+# X-rays with blood tests tell?
+
+# %% tags=["hide-cell"]
+# Installs the library where it is missing, as on Colab; does nothing where it is there.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("pacx") is None:
+    source = "pacx @ git+https://github.com/pacx-book/pacx-mae-book"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+# %% tags=["parameters"]
+profile = "demo"  # name of a profile, or path of a .yaml file
+runs = "runs"  # folder that holds all runs
+
+# %% tags=["remove-input"]
+from pacx.book.chapter import banner, open_chapter
+
+run = open_chapter(profile, runs)
+banner(run)
+
+# %% [markdown]
+# ## What you will learn
+#
+# - Where to get real chest X-rays without credentials, and how to bring them into one layout.
+# - How much of what a small {term}`MAE` learned from phantoms carries over to real X-rays.
+# - Which baselines a result on real X-rays needs: random weights, pixels, and what is known without
+#   any image.
+# - What 59 patients with blood tests can tell, what they cannot, and how many it would take.
+# - How often an encoder that has only seen phantoms warns about real X-rays.
+#
+# ## Before you start
+#
+# | You should know | Why | Where |
+# |---|---|---|
+# | {term}`Linear probe` | how findings are read from an encoder | [chapter 06](06_clinical_transfer) |
+# | {term}`Ridge regression` | how blood tests are read from it | [chapter 08](08_alignment) |
+# | the training range | what a warning compares | [chapter 11](11_using_the_encoder) |
+#
+# **The tables on this page were measured on real patients**, whatever the banner says about the run
+# that made the page: each row names its data set, number of test images, profile, commit and date. They
+# are committed in `book/real/`, as aggregates only. To measure them yourself on two cores, fetch the
+# three data sets as shown below, then
+#
+# ```bash
+# pacx run --profile demo               # or, faster: pacx train mae pacx --profile demo
+# pacx run --profile real --only 13     # reads data/; --data-root for another folder
+# cp runs/real/results/real/*.csv book/real/   # to commit your own tables
+# ```
+#
+# ## What we expected
+#
+# These claims were written down before the chapter was run. An earlier trial on some of the same
+# X-rays was known to us: with one split and no interval, a probe for pneumonia had an AUROC of 0.82
+# with random weights, 0.87 with the MAE of phantoms and 0.88 with an MAE of real X-rays. So
+# claims 1 and 3 are expectations from that trial, the others are not.
+#
+# | | Claim | It is refuted if |
+# |---|---|---|
+# | 1 | On real findings the MAE of phantoms is better than random weights. | the interval of the difference in AUROC includes 0 |
+# | 2 | What it adds is more than brightness and layout: it is better than the principal components of the pixels. | the interval of the difference includes 0 |
+# | 3 | An MAE of real X-rays, trained as long, is at most 0.02 better. | the interval of its lead reaches above 0.02 |
+# | 4 | Distillation of phantoms' ECGs and labs (PaCX-MAE) costs at most 0.02 on real findings. | the interval of the loss reaches above 0.02 |
+# | 5 | The MAE of phantoms outlines real lungs better than random weights. | the interval of the difference in IoU includes 0 |
+# | 6 | An X-ray says more about a blood test than the view and the days since admission. | no test has an interval of the difference above 0 |
+# | 7 | Stage 2 on the labs of two dozen patients helps to read the labs of others. | the interval of the difference includes 0; shuffled pairs do as well |
+# | 8 | An encoder of phantoms warns about most real frontal X-rays. | it warns about fewer than half |
+#
+# We expect claims 6 and 7 to stay open: the patients are few.
+#
+# ## Fetch the X-rays
+#
+# None of the sets asks for an account or a training. Keep each in a folder of its own in `data/`.
+#
+# **Hannover** {cite:p}`winther2020covid`: 243 X-rays of 71 patients with COVID-19, with the blood tests of the
+# same patients. CC BY 3.0. The only open pairs of X-rays and blood tests of their kind that we know of.
+#
+# ```bash
+# git clone https://github.com/ml-workgroup/covid-19-image-repository data/hannover
+# ```
+#
+# **OpenIST** {cite:p}`openist`: 275 normal chest X-rays with lung masks drawn by hand. No licence is stated,
+# so look at its repository before you pass anything on.
+#
+# ```bash
+# git clone https://github.com/pi-null-mezon/OpenIST data/openist
+# ```
+#
+# **NIH ChestX-ray14** {cite:p}`wang2017chestxray8`: 112,120 frontal X-rays with 14 findings that were mined from
+# reports; no restriction on use, the paper is to be cited. Any part of it will do, in any folder below
+# `data/nih`. The whole set comes from [NIH's Box folder](https://nihcc.app.box.com/v/ChestXray-NIHCC). A
+# sample of 1,000 is a clone away; it was drawn for a study of pneumonia, so half of it has pneumonia
+# and half has no finding, which no hospital has.
+#
+# ```bash
+# git clone https://github.com/muhammedtalo/COVID-19 data/nih
+# # Labels: Data_Entry_2017_v2020.csv from the Box folder, into data/nih
+# ```
+#
+# **ECGs** come from [PTB-XL](https://physionet.org/content/ptb-xl/)
+# {cite:p}`wagner2020ptbxl` or the
+# [PhysioNet Challenge 2021](https://physionet.org/content/challenge-2021/) {cite:p}`reyna2021will`, both CC BY
+# 4.0: WFDB records with twelve leads, 10 s at 500 Hz. In `data/ecg-archive` they train the ECG teacher
+# of [chapter 04](04_ecg_teacher): `pacx train ecg`. No open data set that we know of pairs them with X-rays,
+# so this chapter distils from blood tests only.
+#
+# ```bash
+# wget -r -np -nH --cut-dirs=3 -P data/ecg-archive \
+#   https://physionet.org/files/challenge-2021/1.0.3/training/georgia/g1/
+# ```
+#
+# The three sets of X-rays are of different people in different hospitals. Nobody's ECG is known.
+#
+# ## One layout
+#
+# All become [the layout for data of your own](../book/own_data): `table.csv`, one line an image, with
+# `dataset.yaml`. Half of the patients are kept for the test, because the samples are small. Columns
+# that start with `known_` are what somebody knows without looking at the image.
+
+# %% tags=["layout"]
+import pandas as pd
+import yaml
+
+from pacx.data.splits import split_by_patient
+
+HALF = {"train": 0.4, "val": 0.1, "test": 0.5}
+
+
+def write_set(root, table, **about):
+    """Write `table.csv` and `dataset.yaml`, patients dealt out to splits."""
+    table["split"] = split_by_patient(table["patient"].astype(str), HALF)
+    table.to_csv(root / "table.csv", index=False)
+    about = {"name": root.name, "hospital": root.name, "terms": "open"} | about
+    (root / "dataset.yaml").write_text(yaml.safe_dump(about))
+
+
+# %% [markdown]
+# **NIH** has one table for all X-rays; those that are not there are left out. The findings kept are the ones
+# with at least 30 test X-rays in a sample of 820.
+
+# %% tags=["layout"]
+FINDINGS = ["Pneumonia", "Infiltration", "Atelectasis", "Effusion", "Edema"]
+
+
+def lay_out_nih(root):
+    entries = pd.read_csv(next(root.rglob("Data_Entry_2017*.csv")))
+    entries = entries.set_index("Image Index")
+    files = {file.name: file for file in sorted(root.rglob("*.png"))}
+    entries = entries[entries.index.isin(files)]
+    table = entries["Finding Labels"].str.get_dummies("|")[FINDINGS]
+    table["image"] = [files[name].relative_to(root) for name in table.index]
+    table["patient"] = entries["Patient ID"]
+    table["known_ap"] = (entries["View Position"] == "AP").astype(int)
+    table["known_male"] = (entries["Patient Gender"] == "M").astype(int)
+    licence = "no restriction on use, cite Wang et al. 2017"
+    write_set(root, table, task="multilabel", labels=FINDINGS, licence=licence)
+
+
+# %% [markdown]
+# **OpenIST** has two files for each X-ray: `NAME.jpg` and its mask `NAME@.png`. It does not say who is whom, so
+# each X-ray counts as a patient.
+
+# %% tags=["layout"]
+def lay_out_openist(root):
+    masks = sorted(root.rglob("*@.png"))
+    images = [mask.with_name(mask.name[:-5] + ".jpg") for mask in masks]
+    table = pd.DataFrame(
+        {
+            "image": [image.relative_to(root) for image in images],
+            "mask": [mask.relative_to(root) for mask in masks],
+            "patient": [image.stem for image in images],
+        }
+    )
+    licence = "none stated, see pi-null-mezon/OpenIST"
+    write_set(root, table, task="segmentation", licence=licence)
+
+
+# %% [markdown]
+# **Hannover** gives each value as the lower end of an interval, `-inf` and `inf` where it was below or above
+# what the laboratory can measure, and how many days before or after the X-ray blood was drawn. Kept are
+# values at most one day away. What is beyond the limit becomes the lowest or highest number of its column:
+# only ranks are used here. Pairs have a file of their own, `pairs.csv`.
+
+# %% tags=["layout"]
+import numpy as np
+
+LABS = {
+    "crp": "mg/L", "d-dimer": "mg/L", "factor_xii": "%", "ldh": "U/L",
+    "lymphocytes": "/nL", "neutrophils": "/nL", "pco2": "mmHg", "po2": "mmHg",
+}  # fmt: skip
+
+
+def blood_tests(rows):
+    """(N, L) values at most a day from the X-ray, NaN = not measured."""
+    values = rows[[f"{lab}_val" for lab in LABS]].set_axis(list(LABS), axis=1)
+    away = rows[[f"{lab}_offset" for lab in LABS]].set_axis(values.columns, axis=1)
+    values = values.astype(float).where(away.abs() <= 1)
+    finite = values.replace([np.inf, -np.inf], np.nan)
+    return values.clip(finite.min(), finite.max(), axis=1)
+
+
+def lay_out_hannover(root):
+    rows = pd.read_csv(root / "data.csv")
+    table = blood_tests(rows).round(2)
+    table["image"], table["patient"] = "png/" + rows["image_id"] + ".png", rows["patient_id"]
+    table["known_ap"] = (rows["projection"] == "ap").astype(int)
+    table["known_days"] = -rows["admission_offset"]
+    table = table[table[list(LABS)].notna().any(axis=1)].copy()
+    write_set(root, table, labs=LABS, licence="CC BY 3.0, doi 10.6084/m9.figshare.12275009")
+    table.to_csv(root / "pairs.csv", index=False)
+
+
+# %% [markdown]
+# Afterwards `pacx data check hannover --root data` (or `nih`, or `openist`) reads every file and says what is
+# wrong. How many are there?
+
+# %%
+from pacx.book.real import measured
+from pacx.data.datasets import load_dataset, own
+from pacx.errors import PacxError
+from pacx.figures.tables import show
+
+LAYOUTS = {"nih": lay_out_nih, "openist": lay_out_openist, "hannover": lay_out_hannover}
+
+
+def lay_out_all():
+    rows = []
+    for name, lay_out in LAYOUTS.items():
+        root = run.data_root / name
+        if not root.is_dir():
+            raise PacxError(f"{root} is missing. See 'Fetch the X-rays' in chapter 13.")
+        if not own.is_own(root):
+            lay_out(root)
+        table = load_dataset(name, run.data_root).table
+        counts = {"images": len(table), "patients": table["patient"].nunique()}
+        counts["test images"] = (table["split"] == "test").sum()
+        rows.append({"dataset": name, **counts, "licence": own.read_about(root).licence})
+    return pd.DataFrame(rows)
+
+
+show(measured(run, "sets", lay_out_all))
+
+# %% [markdown]
+# ## The encoders
+#
+# All have the same shape. Two were trained on the phantoms of the profile `demo` and are taken from its
+# run, one on the training X-rays of NIH, for about as many steps; one has random weights. Two more start
+# from the one of NIH's X-rays and are distilled from Hannover's blood tests. None has seen a test patient.
+
+# %%
+from pacx.run import find_run
+from pacx.training.encoders import borrow_encoder
+from pacx.training.pipeline import train_encoders
+
+
+def encoders():
+    train_encoders(run, "mae", "pacx", "pacx-shuffled")
+    phantoms = find_run("demo", runs)
+    for model in ("mae", "pacx"):
+        borrow_encoder(run, phantoms, model, f"{model}-phantoms")
+    names = ["mae-phantoms", "pacx-phantoms", "mae", "pacx", "pacx-shuffled"]
+    steps = [len(pd.read_csv(run.artefact(n) / "history.csv")) for n in names]
+    learned = ["phantoms", "phantoms", "nih", "hannover", "hannover, shuffled"]
+    return pd.DataFrame({"model": names, "from": learned, "steps": steps})
+
+
+show(measured(run, "encoders", encoders))
+
+# %% [markdown]
+# ## Findings
+#
+# Converged probes on frozen features, as in [chapter 06](06_clinical_transfer), trained with the labels of the
+# training patients; the way to read an encoder (CLS token or mean of the patches), and the number of
+# principal components of the pixels, are chosen by validation labels. *Known without the image* are view
+# (AP or PA) and sex alone. The view is a strong confounder: AP films are taken in bed. So the same
+# models are scored once more on AP films only.
+
+# %%
+from dataclasses import replace
+
+from pacx.evaluation.transfer import compare_probes
+
+MODELS = ["known", "random", "pixels", "mae-phantoms", "pacx-phantoms", "mae"]
+
+
+def findings():
+    nih = load_dataset("nih", run.data_root)
+    ap = replace(nih, table=nih.table[nih.table["known_ap"] == "1"])
+    tables = []
+    for films, part in {"AP and PA": nih, "AP only": ap}.items():
+        for tasks in ([[finding] for finding in FINDINGS] + [FINDINGS]):
+            for other in ("random", "pixels", "mae"):
+                table = compare_probes(run, part, MODELS, tasks=tasks,
+                                       pooling="best", reference=other)
+                n = len(part.split("test"))
+                tables.append(table.assign(films=films, images=n))
+    return pd.concat(tables)
+
+
+found = measured(run, "findings", findings)
+
+# %% mystnb={"image": {"alt": "AUROC with 95 percent intervals of five findings and their mean on real X-rays of NIH, for what is known without the image, random weights, pixels, and three trained encoders; one panel for all films, one for AP films only."}} tags=["hide-input"]
+from pacx.figures.results import dots
+
+once = found[found["reference"] == "mae"].assign(task=found["task"].replace("macro", "mean"))
+_ = dots(once, panels="films", chance=0.5, one_scale=True)
+
+# %% [markdown]
+# The means over the five findings, and what each model is better than random weights:
+
+# %% tags=["hide-input"]
+from pacx.figures.tables import folded, in_words
+
+means = found.query("task == 'macro' and reference == 'random'")
+show(in_words(means, "films", "images").rename(columns={"difference [95 %]": "minus random [95 %]"}))
+
+# %% tags=["hide-input"]
+folded(show(found.drop(columns="difference_p")), "All numbers, with profile, commit and date")
+
+# %% [markdown]
+# ## Lungs
+#
+# A small decoder on frozen patch tokens, as in [chapter 06](06_clinical_transfer): how well do its lungs overlap
+# with those drawn by hand? The encoders are frozen, so 56 px and patches of 8 px limit all alike.
+
+# %%
+from pacx.evaluation.transfer import compare_segmentation
+
+ENCODERS = ["random", "mae-phantoms", "pacx-phantoms", "mae"]
+
+
+def lungs():
+    openist = load_dataset("openist", run.data_root)
+    table = compare_segmentation(run, openist, ENCODERS)
+    return table.assign(images=len(openist.split("test")))
+
+
+outlined = measured(run, "lungs", lungs)
+difference = {"difference [95 %]": "minus the MAE of real X-rays [95 %]"}
+show(in_words(outlined, "dataset", "images", "metric").rename(columns=difference))
+
+# %% [markdown]
+# ## Reconstruction
+#
+# With three quarters of the patches removed, how large is the mean squared error on them? The same
+# patches are removed for all. *Average X-ray* fills in the mean of NIH's training X-rays, and so knows
+# where a chest usually is and nothing about this one.
+
+# %%
+import torch
+
+from pacx.data.images import normalise
+from pacx.evaluation.features import images_of
+from pacx.training.mae import load_mae
+
+
+def errors_of(model, images, average):
+    """(N,) mean squared error on the removed patches of each X-ray (N, H, W)."""
+    mae = load_mae(run, "mae" if model == "average" else model)
+    pixels = normalise(torch.from_numpy(images.copy()))
+    target = mae.patchify(pixels)
+    noise = torch.rand(target.shape[:2], generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        prediction, mask = mae(pixels, run.profile.mae.mask_ratio, noise)[1:3]
+    if model == "average":
+        prediction = mae.patchify(average)
+    error = (prediction - target).square().mean(2)
+    return ((error * mask).sum(1) / mask.sum(1)).numpy()
+
+
+# %%
+from pacx.evaluation.statistics import bootstrap_weights, mean_on_resamples, paired_table
+
+
+def reconstruction():
+    tables, nih = [], load_dataset("nih", run.data_root)
+    learned = normalise(torch.from_numpy(images_of(run, nih, "train").copy()))
+    for dataset in (nih, load_dataset("openist", run.data_root)):
+        images, patients = images_of(run, dataset, "test"), dataset.split("test")["patient"]
+        weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+        errors = {m: mean_on_resamples(errors_of(m, images, learned.mean(0, True)), weights)
+                  for m in ("average", "mae-phantoms", "mae")}
+        tables.append(paired_table(list(errors), "mae", errors.get, metric="MSE",
+                                   dataset=dataset.name, images=len(images)))
+    return pd.concat(tables)
+
+
+rebuilt = measured(run, "reconstruction", reconstruction)
+show(in_words(rebuilt, "dataset", "images", "metric").rename(columns=difference))
+
+# %% [markdown]
+# What that looks like, on a real X-ray that the package `pydicom-data` ships, with the MAE of *this* run:
+# of phantoms, unless the banner says real data.
+
+# %%
+from pathlib import Path
+
+from pydicom.data import get_testdata_file
+
+from pacx.data.images import load_images
+
+
+def from_pydicom(name):
+    """An X-ray of the package `pydicom-data` as the encoders see it, (1, H, W)."""
+    file = Path(get_testdata_file(name, download=False))
+    size = run.profile.vit.image_size
+    return np.array(load_images(file.parent, [file.name], size, run.cache))
+
+
+x_ray = from_pydicom("RG1_UNCR.dcm")
+train_encoders(run, "mae")
+mae = load_mae(run)
+pixels = normalise(torch.from_numpy(x_ray.copy()))
+torch.manual_seed(0)
+with torch.inference_mode():
+    seen, drawn = mae.reconstruct(pixels, mae(pixels, run.profile.mae.mask_ratio))
+
+# %% mystnb={"image": {"alt": "A real chest X-ray, the same with most of its patches removed, and what this run's masked autoencoder reconstructs from the rest."}} tags=["hide-input", "public"]
+from pacx.figures.cxr import reconstructions
+
+_ = reconstructions({"X-ray": x_ray, "what is kept": seen, "reconstruction": drawn})
+
+# %% [markdown]
+# ## Blood tests from the X-ray
+#
+# Every patient of Hannover's is predicted once, by a ridge regression that has not seen them: five
+# groups of patients take turns, and inside the other four the penalty is chosen by five groups again.
+# The target is the rank of the blood test among all, and so is the score, a rank correlation.
+
+# %%
+from scipy.stats import rankdata
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+def fit_ridge(x, y, patients):
+    """Ridge regression, its penalty chosen by cross-validation over patients."""
+    inner = list(GroupKFold(5).split(x, y, patients))
+    penalties = {"ridge__alpha": np.logspace(0, 5, 6)}
+    ridge = make_pipeline(StandardScaler(), Ridge())
+    return GridSearchCV(ridge, penalties, cv=inner).fit(x, y)
+
+
+def predict_everybody(x, y, patients):
+    predicted = np.empty(len(y))
+    for train, test in GroupKFold(5).split(x, y, patients):
+        ridge = fit_ridge(x[train], y[train], patients[train])
+        predicted[test] = ridge.predict(x[test])
+    return predicted
+
+
+# %% [markdown]
+# *Known without the image* are here the view and the days since admission. Much of what an X-ray shows of a
+# blood gas may be that the patient was too ill to stand: every other model has to beat this row. The
+# tests shown are those that at least 25 patients have. Encoders are read by the mean of the patches,
+# pixels by all their components.
+
+# %%
+from pacx.data.table import SPLITS
+from pacx.evaluation.baselines import features_of, readings_of
+from pacx.evaluation.statistics import rank_correlation
+
+READ = ["crp", "ldh", "pco2", "po2"]
+
+
+def features(dataset, model, splits):
+    """(N, D) features of some splits, one after the other."""
+    reading = readings_of(model)[-1]
+    parts = [features_of(run, dataset, model, s, reading) for s in splits]
+    return np.concatenate(parts)
+
+
+def values_of(dataset, splits):
+    """Patients (N,) and blood tests (N, L) of some splits."""
+    table = pd.concat([dataset.split(s) for s in splits])
+    return table["patient"].to_numpy(), table[READ].astype(float).to_numpy()
+
+
+# %%
+def blood():
+    hannover, tables = load_dataset("hannover", run.data_root), []
+    patients, values = values_of(hannover, SPLITS)
+    inputs = {model: features(hannover, model, SPLITS) for model in MODELS}
+    for lab, value in zip(READ, values.T, strict=True):
+        own = ~np.isnan(value)
+        who, ranks = patients[own], rankdata(value[own]) / own.sum()
+        weights = bootstrap_weights(who, run.profile.bootstrap, run.profile.seed)
+        scores = {}
+        for model, x in inputs.items():
+            predicted = predict_everybody(x[own], ranks, who)
+            scores[model] = on_resamples(
+                lambda w, p=predicted: rank_correlation(ranks, p, w), weights)
+        tables.append(paired_table(MODELS, "known", scores.get, dataset="hannover", task=lab,
+                                   images=len(who), patients=len(set(who))))
+    return pd.concat(tables)
+
+
+from pacx.evaluation.statistics import on_resamples
+
+predicted = measured(run, "blood", blood)
+
+# %% mystnb={"image": {"alt": "Rank correlation between predicted and measured blood test with 95 percent intervals over patients, one row a test, for what is known without the image, random weights, pixels and three encoders; a dashed line marks zero."}} tags=["hide-input"]
+_ = dots(predicted, x_label="rank correlation, predicted and measured", chance=0)
+
+# %% tags=["hide-input"]
+show(
+    in_words(predicted, "task", "images", "patients").rename(
+        columns={"difference [95 %]": "minus known without the image [95 %]"}
+    )
+)
+
+# %% [markdown]
+# ### How many patients would it take?
+#
+# An interval shrinks with the square root of the number of patients. If a difference from *known without
+# the image* has an interval of half-width $h$ with $n$ patients, a half-width of 0.1 takes about
+# $n\,(h / 0.1)^2$ of them, provided that they are like these.
+
+# %%
+width = predicted["difference_high"] - predicted["difference_low"]
+needed = predicted.assign(half_width=width / 2)
+needed["patients for 0.1"] = (
+    needed["patients"] * (needed["half_width"] / 0.1) ** 2
+).round()
+needed = needed[needed["model"] == "mae-phantoms"]
+show(needed[["task", "patients", "half_width", "patients for 0.1"]].round(2))
+
+# %% [markdown]
+# ## The labs arm of stage 2
+#
+# Here `pacx` starts from the MAE of real X-rays and is distilled from the blood tests of Hannover's training
+# patients; `pacx-shuffled` gets somebody else's. A ridge regression is fitted on training and validation
+# patients and scored on test patients, whom no stage has met. The score is the mean rank correlation
+# over the same four tests.
+
+# %%
+def distilled():
+    hannover, seen = load_dataset("hannover", run.data_root), ("train", "val")
+    models = ["mae", "pacx", "pacx-shuffled"]
+    who, values = values_of(hannover, seen)
+    others, truth = values_of(hannover, ["test"])
+    weights = bootstrap_weights(others, run.profile.bootstrap, run.profile.seed)
+
+    def score(model, w):
+        x, x_test = (features(hannover, model, s) for s in (seen, ["test"]))
+        scores = []
+        for y, t in zip(values.T, truth.T, strict=True):
+            a, b = ~np.isnan(y), ~np.isnan(t)
+            ridge = fit_ridge(x[a], rankdata(y[a]), who[a])
+            scores.append(rank_correlation(t[b], ridge.predict(x_test[b]), w[:, b]))
+        return np.mean(scores, axis=0)
+
+    scores = {m: on_resamples(lambda w, m=m: score(m, w), weights) for m in models}
+    facts = {"dataset": "hannover", "images": len(others), "patients": len(set(others))}
+    return paired_table(models, "mae", scores.get, task="mean of four", **facts)
+
+
+stage_two = measured(run, "distilled", distilled)
+show(in_words(stage_two, "task", "images", "patients").rename(columns=difference))
+
+# %% [markdown]
+# ## Who is warned about
+#
+# [Chapter 11](11_using_the_encoder) warns about X-rays that are far from the training X-rays. Three pairs of an
+# encoder and the X-rays that its range was learned from: phantoms with phantoms, as `pacx export` makes it;
+# the same encoder with a range from real X-rays; an encoder of real X-rays. None of the sets has laterals;
+# the other body part is one leg, of the package `pydicom-data`, upright and turned by quarters.
+
+# %%
+from pacx.evaluation.features import extract_features
+from pacx.share.predict import fit_range
+from pacx.training.mae import pretraining_images
+
+CHECKED = {"phantoms, by phantoms": ("pacx-phantoms", "phantoms"),
+           "phantoms, by real X-rays": ("pacx-phantoms", "real"),
+           "real X-rays, by real X-rays": ("mae", "real")}  # fmt: skip
+
+
+def odd_and_even():
+    """What is asked about: name -> (N, H, W) uint8."""
+    sets = {name: load_dataset(name, run.data_root) for name in LAYOUTS}
+    shown = {name: images_of(run, dataset, "test") for name, dataset in sets.items()}
+    nih = shown["nih"]
+    leg = from_pydicom("RG3_UNCR.dcm")[0]
+    turned = {"nih, upside down": nih[:, ::-1], "nih, as a negative": 255 - nih,
+              "a leg": np.stack([np.rot90(leg, k) for k in range(4)])}
+    phantoms = pretraining_images(find_run("demo", runs), "val")
+    return shown | turned | {"phantoms": phantoms}
+
+
+# %%
+from scipy.stats import binomtest
+
+
+def warnings():
+    rows = []
+    learned = {"phantoms": pretraining_images(find_run("demo", runs), "train")[:1000],
+               "real": pretraining_images(run, "train")}  # fmt: skip
+    for title, (model, kind) in CHECKED.items():
+        usual = fit_range(np.hstack(extract_features(run, model, learned[kind])))
+        for name, images in odd_and_even().items():
+            tokens = np.hstack(extract_features(run, model, images))
+            far = int((usual.distance(tokens) > usual.limit).sum())
+            share = binomtest(far, len(images)).proportion_ci(method="wilson")
+            rows.append({"encoder, range": title, "dataset": name, "images": len(images),
+                         "value": far / len(images), "low": share.low, "high": share.high})
+    return pd.DataFrame(rows)
+
+
+warned = measured(run, "range", warnings)
+
+# %% tags=["hide-input"]
+from pacx.figures.tables import score_in_words
+
+cells = map(score_in_words, warned["value"], warned["low"], warned["high"])
+wide = warned.assign(warned=list(cells)).pivot(
+    index=["dataset", "images"], columns="encoder, range", values="warned"
+)
+wide = wide.loc[warned["dataset"].unique(), list(CHECKED)].reset_index()
+show(wide.rename_axis(columns=None))
