@@ -35,7 +35,7 @@ runs = "runs"  # folder that holds all runs
 # %% tags=["remove-input"]
 from pacx.book.chapter import banner, open_chapter
 
-run = open_chapter(profile, runs)
+run = open_chapter(profile, runs, pairs="symile-mimic")
 banner(run)
 
 # %% [markdown]
@@ -560,10 +560,10 @@ display(choice.style.hide(axis="index").format(shown, na_rep="–"))
 # is 0; a check below plants some.
 
 # %%
-from pacx.data.datasets import load_mimic_populations
+from pacx.data.datasets import load_populations
 from pacx.data.splits import audit_overlaps
 
-overlaps = audit_overlaps(load_mimic_populations(run.data_root))
+overlaps = audit_overlaps(load_populations(run))
 
 # %% tags=["hide-input"]
 counted = suppress_small(run, overlaps, "in_first", "in_second", "shared")
@@ -613,7 +613,7 @@ assert not set(tables["symile-mimic"].query("split == 'test'")["patient"]) & set
 )
 
 # The audit is not blind: three patients who are planted in MedMod are found.
-populations = load_mimic_populations(run.data_root)
+populations = load_populations(run)
 medmod = populations["medmod"]
 strangers = distilled.loc[~distilled["patient"].isin(medmod["patient"]), "patient"].unique()[:3]
 planted = pd.concat([medmod, medmod[:3].assign(patient=strangers)])

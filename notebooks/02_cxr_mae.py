@@ -76,7 +76,7 @@ images = pretraining_images(run, "val")
 vit = run.profile.vit
 grid = vit.image_size // vit.patch_size
 figure = patch_grid(images[0], vit.patch_size, highlighted=grid * (grid // 2) + grid // 2)
-show_or_withhold(run, figure, "02_patches", "chexpert")
+show_or_withhold(run, figure, "02_patches", run.profile.pretraining)
 
 # %% tags=["remove-input"]
 from IPython.display import Markdown, display
@@ -144,7 +144,7 @@ from pacx.figures.cxr import reconstructions
 pictures = {name: models[name].reconstruct(pixels, out) for name, out in outputs.items()}
 seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-other-ratio", "mae")}
 figure = reconstructions({"X-ray": images[:4], **seen})
-show_or_withhold(run, figure, "02_masked", "chexpert")
+show_or_withhold(run, figure, "02_masked", run.profile.pretraining)
 
 # %% [markdown]
 # In the library `_keep_lowest` sorts one random number a patch, `noise`: the places of the $K$ lowest,
@@ -230,7 +230,7 @@ columns = {"X-ray": images[:4]}
 for name, ratio in ratios.items():
     columns[f"{ratio:.0%} removed"], columns[f"by the {ratio:.0%} model"] = pictures[name]
 figure = reconstructions(columns)
-show_or_withhold(run, figure, "02_reconstructed", "chexpert")
+show_or_withhold(run, figure, "02_reconstructed", run.profile.pretraining)
 
 # %% [markdown]
 # How much can go? Move the slider: more patches are removed from the first X-ray, and both models
@@ -286,7 +286,7 @@ def error_of_mean(pixels, mask):
 
 everyone = normalise(torch.from_numpy(images.copy()))
 fixed = torch.rand(len(everyone), grid * grid, generator=torch.Generator().manual_seed(2))
-patients = load_dataset("chexpert", run.data_root).split("val")["patient"]
+patients = load_dataset(run.profile.pretraining, run.data_root).split("val")["patient"]
 weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
 errors, rows = {}, []
 for ratio in ratios.values():

@@ -35,7 +35,7 @@ runs = "runs"  # folder that holds all runs
 # %% tags=["remove-input"]
 from pacx.book.chapter import banner, open_chapter
 
-run = open_chapter(profile, runs)
+run = open_chapter(profile, runs, pairs="symile-mimic")
 banner(run)
 
 # %% [markdown]
@@ -68,12 +68,9 @@ banner(run)
 # where $\odot$ multiplies test by test: an unobserved place is 0 in both halves.
 
 # %%
-from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.datasets import load_pairs
 
-pairs = {
-    split: load_pairs(run.data_root, split, run.profile.vit.image_size, run.cache)
-    for split in ("train", "test")
-}
+pairs = {split: load_pairs(run, split) for split in ("train", "test")}
 
 # %% [markdown]
 # Some admissions of the training split. The tests are sorted by the panel that they are ordered in, so

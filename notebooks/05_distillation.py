@@ -59,12 +59,10 @@ banner(run)
 # If this run lacks the artefacts of stage 1, they are made first.
 
 # %%
-from pacx.training.ecg import train_ecg
-from pacx.training.labs import train_labs
-from pacx.training.mae import pretrain_mae
+from pacx.data.datasets import load_pairs, teachers_of
+from pacx.training.pipeline import train_encoders
 
-for stage_one in (pretrain_mae, train_labs, train_ecg):
-    stage_one(run)
+train_encoders(run, "mae", *teachers_of(run))
 
 # %% [markdown]
 # ## A small part of the student is trained
@@ -200,14 +198,10 @@ losses(
 # about a patient.
 
 # %%
-from pacx.data.datasets.symile_mimic import load_pairs
 from pacx.training.distill import distill, teacher_embeddings
 
-pairs = {
-    split: load_pairs(run.data_root, split, run.profile.vit.image_size, run.cache)
-    for split in ("train", "val")
-}
-raw = {split: teacher_embeddings(run, part)._asdict() for split, part in pairs.items()}
+pairs = {split: load_pairs(run, split) for split in ("train", "val")}
+raw = {split: teacher_embeddings(run, part) for split, part in pairs.items()}
 standard = {
     split: {
         m: (values - raw["train"][m].mean(0)) / np.maximum(raw["train"][m].std(0), 1e-6)
@@ -228,11 +222,10 @@ def cosine_to_mean(t):
     return t @ t.mean(0) / (np.linalg.norm(t, axis=1) * max(np.linalg.norm(t.mean(0)), 1e-6))
 
 
-figure, axes = plt.subplots(1, 2, figsize=(8, 3), sharey=True)
+names = {m: {"ecg": "ECG"}.get(m, m) for m in raw["val"]}
+figure, axes = plt.subplots(1, len(names), figsize=(8, 3), sharey=True, squeeze=False)
 rows = []
-for axis, (m, title) in zip(
-    axes, {"ecg": "ECG teacher", "labs": "lab encoder"}.items(), strict=True
-):
+for axis, m in zip(axes[0], names, strict=True):
     for kind, source, colour in (("raw", raw, "brown"), ("standardised", standard, "green")):
         cosine = cosine_to_mean(source["val"][m])
         axis.hist(cosine, np.linspace(-1, 1, 41), color=COLOURS[colour], alpha=0.7, label=kind)
@@ -244,10 +237,11 @@ for axis, (m, title) in zip(
                 "value": cosine.mean(),
             }
         )
+    title = {"ecg": "ECG teacher", "labs": "lab encoder"}[m]
     axis.set(title=title, xlabel="cosine to the mean embedding")
-axes[0].set_ylabel("validation admissions")
-axes[0].legend()
-show_or_withhold(run, figure, "05_cosines", "symile-mimic")
+axes[0, 0].set_ylabel("validation admissions")
+axes[0, 0].legend()
+show_or_withhold(run, figure, "05_cosines", run.profile.pairs)
 targets = run.save_results("target_cosines", pd.DataFrame(rows))
 
 # %% tags=["hide-input"]
@@ -291,7 +285,7 @@ each = {
     name: history.assign(
         contrastive=history[f"contrastive_{m}"], regression=history[f"regression_{m}"]
     )
-    for m, name in {"ecg": "ECG", "labs": "labs"}.items()
+    for m, name in names.items()
 }
 figure = training_curves(each, ("contrastive", "regression"), ("InfoNCE (nats)", "1 − cosine"))
 
@@ -347,7 +341,7 @@ nearest = max(1, round(0.1 * len(patients)))
 hits, rows = {}, []
 for model in ("mae", "pacx", "pacx-shuffled"):
     features = {split: extract_features(run, model, part.cxr).cls for split, part in pairs.items()}
-    for m, task in {"ecg": "ECG", "labs": "labs"}.items():
+    for m, task in names.items():
         found = ridge_alignment(
             features["train"], standard["train"][m], features["val"], standard["val"][m]
         )
@@ -364,7 +358,7 @@ for model in ("mae", "pacx", "pacx-shuffled"):
 retrieval = run.save_results("distillation_retrieval", pd.DataFrame(rows))
 gaps = {
     (task, model): mean_over_cases(hits["pacx", task] - hits[model, task], weights)
-    for task in ("ECG", "labs")
+    for task in names.values()
     for model in ("mae", "pacx-shuffled")
 }
 alike = sum(gap.low <= 0 <= gap.high for gap in gaps.values())
@@ -468,9 +462,11 @@ cosine = targets.set_index(["teacher", "embedding"])["value"]
 lines = [
     f"- {row['trained']:,} of the encoder's {row['weights']:,} weights are trained or added "
     f"({row['share']:.1%}).",
-    f"- Raw embeddings have a mean cosine to their own mean of {cosine['labs', 'raw']:.3f} (labs) and "
-    f"{cosine['ecg', 'raw']:.3f} (ECG); standardised ones of {cosine['labs', 'standardised']:.3f} and "
-    f"{cosine['ecg', 'standardised']:.3f}.",
+    *(
+        f"- Raw embeddings ({name}) have a mean cosine to their own mean of {cosine[m, 'raw']:.3f}, "
+        f"standardised ones of {cosine[m, 'standardised']:.3f}."
+        for m, name in names.items()
+    ),
 ]
 words = {"mae": "the MAE", "pacx-shuffled": "the shuffled control"}
 for (task, model), gap in gaps.items():

@@ -99,22 +99,21 @@ show_source(ridge_alignment)
 # %%
 import pandas as pd
 
-from pacx.data.datasets.symile_mimic import load_pairs
+from pacx.data.datasets import load_pairs, teachers_of
 from pacx.evaluation.alignment import compare_alignment, ridge_alignment
 from pacx.evaluation.features import extract_features
 from pacx.figures.tables import POOLING_NAMES, show
 from pacx.training.distill import teacher_embeddings
 
-targets = {"ecg": "ECG", "labs": "labs"}
-size = run.profile.vit.image_size
-train, test = (load_pairs(run.data_root, split, size, run.cache) for split in ("train", "test"))
+targets = {teacher: {"ecg": "ECG"}.get(teacher, teacher) for teacher in teachers_of(run)}
+train, test = (load_pairs(run, split) for split in ("train", "test"))
 known, unseen = (extract_features(run, "pacx", part.cxr) for part in (train, test))
 aligned = {
     (target, pooling): ridge_alignment(
         getattr(known, pooling),
-        getattr(teacher_embeddings(run, train), target),
+        teacher_embeddings(run, train)[target],
         getattr(unseen, pooling),
-        getattr(teacher_embeddings(run, test), target),
+        teacher_embeddings(run, test)[target],
     )
     for target in targets
     for pooling in POOLING_NAMES
@@ -291,7 +290,7 @@ assert perfect.recall[1] == 1.0
 # error of s / sqrt(N); four of them are allowed. Centring itself shifts the mean: N vectors that sum
 # to zero have a mean cosine of about -1 / (N - 1).
 for (target, pooling), scores in aligned.items():
-    centred = getattr(teacher_embeddings(run, test), target)
+    centred = teacher_embeddings(run, test)[target]
     centred = centred - centred.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
     others = (centred @ centred.T)[~np.eye(n, dtype=bool)]

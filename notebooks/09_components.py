@@ -72,14 +72,16 @@ from pacx.training.distill import Variant
 show_source(Variant)
 
 # %%
-chosen = ["pacx", *run.profile.variants]
+from pacx.training.distill import VARIANTS
+from pacx.training.pipeline import encoders_of
+
+chosen = [name for name in encoders_of(run) if name in VARIANTS]
 
 # %% tags=["hide-input"]
 import pandas as pd
 
 from pacx.figures.style import name_of
 from pacx.figures.tables import folded, show
-from pacx.training.distill import VARIANTS
 
 wording = {
     "modalities": "one teacher instead of two",

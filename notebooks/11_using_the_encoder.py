@@ -315,16 +315,19 @@ Image(filename=next(predictions.glob("overlays/*.png")), width=640)
 # %% tags=["hide-input"]
 training_range, rng = load_range(shared), np.random.default_rng(run.profile.seed)
 shown = images_of(run, dataset, "test")[:40]
-pretraining = run.data_root / "chexpert"
-views = pd.read_csv(pretraining / "train.csv", usecols=["Path", "Frontal/Lateral"])
-views = views[views["Frontal/Lateral"] == "Lateral"]["Path"].str.split("/", n=1).str[1][:40]
+laterals = {}
+if run.profile.pretraining == "chexpert":
+    films = run.data_root / "chexpert"
+    views = pd.read_csv(films / "train.csv", usecols=["Path", "Frontal/Lateral"])
+    views = views[views["Frontal/Lateral"] == "Lateral"]["Path"].str.split("/", n=1).str[1][:40]
+    laterals["laterals"] = load_images(films, list(views), config["image_size"], run.cache)
 odd = {
     "test images": shown,
     "mirrored": shown[:, :, ::-1],
     "upside down": shown[:, ::-1],
     "a quarter turned": np.rot90(shown, axes=(1, 2)),
     "as a negative": 255 - shown,
-    "laterals": load_images(pretraining, list(views), config["image_size"], run.cache),
+    **laterals,
     "noise": rng.integers(0, 256, shown.shape, dtype=np.uint8),
 }
 tokens = np.hstack(extract_features(run, "pacx", np.concatenate(list(odd.values()))))

@@ -5,12 +5,15 @@ from pathlib import Path
 
 from IPython.display import HTML
 
+from pacx.errors import NoDataError
 from pacx.figures.style import use_style
 from pacx.phantom.hospital import write_hospital
 from pacx.run import Run, open_run
 
 
-def open_chapter(profile: str = "demo", runs: str | Path = "runs") -> Run:
+def open_chapter(
+    profile: str = "demo", runs: str | Path = "runs", pairs: str | None = None
+) -> Run:
     """Open the run, make sure that it has patients, and set the figure style.
 
     With `data_root: null` the phantom hospital is written to `runs/<profile>/data` once; otherwise
@@ -19,8 +22,10 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs") -> Run:
     Args:
         profile: Name of a profile, or path of a YAML file.
         runs: Folder of all runs.
+        pairs: The only ones that the chapter can read; None reads any.
 
     Raises:
+        NoDataError: The profile has other pairs.
         PacxError: The profile is unknown or wrong, the run folder cannot be written, or its phantom
             hospital cannot: a data set or split is unknown, a number impossible, or a folder in
             `data` holds something else.
@@ -29,6 +34,8 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs") -> Run:
         >>> run = open_chapter("smoke")
     """
     run = open_run(profile, runs)
+    if pairs not in (None, run.profile.pairs):
+        raise NoDataError(f"This chapter reads {pairs}; the profile's pairs are another data set.")
     if run.is_phantom:
         write_hospital(run.data_root, **run.profile.phantom.model_dump())
     use_style()

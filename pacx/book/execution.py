@@ -11,7 +11,7 @@ import torch
 from joblib import cpu_count
 from tqdm import tqdm
 
-from pacx.errors import PacxError
+from pacx.errors import NoDataError, PacxError
 from pacx.files import code_of, fingerprint, imports_of, modules_of, path_of
 from pacx.run import Run
 
@@ -46,7 +46,8 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
         project: Folder that holds `notebooks/`.
 
     Raises:
-        PacxError: There is no such chapter or folder, or a cell failed; the message names
+        PacxError: There is no such chapter or folder, or a cell failed (a chapter that the run has
+            no data for is only left out); the message names
             chapter and cell, and the notebook is kept as `<chapter>.failed.ipynb`; on real data
             in `private/`, and the message keeps what it says to itself.
     """
@@ -65,7 +66,10 @@ def execute(run: Run, only: str | None = None, force: bool = False, project: Pat
         about = signature_of(run.notebooks / f"{source.stem}.ipynb")
         if about.get("key") == key and not force:
             return f"{source.stem}: unchanged"
-        return f"{source.stem}: {_execute_one(source, run, key, project):.0f} s"
+        try:
+            return f"{source.stem}: {_execute_one(source, run, key, project):.0f} s"
+        except NoDataError as error:
+            return f"{source.stem}: left out. {error}"
 
     # Of the chapters that need trained encoders, the long ones start first: none is left over.
     rest = sorted(sources[_TRAINING:], key=lambda source: source.stat().st_size, reverse=True)
@@ -148,6 +152,9 @@ def _execute_one(source: Path, run: Run, key: str, project: Path) -> float:
                 config=_private_kernel(Path(sockets)),
             )
     except (PapermillExecutionError, DeadKernelError) as error:
+        if getattr(error, "ename", "") == NoDataError.__name__:
+            partial.unlink()
+            raise NoDataError(error.evalue) from error
         failed.parent.mkdir(exist_ok=True)
         partial.replace(failed)
         if isinstance(error, DeadKernelError):

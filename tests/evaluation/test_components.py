@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import r2_score
 from tiny_hospital import cohort, hospital
 
-from pacx.data.datasets import load_pairs
+from pacx.data.datasets import load_pairs, symile_mimic
 from pacx.evaluation import forgetting
 from pacx.evaluation.alignment import compare_alignment, ridge_alignment
 from pacx.evaluation.features import extract_features
@@ -99,7 +99,7 @@ def test_explained_is_r2_of_the_repeated_cases():
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_true_states_are_in_the_order_of_the_pairs(run, split):
-    pairs = load_pairs(hospital(), split, 32, run.cache)
+    pairs = symile_mimic.load_pairs(hospital(), split, 32, run.cache)
     patients = cohort("symile-mimic").patients()
     expected = patients.loc[patients["split"] == split, list(STATES)].to_numpy()
     found = true_states(run, split, pairs)

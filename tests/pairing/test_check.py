@@ -162,3 +162,19 @@ def test_real_open_x_rays():
     assert check.splits["patients"].sum() == 49
     assert check.prevalence["positive"].sum() == 26
     assert check.prevalence["known"].sum() == 44
+
+
+@pytest.mark.real
+def test_real_x_rays_of_nih(tmp_path):
+    if not (REAL / "nih-14" / "Data_Entry_2017.csv").is_file():
+        pytest.skip(f"no NIH sample in {REAL} (set PACX_REAL)")
+    check = check_dataset("nih-14", REAL / "nih-14")
+    assert check.problems == []
+    assert check.splits["images"].sum() == 820
+    assert check.prevalence["known"].sum() == 14 * 820
+    # Under the name that later downloads have, it is the same table.
+    for file in (REAL / "nih-14").iterdir():
+        name = file.name.replace("2017.csv", "2017_v2020.csv")
+        (tmp_path / name).symlink_to(file)
+    again = check_dataset("nih-14", tmp_path, most=10)
+    assert again.prevalence.equals(check.prevalence)
