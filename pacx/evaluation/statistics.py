@@ -90,11 +90,11 @@ def rank_correlation(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray)
     Returns:
         (R,); NaN where either is constant in a resample.
     """
-    ranks = np.stack([rankdata(truth), rankdata(scores)])
-    share = weights / weights.sum(1, keepdims=True)
-    a, b = (ranks[:, None] - (share @ ranks.T).T[..., None])  # (R, N) around their means
+    ranks = np.stack([rankdata(truth), rankdata(scores)]) - (len(truth) + 1) / 2
+    share = weights.astype(np.float64) / weights.sum(1, keepdims=True)
+    a, b = ranks[:, None] - (ranks @ share.T)[..., None]  # (R, N) around their means
     spread = np.sqrt((share * a**2).sum(1) * (share * b**2).sum(1))
-    return (share * a * b).sum(1) / np.where(spread > 0, spread, np.nan)
+    return (share * a * b).sum(1) / np.where(spread > 1e-9, spread, np.nan)
 
 
 def bootstrap_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:
