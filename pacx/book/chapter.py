@@ -11,9 +11,7 @@ from pacx.phantom.hospital import write_hospital
 from pacx.run import Run, open_run
 
 
-def open_chapter(
-    profile: str = "demo", runs: str | Path = "runs", pairs: str | None = None
-) -> Run:
+def open_chapter(profile: str = "demo", runs: str | Path = "runs", pairs: str | None = None) -> Run:
     """Open the run, make sure that it has patients, and set the figure style.
 
     With `data_root: null` the phantom hospital is written to `runs/<profile>/data` once; otherwise

@@ -112,7 +112,8 @@ def refuse_leaks(
     if shared and evaluated.hospital == hospital:
         leaks.append(
             f"{name}: {len(shared)} patients were in the distillation of this run: their "
-            "physiology is already in the encoder. Set `leaks: remove` in the profile."
+            "physiology is already in the encoder. Set `leaks: remove` in the profile. (Are they "
+            "other people with equal numbers, in data of your own? Name another `hospital`.)"
         )
     if leaks and not allow:
         raise PacxError(" ".join(leaks))

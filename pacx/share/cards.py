@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
-from pacx.data.datasets import load_dataset
+from pacx.data.datasets import load_dataset, teachers_of
 from pacx.data.images import load_images
 from pacx.evaluation.features import extract_features
 from pacx.evaluation.paper import pipe_table
@@ -29,6 +29,8 @@ from pacx.share.calibration import CalibratedProbe, train_calibrated_probe
 from pacx.share.export import ONNX, OPSET, export_encoder, export_onnx
 from pacx.share.predict import FALSE_ALARMS, PROBES, TrainingRange, fit_range
 from pacx.training.encoders import encoder_of
+
+_TEACHERS = {"ecg": "ECGs", "labs": "blood tests"}
 
 
 def export_run(
@@ -155,6 +157,9 @@ def model_card(
         shape=encoder_config(encoder_of(run, model)),
         distilled=not model.startswith("mae"),
         phantom=run.is_phantom,
+        pretraining=run.profile.pretraining,
+        pairs=run.profile.pairs,
+        teachers=" and ".join(_TEACHERS[teacher] for teacher in teachers_of(run)),
         onnx=onnx,
         results=_results(run, model),
         claims=_claims(run) if model == "pacx" else "",

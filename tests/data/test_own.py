@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_hospital import hospital
 from typer.testing import CliRunner
 
+from pacx.book.chapter import open_chapter
 from pacx.book.privacy import _identifiers
 from pacx.cli import app
 from pacx.constants import LABS, LEADS_MIMIC
@@ -193,9 +194,13 @@ def test_the_profile_and_the_data_say_which_teachers_there_are(folder):
     run = run_of(folder)
     assert teachers_of(run) == ("ecg",)
     assert load_pairs(run, "train").percentiles.shape == (20, 0)
-    with pytest.raises(NoDataError, match="cannot train 'labs' for want of data"):
+    with pytest.raises(NoDataError, match="cannot train 'labs' for want of blood tests"):
         train_labs(run)
     (folder / "pairs.csv").unlink()
+    assert set(lacking(run_of(folder))) == {"ecg", "labs", "pacx"}
+    assert paired_patients(run_of(folder), "train").empty
+    with pytest.raises(NoDataError, match="reads symile-mimic"):
+        open_chapter(folder.parent / "clinic.yaml", folder.parent, pairs="symile-mimic")
     assert set(lacking(run_of(folder, pairs="nobody"))) == {"ecg", "labs", "pacx"}
     assert paired_patients(run_of(folder, pairs="nobody"), "train").empty
 

@@ -125,7 +125,7 @@ def paired_patients(run: Run, split: str) -> pd.DataFrame:
         PacxError: A table is missing or malformed.
     """
     name, root = run.profile.pairs, run.data_root / run.profile.pairs
-    if not root.is_dir() and not any(run.artefacts.glob("pacx*")):
+    if not _is_there(run, name, own.PAIRS) and not any(run.artefacts.glob("pacx*")):
         return pd.DataFrame({"patient": [], "study": []}, dtype=str)
     if name in TERMS:
         return symile_mimic.read_patients(run.data_root, split)
@@ -150,18 +150,16 @@ def lacking(run: Run) -> dict[str, str]:
         PacxError: The pairs are malformed.
     """
     profile, root, lacks = run.profile, run.data_root, {}
-    if not (root / profile.pretraining).is_dir() and not run.is_phantom:
-        lacks["mae"] = f"X-rays: {root / profile.pretraining} is missing"
-    folder, paired = root / profile.pairs, ("ecg", "labs")
-    if profile.pairs not in TERMS and own.is_own(folder):
-        paired = own.modalities_of(folder)
+    if not _is_there(run, profile.pretraining, own.TABLE):
+        lacks["mae"] = f"X-rays in {root / profile.pretraining}"
+    folder, paired = root / profile.pairs, ()
+    if _is_there(run, profile.pairs, own.PAIRS):
+        paired = ("ecg", "labs") if profile.pairs in TERMS else own.modalities_of(folder)
     for teacher in ("ecg", "labs"):
         if teacher not in profile.teachers:
             lacks[teacher] = "a place among the profile's `teachers`"
-        elif not folder.is_dir() and not run.is_phantom:
-            lacks[teacher] = f"pairs: {folder} is missing"
         elif teacher not in paired:
-            lacks[teacher] = f"data: the pairs in {folder} have none"
+            lacks[teacher] = f"{'ECGs' if teacher == 'ecg' else 'blood tests'} paired in {folder}"
         elif teacher == "ecg" and not run.is_phantom and ecg_rate(run) is None:
             archive = root / "ecg-archive"
             lacks[teacher] = f"ECGs to learn from: give {archive}, or name `ecg: weights`"
@@ -174,6 +172,14 @@ def require_data(run: Run, stage: str) -> None:
     """Raise `NoDataError` where `lacking` says that the run cannot train a stage."""
     if lack := lacking(run).get(stage):
         raise NoDataError(f"This run cannot train '{stage}' for want of {lack}.")
+
+
+def _is_there(run: Run, name: str, file: str) -> bool:
+    """Whether a data set is there, one in the layout of own data with this file."""
+    root = run.data_root / name
+    if name in TERMS:
+        return root.is_dir() or run.is_phantom
+    return own.is_own(root) and (root / file).is_file()
 
 
 def load_populations(run: Run) -> dict[str, pd.DataFrame]:

@@ -6,7 +6,6 @@ The page on own data describes it. Whatever is wrong is one error that names fil
 import csv
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from pacx.data.table import (
     Terms,
     as_ids,
     is_outside,
-    make_dataset,
     percentiles_of,
 )
 from pacx.errors import PacxError
@@ -95,21 +93,14 @@ def read(root: Path) -> Dataset:
     masks = ["mask"] if about.task == "segmentation" else []
     table = _read_rows(path, [*masks, *about.labels], ["image", *masks])
     for label in about.labels:
-        values = _numbers(path, table[label], "Write 1, 0, or nothing where nobody knows.")
-        wrong = ~(values.isna() | values.isin([0, 1]))
-        _refuse(path, table[label], wrong, "{} is no label. Write 1, 0, or nothing.")
-        table[label] = values
+        problem = "Write 1, 0, or nothing where nobody knows."
+        table[label] = _numbers(path, table[label], problem, allowed=(0, 1)).astype("float32")
     if about.task == "multiclass":
         several = table[about.labels].sum(axis=1, skipna=False) != 1
         problem = "an image needs 1 for one class and 0 for the others."
         _refuse(path, table[about.labels[0]], several, problem)
-    dataset = make_dataset(about.name, about.task, about.labels, table, root)
-    return replace(
-        dataset,
-        table=dataset.table.set_axis(table.index),  # lines of the file
-        terms=about.terms,
-        hospital=about.hospital,
-    )
+    labels = tuple(about.labels)
+    return Dataset(about.name, about.task, labels, table, root, about.terms, about.hospital)
 
 
 def read_pairs(root: Path) -> pd.DataFrame:
@@ -216,10 +207,15 @@ def _read_rows(path: Path, needed: list[str], files: list[str]) -> pd.DataFrame:
     for column in files:
         names, folder = table[column], path.parent
         _refuse(path, names, is_outside(names), f"{{}} is not inside {folder}. Move it there.")
-        lost = [not os.path.isfile(folder / n) and not _is_record(folder / n) for n in names]
-        lost = pd.Series(lost, names.index)
-        _refuse(path, names, lost, f"there is no {{}} in {folder}. Add it, or delete the row.")
-    twice = table["image"].duplicated()
+        ends = ("", ".hea") if column == "ecg" else ("",)  # of a WFDB record, the bare name
+        found = [any(os.path.isfile(folder / f"{n}{end}") for end in ends) for n in names]
+        _refuse(
+            path,
+            names,
+            ~pd.Series(found, names.index),
+            f"there is no {{}} in {folder}. Add it, or delete the row.",
+        )
+    twice = table["image"].map(os.path.normpath).duplicated()
     _refuse(path, table["image"], twice, "{} is in an earlier line, too. Keep one.")
     table["patient"] = as_ids(table["patient"])
     table["study"] = as_ids(table.get("study", table["image"])).fillna(table["image"])
@@ -263,11 +259,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
     return table.apply(lambda column: column.str.strip()).replace("", np.nan)
 
 
-def _numbers(path: Path, cells: pd.Series, what_to_do: str) -> pd.Series:
+def _numbers(
+    path: Path, cells: pd.Series, what_to_do: str, allowed: tuple[float, ...] = ()
+) -> pd.Series:
     """Cells as numbers, NaN where there is none."""
     values = pd.to_numeric(cells, errors="coerce")
-    bad = cells.notna() & ~np.isfinite(values)
-    _refuse(path, cells, bad, f"{{}} is no number. {what_to_do}")
+    fine = values.isin(allowed) if allowed else np.isfinite(values)
+    _refuse(path, cells, cells.notna() & ~fine, f"{{}} cannot be read. {what_to_do}")
     return values
 
 
@@ -276,8 +274,3 @@ def _refuse(path: Path, cells: pd.Series, bad: pd.Series, problem: str) -> None:
     if bad.any():
         line, said = bad.idxmax(), problem.replace("{}", repr(cells[bad.idxmax()]))
         raise PacxError(f"{path}, line {line}, column '{cells.name}': {said}")
-
-
-def _is_record(path: Path) -> bool:
-    """Whether a path is the name of a WFDB record."""
-    return path.with_name(f"{path.name}.hea").is_file()
