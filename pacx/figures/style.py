@@ -43,7 +43,7 @@ MODELS = {
         ("pacx-replay", "MAE term, replay", "orange", "X"),
         ("mae-other-ratio", "MAE, other mask ratio", "sky", "o"),
         ("mae-continued", "MAE continued", "green", "s"),
-        ("mae-phantoms", "MAE of phantoms", "blue", "d"),
+        ("mae-phantoms", "MAE of phantoms", "orange", "d"),
         ("pacx-phantoms", "PaCX-MAE of phantoms", "vermilion", "s"),
         ("teacher", "trained teacher", "green", "o"),
         ("teacher-untrained", "untrained teacher", "purple", "v"),
