@@ -45,7 +45,7 @@ banner(run)
 # - How much of what a small {term}`MAE` learned from phantoms carries over to real X-rays.
 # - Which baselines a result on real X-rays needs: random weights, pixels, and what is known without
 #   any image.
-# - What 59 patients with blood tests can tell, what they cannot, and how many it would take.
+# - What a few dozen patients with blood tests can tell, what they cannot, and how many it would take.
 # - How often an encoder that has only seen phantoms warns about real X-rays.
 #
 # ## Before you start
@@ -269,7 +269,7 @@ show(measured(run, "sets", sets))
 # %% [markdown]
 # ## The encoders
 #
-# All have the same shape. Two were trained on the phantoms of the profile `demo` and are taken from its
+# All encoders have the same shape. Two were trained on the phantoms of the profile `demo` and are taken from its
 # run, one on the training X-rays of NIH, for about as many steps; one has random weights. Two more start
 # from the one of NIH's X-rays and are distilled from Hannover's blood tests. None has seen a test patient.
 
@@ -653,7 +653,7 @@ show(in_words(stage_two, "task", "images", "patients").rename(columns=minus_mae)
 # [Chapter 11](11_using_the_encoder) warns about X-rays that are far from the training X-rays. Three pairs of an
 # encoder and the X-rays that its range was learned from: phantoms with phantoms, as `pacx export` makes it;
 # the same encoder with a range from real X-rays; an encoder of real X-rays. None of the sets has laterals;
-# the other body part is one leg, of the package `pydicom-data`, upright and turned by quarters.
+# the only other part of the body is a leg, of the package `pydicom-data`, as it is and turned by quarters.
 
 # %%
 from pacx.evaluation.features import extract_features
