@@ -176,16 +176,17 @@ def lay_out_nih(root):
 
 
 # %% [markdown]
-# **OpenIST** has two files for each X-ray: `NAME.jpg` and its mask `NAME@.png`. It does not say who is whom, so
-# each X-ray counts as a patient.
+# **OpenIST** has two files for each X-ray: `NAME.jpg` and its mask `NAME@.png`. It does not say which X-rays
+# are of the same patient, so each counts as a patient.
 
 
 # %% tags=["layout"]
 def lay_out_openist(root):
-    masks = [f.relative_to(root) for f in sorted(root.rglob("*@.png"))]
-    table = pd.DataFrame({"mask": masks})
-    table["image"] = [m.with_name(m.name[:-5] + ".jpg") for m in masks]
-    table["patient"] = [m.name[:-5] for m in masks]
+    images = [f.relative_to(root) for f in sorted(root.rglob("*.jpg"))]
+    table = pd.DataFrame({"image": images})
+    table["mask"] = [i.with_name(f"{i.stem}@.png") for i in images]
+    table["patient"] = [i.stem for i in images]
+    table = table[[(root / mask).is_file() for mask in table["mask"]]].copy()
     licence = "none stated, see pi-null-mezon/OpenIST"
     write_set(root, table, task="segmentation", licence=licence)
 
@@ -353,7 +354,11 @@ show(
 )
 
 # %% tags=["hide-input"]
-folded(show(found.drop(columns="difference_p")), "All numbers, with profile, commit and date")
+each = found.query("reference == 'random'")
+each = in_words(each, "films", "images", "task").rename(
+    columns={"difference [95 %]": "minus random [95 %]"}
+)
+folded(show(each), "Each finding")
 
 # %% [markdown]
 # ## Lungs
@@ -783,7 +788,25 @@ answers["shown"] = np.where(judged["difference_low"] > judged["bound"], "yes", "
 show(answers, digits=2)
 
 # %% [markdown]
-# SUMMARY
+# In the committed tables a small MAE has learned from phantoms what an MAE of 328 real X-rays has learned for
+# these five findings and for lungs, although it reconstructs real X-rays worse: claims 1 to 5 are shown. The
+# gain over random weights is about 0.04 of AUROC; on AP films alone, with 230 test X-rays, no encoder can be told
+# from random weights. Of blood tests nothing was shown beyond view and days since admission, nor that
+# two dozen patients' labs help in stage 2 (claims 6 and 7): [the table above](#how-many-patients-would-it-take) says how many patients it
+# would take.
+#
+# Claim 8 was wrong. With today's phantoms a quarter of NIH's frontal X-rays are warned about, and more of
+# Hannover's, whose patients are the most ill. A range learned from real X-rays brings that to about the
+# 1 % that it aims at in the hospital that it was learned from, not in another one.
+#
+# What this leaves out:
+#
+# - One split, one training of each encoder: the intervals are over test patients, not over trainings
+#   ([protocol](../book/protocol) has both, for phantoms).
+# - The committed tables come from a part of each set: 820 of the sample's 1,000 X-rays of NIH, 220 of 275 of
+#   OpenIST, 195 of 243 of Hannover, of which 136 have a blood test within a day.
+# - NIH's findings were mined from reports, and the sample was drawn for pneumonia.
+# - The encoders are small and see 56 px.
 #
 # ## Exercises
 #
