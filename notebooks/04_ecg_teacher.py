@@ -35,7 +35,7 @@ runs = "runs"  # folder that holds all runs
 # %% tags=["remove-input"]
 from pacx.book.chapter import banner, open_chapter
 
-run = open_chapter(profile, runs)
+run = open_chapter(profile, runs, needs="ecg")
 banner(run)
 
 # %% [markdown]

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from IPython.display import HTML
 
+from pacx.data.datasets import require_data
 from pacx.errors import NoDataError
 from pacx.figures.style import use_style
 from pacx.phantom.hospital import write_hospital
 from pacx.run import Run, open_run
 
 
-def open_chapter(profile: str = "demo", runs: str | Path = "runs", pairs: str | None = None) -> Run:
+def open_chapter(profile: str = "demo", runs: str | Path = "runs", needs: str | None = None) -> Run:
     """Open the run, make sure that it has patients, and set the figure style.
 
     With `data_root: null` the phantom hospital is written to `runs/<profile>/data` once; otherwise
@@ -20,10 +21,11 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs", pairs: str | 
     Args:
         profile: Name of a profile, or path of a YAML file.
         runs: Folder of all runs.
-        pairs: The only ones that the chapter can read; None reads any.
+        needs: What the chapter cannot do without: `symile-mimic`, or a stage that
+            `pacx.data.datasets.lacking` knows.
 
     Raises:
-        NoDataError: The profile has other pairs.
+        NoDataError: The run has no such data.
         PacxError: The profile is unknown or wrong, the run folder cannot be written, or its phantom
             hospital cannot: a data set or split is unknown, a number impossible, or a folder in
             `data` holds something else.
@@ -32,8 +34,10 @@ def open_chapter(profile: str = "demo", runs: str | Path = "runs", pairs: str | 
         >>> run = open_chapter("smoke")
     """
     run = open_run(profile, runs)
-    if pairs not in (None, run.profile.pairs):
-        raise NoDataError(f"This chapter reads {pairs}; the profile's pairs are another data set.")
+    if needs == "symile-mimic" != run.profile.pairs:
+        raise NoDataError(f"This chapter reads {needs}; the profile's pairs are another data set.")
+    if needs is not None:
+        require_data(run, needs)
     if run.is_phantom:
         write_hospital(run.data_root, **run.profile.phantom.model_dump())
     use_style()

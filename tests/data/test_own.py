@@ -200,7 +200,7 @@ def test_the_profile_and_the_data_say_which_teachers_there_are(folder):
     assert set(lacking(run_of(folder))) == {"ecg", "labs", "pacx"}
     assert paired_patients(run_of(folder), "train").empty
     with pytest.raises(NoDataError, match="reads symile-mimic"):
-        open_chapter(folder.parent / "clinic.yaml", folder.parent, pairs="symile-mimic")
+        open_chapter(folder.parent / "clinic.yaml", folder.parent, needs="symile-mimic")
     assert set(lacking(run_of(folder, pairs="nobody"))) == {"ecg", "labs", "pacx"}
     assert paired_patients(run_of(folder, pairs="nobody"), "train").empty
 
