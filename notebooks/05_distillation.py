@@ -290,9 +290,10 @@ from pacx.figures.tables import say
 
 batch = settings.batch_size
 last = history.tail(max(1, len(history) // 10)).mean()
+reached = " and ".join(f"{last[f'contrastive_{m}']:.2f} ({name})" for m, name in names.items())
 say(
     f"All pairs alike score log({batch}) = {np.log(batch):.2f} nats. The last tenth of the steps "
-    f"averages {last['contrastive_ecg']:.2f} (ECG) and {last['contrastive_labs']:.2f} (labs)."
+    f"averages {reached}."
 )
 
 # %% [markdown]

@@ -12,6 +12,7 @@ from conftest import pacx
 from typer.testing import CliRunner
 
 from pacx import cli
+from pacx.data.table import TERMS
 from pacx.models.encoder import build_encoder
 from pacx.pairing import check
 from pacx.profile import available_profiles, load_profile
@@ -111,7 +112,8 @@ def test_book_of_other_settings_touches_no_run(tmp_path):
 )
 def test_a_montage_of_patients_goes_where_git_does_not_look(tmp_path, monkeypatch, dataset, place):
     tiles = [np.zeros((8, 8), np.uint8)]
-    found = check.Check(dataset, tmp_path, pd.DataFrame(), pd.DataFrame(), tiles=tiles)
+    nothing = pd.DataFrame()
+    found = check.Check(dataset, tmp_path, TERMS[dataset], nothing, nothing, tiles=tiles)
     monkeypatch.setattr(check, "check_dataset", lambda *arguments: found)
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(cli.app, ["data", "check", dataset, "--root", "data"])

@@ -37,6 +37,8 @@ READINGS: dict[str, tuple[str, ...]] = {
     "mae-teachers": tuple(f"rank {k}" for k in _RANKS),
     # The same network trained end to end on all labels.
     "supervised": ("own head",),
+    # Columns `known_*` of the reader's own table, such as the view: what needs no image.
+    "known": ("columns",),
     # The true states of phantoms.
     "states": ("true states",),
 }
@@ -71,6 +73,8 @@ def features_of(
     """
     if model == "states":
         return dataset.split(split).filter(like="state_").to_numpy(np.float32)
+    if model == "known":
+        return dataset.split(split).filter(like="known_").to_numpy(np.float32)
     images = images_of(run, dataset, split)
     if mirrored:
         images = _mirrored(run, images)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 
 
 class Estimate(NamedTuple):
@@ -74,6 +75,26 @@ def fast_average_precision(
     total = gained.sum(axis=0)
     precision = found / np.where(alarmed > 0, alarmed, 1)
     return (gained * precision).sum(axis=0) / np.where(total > 0, total, np.nan)
+
+
+def rank_correlation(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Correlation of the ranks (Spearman's), for each weighting of the cases.
+
+    Ranks are those among all cases, whatever the weights.
+
+    Args:
+        truth: (N,).
+        scores: (N,).
+        weights: (R, N) non-negative.
+
+    Returns:
+        (R,); NaN where either is constant in a resample.
+    """
+    ranks = np.stack([rankdata(truth), rankdata(scores)]) - (len(truth) + 1) / 2
+    share = weights.astype(np.float64) / weights.sum(1, keepdims=True)
+    a, b = ranks[:, None] - (ranks @ share.T)[..., None]  # (R, N) around their means
+    spread = np.sqrt((share * a**2).sum(1) * (share * b**2).sum(1))
+    return (share * a * b).sum(1) / np.where(spread > 1e-9, spread, np.nan)
 
 
 def bootstrap_weights(patients: np.ndarray, resamples: int, seed: int) -> np.ndarray:

@@ -266,8 +266,10 @@ def train_probes(
     return Probes(layers[:, :-2], layers[:, -2:-1], multiclass, layers[:, -1])
 
 
-def compare_segmentation(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFrame:
-    """Mean IoU and Dice over test images, with paired differences from the MAE's.
+def compare_segmentation(
+    run: Run, dataset: Dataset, models: Sequence[str], *, reference: str = "mae"
+) -> pd.DataFrame:
+    """Mean IoU and Dice over test images, with paired differences from one encoder's.
 
     Intervals are over patients. Each decoder is that of the last epoch; the paper keeps the one
     with the best validation Dice.
@@ -276,6 +278,7 @@ def compare_segmentation(run: Run, dataset: Dataset, models: Sequence[str]) -> p
         run: The run.
         dataset: A benchmark with masks.
         models: Encoders, each gets a decoder of its own.
+        reference: The encoder that the others are compared with.
 
     Returns:
         One row a metric and model: dataset, task, metric, then the columns of
@@ -285,7 +288,7 @@ def compare_segmentation(run: Run, dataset: Dataset, models: Sequence[str]) -> p
     images, truth = images_of(run, dataset, "test"), images_of(run, dataset, "test", "mask")
     scores = {
         model: scores_per_image(segment(run, dataset.name, model, train, images), truth)
-        for model in dict.fromkeys([*models, "mae"])
+        for model in dict.fromkeys([*models, reference])
     }
     patients = dataset.split("test")["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
@@ -293,7 +296,7 @@ def compare_segmentation(run: Run, dataset: Dataset, models: Sequence[str]) -> p
     def table(metric: str) -> pd.DataFrame:
         measured = {m: mean_on_resamples(score[metric], weights) for m, score in scores.items()}
         facts = {"dataset": dataset.name, "task": "segmentation", "metric": metric}
-        return paired_table(models, "mae", measured.__getitem__, **facts)
+        return paired_table(models, reference, measured.__getitem__, **facts)
 
     return pd.concat([table("IoU"), table("Dice")], ignore_index=True)
 

@@ -1,5 +1,8 @@
 """The encoders that are compared, by their names."""
 
+import shutil
+from pathlib import Path
+
 import torch
 
 from pacx.errors import PacxError
@@ -44,6 +47,20 @@ def fingerprint_of(run: Run, model: str) -> str:
         _check_shape(run.profile.vit)
         return f"imagenet {IMAGENET} {timm_weights(IMAGENET).resolve().name}"
     return f"{model} {(run.artefact(model) / 'made.json').read_text()}"
+
+
+def borrow_encoder(run: Run, other: Run, model: str, name: str) -> Path:
+    """Copy an artefact of another run, such as one on phantoms, to have it under a name in this.
+
+    Raises:
+        PacxError: The other run does not hold it.
+    """
+    source = other.artefact(model)
+
+    def make(folder: Path) -> None:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+
+    return run.build(name, make, (source / "made.json").read_text())
 
 
 def _check_shape(vit: VitSettings) -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, rankdata, spearmanr
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from pacx.evaluation.statistics import (
@@ -17,6 +17,7 @@ from pacx.evaluation.statistics import (
     macro_f1,
     mean_over_cases,
     paired_table,
+    rank_correlation,
     superiority_p,
     verdict,
     weighted_auroc,
@@ -258,3 +259,22 @@ def test_paired_table_resamples_pairs():
 )
 def test_verdict(low, high, words):
     assert verdict(Estimate((low + high) / 2, low, high)) == words
+
+
+def test_rank_correlation_equals_scipy():
+    rng = np.random.default_rng(4)
+    truth = rng.normal(size=80).round(1)
+    scores = truth + rng.normal(size=80)
+    ours = rank_correlation(truth, scores, np.ones((1, 80), np.float32))
+    assert ours[0] == pytest.approx(spearmanr(truth, scores).statistic, abs=1e-6)
+
+
+def test_rank_correlation_of_a_weighting_is_that_of_repeated_ranks():
+    rng = np.random.default_rng(5)
+    truth, scores = rng.normal(size=(2, 60))
+    weights = rng.integers(0, 4, size=(3, 60)).astype(np.float32)
+    ranks = np.stack([rankdata(truth), rankdata(scores)])
+    for row, value in zip(weights, rank_correlation(truth, scores, weights), strict=True):
+        expected = np.corrcoef(np.repeat(ranks, row.astype(int), axis=1))[0, 1]
+        assert value == pytest.approx(expected, abs=1e-6)
+    assert np.isnan(rank_correlation(truth, 0 * scores, weights)).all()
