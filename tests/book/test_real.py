@@ -61,7 +61,7 @@ def test_a_run_on_the_real_sets_measures_and_keeps_what_it_measured(tmp_path):
 
 
 def test_a_table_that_nobody_has_measured_is_one_error(tmp_path):
-    with pytest.raises(PacxError, match="nothing.csv is missing. Work in a checkout"):
+    with pytest.raises(PacxError, match=r"nothing\.csv is missing\. Work in a checkout"):
         measured(Run(load_profile("smoke"), tmp_path), "nothing", pd.DataFrame)
 
 
