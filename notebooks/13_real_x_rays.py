@@ -85,7 +85,7 @@ banner(run)
 # | 7 | Stage 2 with the labs of two dozen patients helps to read the labs of others. | of the difference from its MAE includes 0, or shuffled pairs do as well |
 # | 8 | An encoder of phantoms warns about most real frontal X-rays. | of the share of NIH's X-rays reaches below one half |
 #
-# We expected 6 and 7 to stay open, because the patients are few. The [summary](#summary) has the answers.
+# We expected 6 and 7 to stay open, because the patients are few. The summary has the answers.
 #
 # ## Fetch the X-rays
 #
