@@ -28,7 +28,7 @@ ATTACKS = {
     "rows under other headers": ("display(pd.DataFrame({'a': [f'{int(p):,}']}))", "{grouped}"),
     "rows as a result": ("pd.DataFrame({'a': [p]})", "{p}"),
     "rows as a styled table": ("pd.DataFrame({'a': [p]}).style", "{p}"),
-    "a result table": ("_ = run.save_results('rows', pd.DataFrame({'a': [p]}))", "{p}"),
+    "a result table": ('_ = run.save_results("rows", pd.DataFrame({"a": [p]}))', "{p}"),
     "stdout": ("print(p)", "{p}"),
     "stderr, after a tab": ("print(f'\\t{p}', file=sys.stderr)", "{p}"),
     "a warning": ("warnings.warn(p)", "{p}"),
