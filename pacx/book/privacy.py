@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pandas as pd
@@ -28,8 +28,6 @@ from pacx.run import Run
 
 if TYPE_CHECKING:  # comes with the extra `book`; chapters import this module without it
     from nbformat import NotebookNode
-
-Thing = TypeVar("Thing")
 
 #: Counts of fewer patients are not told, nor statistics over fewer.
 FEWEST = 10
@@ -51,12 +49,12 @@ _UNSEEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 def declare(
     run: Run,
-    thing: Thing,
+    thing: Any,
     *datasets: str,
     counts: Iterable[str] = (),
     of: str | None = None,
     derived: Iterable[str] = (),
-) -> Thing:
+) -> Any:
     """Declare that something may be shown; in a chapter on real data all else is withheld.
 
     That is what no single patient can be seen in, or patients of open data sets. Figures of

@@ -89,7 +89,7 @@ def test_no_room_for_results_keeps_the_old_ones(disk):
 
 def test_no_room_for_an_artefact(disk):
     run = open_run("smoke", disk(200))
-    with pytest.raises(PacxError, match=r"artefacts/model\S* does not fit on its disk"):
+    with pytest.raises(PacxError, match=r"artefacts/\S*model\S* does not fit on its disk"):
         run.build("model", lambda folder: save_checkpoint(torch.nn.Linear(500, 500), {}, folder))
     with pytest.raises(PacxError, match="model is missing"):
         run.artefact("model")
@@ -122,7 +122,7 @@ def test_no_room_for_the_tables_of_pairs(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
-    with pytest.raises(PacxError, match=r"symile-mimic cannot be written.*No space left"):
+    with pytest.raises(PacxError, match="symile-mimic does not fit on its disk"):
         pair_files.pair(RAW, RAW / "cxr", RAW / "ecg", tmp_path / "symile-mimic")
     assert not list(tmp_path.iterdir())
 
@@ -190,10 +190,7 @@ def test_ctrl_c_ends_a_command_and_what_it_started(command, to_all):
             "pacx: interrupted"
         ]
         assert not begun.exists() or not psutil.pid_exists(int(begun.read_text()))
-        left = [
-            path for path in folder.rglob("*") if "partial" in path.name or "failed" in path.name
-        ]
-        assert not left
+        assert not [*folder.rglob("*partial*"), *folder.rglob("*failed*")]
 
 
 # ---------------------------------------- a site that is refused
