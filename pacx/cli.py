@@ -1,5 +1,6 @@
 """The command line. Heavy imports wait inside the commands, so that `--help` answers at once."""
 
+import logging
 import math
 import signal
 import sys
@@ -68,6 +69,7 @@ def _interrupt(*_: object) -> NoReturn:
     """End what this process has started, such as kernels, then this process."""
     import psutil
 
+    logging.disable()  # of who lose their kernels
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             child.kill()

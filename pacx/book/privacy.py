@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pandas as pd
@@ -28,8 +28,6 @@ from pacx.run import Run
 if TYPE_CHECKING:  # comes with the extra `book`; chapters import this module without it
     from nbformat import NotebookNode
 
-Thing = TypeVar("Thing")
-
 #: Counts of fewer patients are not told, nor statistics over fewer.
 FEWEST = 10
 
@@ -39,8 +37,9 @@ _KINDS = ("text/html", "text/markdown", "text/latex", "image/svg+xml", "image/pn
 _SVG_WORDS = re.compile(r"<!--.*?-->|<(metadata|title|desc)\b.*?</\1\s*>", re.DOTALL)
 #: Columns of the readers' tables that name a patient or a file.
 _NAMING = ("patient", "study", "hadm_id", "image", "mask", "ecg", "cxr_path", "ecg_path")
-_WORD = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
-#: What may be an identifier in a longer word or a path; no digits of a fraction, nor of a hash.
+#: None of these are the digits of a fraction.
+_WORD = re.compile(r"(?<![a-z\d])(?<!\d\.)[a-z\d]+(?:[-_][a-z\d]+)*")
+#: What may be an identifier in a longer word or a path, but not in a hash.
 _PART = re.compile(r"[a-z]+\d{5,}(?![a-z\d])")
 _NUMBER = re.compile(r"(?<!\d)(?<!\d\.)\d{7,}(?![a-z\d])")
 #: Characters without a width.
@@ -49,12 +48,12 @@ _UNSEEN = re.compile(r"[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 
 def declare(
     run: Run,
-    thing: Thing,
+    thing: Any,
     *datasets: str,
     counts: Iterable[str] = (),
     of: str | None = None,
     derived: Iterable[str] = (),
-) -> Thing:
+) -> Any:
     """Declare that something may be shown; in a chapter on real data all else is withheld.
 
     That is what no single patient can be seen in, or patients of open data sets. Figures of
@@ -137,7 +136,8 @@ def inspect_site(run: Run, site: Path, book: Path, log: Path) -> None:
         *(_words(file.read_text(encoding="utf-8")) for file in published)
     )
     known, root = _known(book), str(run.data_root.resolve())
-    found = [f"{f.relative_to(book)}: a link" for f in book.rglob("*") if f.is_symlink()]
+    links = [file for file in book.rglob("*") if file.is_symlink()]
+    found = ["a link among the prose, to what may be anything"] * bool(links)
     for file in sorted({log, *site.rglob("*")}):
         relative = Path(file.name) if file == log else file.relative_to(site)
         of_theme = relative.parts[0] == "_static" and not (book / "book" / relative).exists()
@@ -146,14 +146,13 @@ def inspect_site(run: Run, site: Path, book: Path, log: Path) -> None:
         content = file.read_bytes()
         text = f"{relative}\n{content.decode(errors='replace')}"
         whole = relative.parts[0] not in ("_images", "_downloads") and _is_text(content)
+        where = "/".join(p if names.isdisjoint(_words(p)) else "…" for p in relative.parts)
         if not names.isdisjoint(_words(text)):
-            if not names.isdisjoint(_words(relative.name)):
-                relative = relative.with_name("…")
-            found.append(f"{relative}: an identifier or a file name of a patient")
+            found.append(f"{where}: an identifier or a file name of a patient")
         if root in text:
-            found.append(f"{relative}: the path of the data")
+            found.append(f"{where}: the path of the data")
         if _digest(content) not in known and (not whole or _has_data_uri(text)):
-            found.append(f"{relative}: a picture or file that was not declared")
+            found.append(f"{where}: a picture or file that was not declared")
     if found:
         raise PacxError(
             "The site would publish patients, so it was not built:\n  "

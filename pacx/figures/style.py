@@ -4,7 +4,7 @@ A model has the same colour and marker everywhere.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -13,8 +13,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-
-Thing = TypeVar("Thing")
 
 #: In the metadata of an output: no single patient can be seen in it.
 AGGREGATE = "pacx_aggregate"
@@ -91,7 +89,7 @@ def use_style() -> None:
     set_matplotlib_formats("svg")
 
 
-def as_aggregate(thing: Thing) -> Thing:
+def as_aggregate(thing: Any) -> Any:
     """Mark what shows no single patient: of real data, a page keeps nothing else.
 
     What draws or words results calls this itself; a chapter calls `pacx.book.privacy.declare`.

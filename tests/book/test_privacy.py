@@ -1,6 +1,7 @@
 """Credentialed data stays home: canaries are planted in a site, and every one must be found."""
 
 import base64
+import gzip
 import io
 
 import matplotlib.pyplot as plt
@@ -8,11 +9,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 from tiny_hospital import hospital
 
-from pacx.book.privacy import inspect_site, show_or_withhold, suppress_small
+from pacx.book.privacy import declare, inspect_site, is_declared, withhold
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.errors import PacxError
@@ -37,11 +39,9 @@ def png(seed):
     return buffer.getvalue()
 
 
-def notebook(picture, tags):
+def notebook(picture):
     output = new_output("display_data", {"image/png": base64.b64encode(picture).decode()})
-    cells = [new_markdown_cell("# Chapter"), new_code_cell("show()", outputs=[output])]
-    cells[1].metadata["tags"] = tags
-    return nbformat.writes(new_notebook(cells=cells))
+    return nbformat.writes(new_notebook(cells=[new_code_cell("show()", outputs=[output])]))
 
 
 @pytest.fixture
@@ -50,13 +50,16 @@ def site(tmp_path, public):
     html, book = tmp_path / "html", tmp_path / "book"
     files = {
         book / "book" / "data.md": "subject 10000032 is everybody's example",
-        book / "notebooks" / "01_cohort.ipynb": notebook(public, ["public"]),
+        book / "notebooks" / "01_cohort.ipynb": notebook(public),
         html / "index.html": "<th>AUROC</th> <th>Patients</th> <p>0.812, 10000032, 0.{patient}</p>",
         html / "notebooks" / "01_cohort.html": '<img src="../_images/a.png">',
-        html / "_sources" / "notebooks" / "01_cohort.ipynb": notebook(public, ["public"]),
+        html / "_sources" / "notebooks" / "01_cohort.ipynb": nbformat.writes(new_notebook()),
         html / "_images" / "a.png": public,
+        book / "book" / "curve.svg": "<svg><path d='M 0 0'/></svg>",
         html / "_images" / "curve.svg": "<svg><path d='M 0 0'/></svg>",
+        book / "book" / "_generated" / "transfer.csv": "dataset,value\ntb,0.8\n",
         html / "_downloads" / "transfer.csv": "dataset,value\ntb,0.8\n",
+        html / "_static" / "theme.woff2": b"\0 a font of the theme",
         html / "searchindex.js": "Search.setIndex({})",
         tmp_path / "book.log": "build succeeded",
     }
@@ -73,10 +76,10 @@ def test_a_clean_site_passes(run, site):
     inspect_site(run, *site)
 
 
-LOST = "an identifier"
-DATA_URI = f'<img src="data:image/png;base64,{base64.b64encode(png(2)).decode()}">'
-#: What is planted: file, content with the hospital's own `patient`, `study`, `image` and `root`,
-#: and what the error calls it.
+LOST, FILE = "an identifier", "not declared"
+BASE64 = base64.b64encode(png(2)).decode()
+#: What is planted: file, content with the hospital's own `patient`, `study`, `image`, `root` and
+#: such, where `a` and `b` are halves of the patient's number; and what the error calls it.
 CANARIES = {
     "a row on a page": ("index.html", "<td>{patient}</td><td>{study}</td><td>1.2</td>", LOST),
     "an admission": ("index.html", "<td>{study}</td>", LOST),
@@ -87,28 +90,39 @@ CANARIES = {
     "one with a letter": ("index.html", "p{patient}", LOST),
     "one in a file name": ("index.html", "{patient}_s1.png", LOST),
     "one as a float": ("index.html", "{patient}.0", LOST),
+    "one after a tab": ("index.html", "\\t{patient}", LOST),
+    "groups of digits": ("index.html", "{grouped}", LOST),
+    "groups with hard blanks": ("index.html", "{thin}", LOST),
+    "an entity": ("index.html", "{a}&#x200b;{b}", LOST),
+    "digits as entities": ("index.html", "{entities}", LOST),
+    "a soft hyphen": ("index.html", "{a}\u00ad{b}", LOST),
+    "wide digits": ("index.html", "{wide}", LOST),
+    "two spans": ("index.html", "<span class='x'>{a}</span><span>{b}</span>", LOST),
     "a study of a path": ("index.html", "{cxr_path}", LOST),
     "an ECG's path": ("index.html", "{ecg_path}", LOST),
     "capitals": ("index.html", "{IMAGE}", LOST),
     "the search index": ("searchindex.js", "['{patient}', 3]", LOST),
-    "a download": ("_downloads/rows.csv", "a,b\n{study},1\n", LOST),
     "the log": ("../book.log", "WARNING: {study}", LOST),
     "the path of the data": ("index.html", "read {root}/tb", "the path"),
-    "a column of a download": ("_downloads/x.csv", "subject_id,age\n", "a column"),
-    "a column of a page": ("index.html", "<th>hadm id</th>", "a column"),
-    "a quoted column": ("_downloads/x.csv", '\ufeff"Subject_ID","age"\r\n', "a column"),
-    "a column in bold": ("index.html", "<TH><strong>Patient ID</strong></TH>", "a column"),
-    "a picture": ("_images/b.png", png(2), "a picture"),
-    "a JPEG": ("_images/b.jpg", png(2), "a picture"),
-    "a picture in a page": ("index.html", DATA_URI, "a picture"),
-    "an icon in a page": ("index.html", DATA_URI.replace("png", "x-icon"), "a picture"),
-    "a picture with parameters": ("index.html", DATA_URI.replace(";", ";a=b;", 1), "a picture"),
-    "a picture in a drawing": ("_images/b.svg", "<svg><image href='x'/></svg>", "a picture"),
-    "a picture in a notebook": ("_sources/x.ipynb", notebook(png(2), []), "a picture"),
-    "a picture that calls itself public": (
-        "_sources/x.ipynb", notebook(png(2), ["public"]), "a picture",
-    ),
-    "an array": ("_downloads/x.npy", b"\x93NUMPY", "a picture"),
+    "a table": ("_downloads/rows.csv", "a,b\n1,1\n", FILE),
+    "a packed table": ("_downloads/rows.csv.gz", gzip.compress(b"a\n1\n"), FILE),
+    "a packed table beside pages": ("notebooks/rows.csv.gz", gzip.compress(b"a\n1\n"), FILE),
+    "a table in Parquet": ("notebooks/rows.parquet", b"PAR1\0\0PAR1", FILE),
+    "a picture": ("_images/b.png", png(2), FILE),
+    "a picture elsewhere": ("notebooks/b.png", png(2), FILE),
+    "a picture called text": ("notebooks/b.txt", png(2), FILE),
+    "a packed table of the prose": ("_static/rows.csv.gz", gzip.compress(b"a\n1\n"), FILE),
+    "a drawing": ("_images/b.svg", "<svg><path d='M 1 1'/></svg>", FILE),
+    "a picture in a page": ("index.html", f"<img src='data:image/png;base64,{BASE64}'>", FILE),
+    "one with parameters": ("index.html", f"data:image/png;a=b;base64,{BASE64}", FILE),
+    "one in capitals": ("index.html", f"DATA:Image/PNG;BASE64,{BASE64}", FILE),
+    "one in entities": ("index.html", f"data&colon;image&#47;png;base64,{BASE64}", FILE),
+    "one in per cent": ("index.html", "data:image/svg+xml,%3Csvg%3E", FILE),
+    "one in broken lines": ("index.html", f"da\nta:image/\tpng;base64,{BASE64}", FILE),
+    "one of another kind": ("index.html", f"data:application/x-gzip;base64,{BASE64}", FILE),
+    "one in a style": ("a.css", f"a {{background: url(data:image/webp;base64,{BASE64})}}", FILE),
+    "one in a notebook": ("_sources/x.ipynb", f"![](data:image/png;base64,{BASE64})", FILE),
+    "an array": ("_downloads/x.npy", b"\x93NUMPY", FILE),
 }  # fmt: skip
 
 
@@ -116,8 +130,13 @@ CANARIES = {
 def test_every_canary_is_found_and_not_repeated(run, site, name):
     file, content, kind = CANARIES[name]
     table = read_patients(hospital(), "train")
+    patient = table["patient"].iloc[0]
     facts = {
-        "patient": table["patient"].iloc[0],
+        "patient": patient,
+        "grouped": f"{int(patient):,}",
+        "thin": f"{int(patient):,}".replace(",", "\u202f"),
+        "entities": "".join(f"&#{ord(digit)};" for digit in patient),
+        "wide": "".join(chr(ord(digit) + 0xFEE0) for digit in patient),
         "study": table["study"].iloc[0],
         "image": (image := load_dataset("vindr-cxr", hospital()).table["image"].iloc[0]),
         "IMAGE": image.upper(),
@@ -129,10 +148,13 @@ def test_every_canary_is_found_and_not_repeated(run, site, name):
     if isinstance(content, str):
         for word, value in facts.items():
             content = content.replace(f"{{{word}}}", value)
-        content = content.encode()
+        content = content.replace("{a}", patient[:4]).replace("{b}", patient[4:]).encode()
     target = site[0] / file
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
+    if "prose" in name:  # else it is the theme's
+        (site[1] / "book" / "_static").mkdir()
+        (site[1] / "book" / "_static" / target.name).write_bytes(content)
     with pytest.raises(PacxError, match=kind) as caught:
         inspect_site(run, *site)
     assert target.name in str(caught.value)
@@ -144,27 +166,57 @@ def test_phantoms_may_be_published(tmp_path, site):
     inspect_site(open_run("smoke", tmp_path / "runs"), *site)
 
 
+def test_neither_a_name_nor_a_link_gives_patients_away(run, site):
+    html, book, _ = site
+    patient = read_patients(hospital(), "train")["patient"].iloc[0]
+    (html / f"p{patient}").mkdir()
+    (html / f"p{patient}" / "a.html").touch()
+    (html / f"p{patient}.html").touch()
+    (book / "book" / "patients").symlink_to(hospital(), target_is_directory=True)
+    with pytest.raises(PacxError, match="a link among the prose") as caught:
+        inspect_site(run, *site)
+    assert str(caught.value).count(LOST) == 2
+    assert patient not in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    ("datasets", "shown"), [(["tb"], True), (["tb", "chexpert"], False), (["symile-mimic"], False)]
+    ("datasets", "kept"), [((), 1), (["tb"], 1), (["tb", "chexpert"], 0), (["mine"], 0)]
 )
-def test_a_figure_of_patients_is_shown_or_kept(run, datasets, shown):
+def test_a_figure_is_kept_by_the_terms_of_its_data_sets(run, datasets, kept):
     figure, _ = plt.subplots()
-    show_or_withhold(run, figure, "patients", *datasets)
-    assert plt.fignum_exists(figure.number) == shown
-    assert [file.name for file in run.private.glob("*")] == ([] if shown else ["patients.png"])
+    shown = InteractiveShell().display_formatter.format(declare(run, figure, *datasets))
+    output = new_output("display_data", {"image/svg+xml": "<svg/>"}, metadata=shown[1])
+    chapter = new_notebook(cells=[new_code_cell(outputs=[output])])
+    withhold(chapter, "private/x.ipynb")
+    assert chapter.cells[0].outputs[0].data.get("image/svg+xml", "") == "<svg/>" * kept
     plt.close(figure)
+
+
+def test_what_else_a_notebook_carries_is_taken_out(run):
+    error = new_output("error", ename="KeyError", evalue="10000001", traceback=["10000001"])
+    text = new_markdown_cell("![](attachment:a.png)", attachments={"a.png": {"image/png": "A"}})
+    chapter = new_notebook(cells=[new_code_cell("1 / 0", outputs=[error]), text])
+    chapter.metadata["widgets"] = {"state": "10000001"}
+    withhold(chapter, "private/x.ipynb")
+    withheld = nbformat.writes(chapter)
+    assert "10000001" not in withheld
+    assert '"A"' not in withheld
+    withhold(chapter, "private/x.ipynb")
+    assert nbformat.writes(chapter) == withheld
 
 
 def test_small_counts_are_left_out(run, tmp_path):
     table = pd.DataFrame({"label": list("abc"), "positive": [0, 9, 10], "share": [0.0, 0.1, 0.2]})
-    told = suppress_small(run, table, "positive", derived=["share"])
+    assert not is_declared(table)
+    told = declare(run, table, counts=["positive"], derived=["share"])
+    assert is_declared(told)
     assert told["positive"].isna().tolist() == [False, True, False]
     assert told["share"].isna().tolist() == [False, True, False]
     assert told["label"].tolist() == list("abc")
     table["known"] = [100, 100, 19]
-    told = suppress_small(run, table, "positive", "known", of="known", derived=["share"])
+    told = declare(run, table, counts=["positive", "known"], of="known", derived=["share"])
     assert told["positive"].isna().tolist() == [False, True, True]
     assert told["known"].tolist() == [100, 100, 19]
     assert told["share"].isna().tolist() == [False, True, True]
     phantoms = open_run("smoke", tmp_path / "phantoms")
-    assert suppress_small(phantoms, table, "positive").equals(table)
+    assert declare(phantoms, table, counts=["positive"]).equals(table)

@@ -2,14 +2,19 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
+from conftest import PROJECT
 from PIL import Image
 from to_kill import RAW, give_executed_chapters
 
@@ -78,17 +83,27 @@ def test_no_room_for_results_keeps_the_old_ones(disk):
     run = open_run("smoke", disk(200))
     run.save_results("numbers", pd.DataFrame({"value": [1.5]}))
     noise = np.random.default_rng(0).normal(size=100_000)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(PacxError, match=r"results/numbers\.parquet does not fit on its disk"):
         run.save_results("numbers", pd.DataFrame({"value": noise}))
     assert run.load_results("numbers")["value"].tolist() == [1.5]
 
 
 def test_no_room_for_an_artefact(disk):
     run = open_run("smoke", disk(200))
-    with pytest.raises(Exception, match="No space left"):
+    with pytest.raises(PacxError, match=r"artefacts/\S*model\S* does not fit on its disk"):
         run.build("model", lambda folder: save_checkpoint(torch.nn.Linear(500, 500), {}, folder))
     with pytest.raises(PacxError, match="model is missing"):
         run.artefact("model")
+
+
+def test_no_room_for_phantoms(disk, monkeypatch, capsys):
+    out = disk(200) / "hospital"
+    monkeypatch.setattr(sys, "argv", ["pacx", "phantom", "--profile", "smoke", "--out", str(out)])
+    with pytest.raises(SystemExit):
+        cli.main()
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"pacx: {out}/")
+    assert "does not fit on its disk" in said
 
 
 @pytest.mark.parametrize(
@@ -108,7 +123,7 @@ def test_no_room_for_the_tables_of_pairs(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(pd.DataFrame, "to_csv", full)
-    with pytest.raises(PacxError, match=r"symile-mimic cannot be written.*No space left"):
+    with pytest.raises(PacxError, match="symile-mimic does not fit on its disk"):
         pair_files.pair(RAW, RAW / "cxr", RAW / "ecg", tmp_path / "symile-mimic")
     assert not list(tmp_path.iterdir())
 
@@ -139,6 +154,44 @@ def test_read_only_run_folder(disk, monkeypatch, capsys):
     ]
     with pytest.raises(PacxError, match=r"cannot be written.*Read-only"):
         cached_array(run.cache, ("new",), (3,), np.float32, fill_with_seven)
+
+
+# ---------------------------------------- Ctrl-C
+BEGUN = "import os, time\nopen({!r}, 'x').write(str(os.getpid()))\ntime.sleep(100)"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its Ctrl-C is no signal that a test can send")
+@pytest.mark.parametrize("to_all", [False, True])
+@pytest.mark.parametrize("command", ["run", "book", "phantom"])
+def test_ctrl_c_ends_a_command_and_what_it_started(command, to_all):
+    with tempfile.TemporaryDirectory() as short:  # for a kernel's sockets
+        folder = Path(short)
+        begun, out = folder / "begun", folder / "hospital"
+        give_executed_chapters(folder)
+        work = BEGUN.format(str(begun))
+        with (folder / "notebooks" / "01_tiny.py").open("a") as chapter:
+            chapter.write(f"\n# %%\n{work}\n")
+        stub = folder / "stub" / "jupyter_book" / "cli" / "main.py"
+        stub.write_text(f"def main():\n    {work.replace(chr(10), '; ')}\n")
+        options = ["--runs", str(folder / "start"), "--project", short]
+        options = ["--out", str(out)] if command == "phantom" else options
+        open_run("smoke", folder / "start")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pacx", command, "--profile", "smoke", *options],
+            env=os.environ | {"PYTHONPATH": f"{PROJECT}:{folder / 'stub'}", "TQDM_DISABLE": "1"},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        while not ((begun.exists() and begun.read_text()) or any(out.glob("*"))):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        (os.killpg if to_all else os.kill)(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert [line for line in said.splitlines() if "Passed unknown" not in line] == [
+            "pacx: interrupted"
+        ]
+        assert not begun.exists() or not psutil.pid_exists(int(begun.read_text()))
+        assert not [*folder.rglob("*partial*"), *folder.rglob("*failed*")]
 
 
 # ---------------------------------------- a site that is refused

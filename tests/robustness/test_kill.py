@@ -1,5 +1,6 @@
 """Processes that are killed: the next one goes on and ends as an undisturbed one does."""
 
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import pytest
 import torch
 from to_kill import PARTS, Noisy, train, work_alone
 
-from pacx.errors import PacxError
+from pacx.errors import DiskFullError, PacxError
 from pacx.run import CHECKPOINT, open_run
 from pacx.training import checkpoint
 from pacx.training import fit as fitting
@@ -86,6 +87,21 @@ def test_bad_input_leaves_no_checkpoint(tmp_path):
     assert not unfinished(run.artefacts)
 
 
+def test_a_full_disk_keeps_the_checkpoint(tmp_path):
+    run, seen = open_run("smoke", tmp_path), []
+
+    def make(folder: Path) -> None:
+        seen.append((folder / CHECKPOINT).exists())
+        (folder / CHECKPOINT).touch()
+        if len(seen) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(DiskFullError, match="artefacts/thing does not fit on its disk"):
+        run.build("thing", make)
+    run.build("thing", make)
+    assert seen == [False, True]
+
+
 def test_a_folder_that_a_killed_process_left_is_removed(tmp_path):
     run = open_run("smoke", tmp_path)
 
@@ -134,6 +150,19 @@ def test_trainings_that_start_together_make_an_artefact_once(place):
     assert (place / "given" / "begun").read_text() == "x"
     (weights,) = (place / "out").rglob("weights")
     assert weights.read_bytes() == train(place, Noisy())
+
+
+def test_books_that_are_built_together_wait_for_each_other(place):
+    given, out = place / "given", place / "out"
+    PARTS["book"].give(given)
+    shutil.copytree(given / "start", out)
+    started = [start("book", given, out) for _ in range(2)]
+    for process in started:
+        process.join(60)
+        assert process.exitcode == 0
+    code, _ = run("book", given, place / "alone")
+    assert code == 0
+    assert contents(out) == contents(place / "alone")
 
 
 @pytest.fixture
