@@ -56,10 +56,10 @@ banner(run)
 # | {term}`Ridge regression` | how blood tests are read from it | [chapter 08](08_alignment) |
 # | the training range | what a warning compares | [chapter 11](11_using_the_encoder) |
 #
-# **The tables on this page were measured on real patients**, whatever the banner says about the run
-# that made the page: each row names its data set, number of test images, profile, commit and date. They
-# are committed in `book/real/`, as aggregates only. To measure them yourself on two cores, fetch the
-# three data sets as shown below, then
+# **The tables on this page were measured on real patients**, also where the banner speaks of phantoms. They
+# are committed in `book/real/`, as aggregates only, and each row there names its data set, number of test
+# images, profile, commit and date. To measure them yourself, in a quarter of an hour on two cores, fetch
+# the three data sets as shown below, then
 #
 # ```bash
 # pacx run --profile demo               # or, faster: pacx train mae pacx --profile demo
