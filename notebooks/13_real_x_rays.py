@@ -58,7 +58,7 @@ banner(run)
 #
 # **The tables on this page were measured on real patients**, also where the banner speaks of phantoms. They
 # are committed in `book/real/`, as aggregates only, and each row there names its data set, number of test
-# images, profile, commit and date. To measure them yourself, in a quarter of an hour on two cores, fetch
+# images, profile, commit and date. To measure them yourself, in some ten minutes on two cores, fetch
 # the three data sets as shown below, then
 #
 # ```bash
