@@ -22,6 +22,14 @@ MYST = re.compile(
     r"\{[\w:-]+\}`[^`]*`|^ *(?:`{3,}|:{3,}) *\{.*|^ *:{3,}.*|^\([\w-]+\)=|(?<!!)\[\]\(.*?\)", re.M
 )
 
+#: JupyterLab drops the command while the kernel starts.
+RUN_ALL = """async () => {
+    const session = jupyterapp.shell.currentWidget.sessionContext;
+    await session.ready;
+    await session.session.kernel.info;
+    jupyterapp.commands.execute("notebook:run-all-cells");
+}"""
+
 
 def markdown(notebook: Path) -> str:
     cells = nbformat.read(notebook, as_version=4).cells
@@ -179,7 +187,7 @@ def test_jupyterlab_shows_a_chapter_as_the_book_does_and_runs_it(lab, browser):
     tab.goto(lab)
     notebook = tab.locator(".jp-Notebook")
     notebook.locator("summary", has_text="Answer").first.wait_for()
-    tab.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    tab.evaluate(RUN_ALL)
     notebook.get_by_text("All checks passed.", exact=True).wait_for()
 
     rendered = notebook.locator(".jp-RenderedMarkdown, .jp-RenderedHTMLCommon").all_inner_texts()
