@@ -661,7 +661,7 @@ show(in_words(stage_two, "task", "images", "patients").rename(columns=minus_mae)
 
 # %%
 from pacx.evaluation.features import extract_features
-from pacx.share.predict import fit_range
+from pacx.share.training_range import fit_range
 
 CHECKED = {
     "phantoms, of phantoms": ("pacx-phantoms", "phantoms"),
@@ -792,7 +792,7 @@ show(answers, digits=2)
 # gain over random weights is about 0.04 of AUROC; on AP films alone, with 230 test X-rays, no encoder can be
 # told from random weights. Of blood tests nothing was shown beyond view and days since admission, nor that
 # some twenty patients' labs help in stage 2 (claims 6 and 7);
-# [the table above](#how-many-patients-would-it-take) says how many patients it would take.
+# *the table above* says how many patients it would take.
 #
 # Claim 8 was wrong. With today's phantoms a quarter of NIH's frontal X-rays are warned about, and half of
 # Hannover's, most of which were taken in bed. A range learned from NIH's X-rays brings NIH's rate to the
