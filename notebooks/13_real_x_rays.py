@@ -787,16 +787,15 @@ answers["shown"] = np.where(judged["difference_low"] > judged["bound"], "yes", "
 show(answers, digits=2)
 
 # %% [markdown]
-# In the committed tables a small MAE has learned from phantoms what an MAE of 328 real X-rays has learned for
-# these five findings and for lungs, although it reconstructs real X-rays worse: claims 1 to 5 are shown. The
-# gain over random weights is about 0.04 of AUROC; on AP films alone, with 230 test X-rays, no encoder can be
-# told from random weights. Of blood tests nothing was shown beyond view and days since admission, nor that
-# some twenty patients' labs help in stage 2 (claims 6 and 7);
-# *the table above* says how many patients it would take.
+# In the committed tables claims 1 to 5 are shown: for these five findings and for lungs, a small MAE has
+# learned from phantoms what an MAE of the real training X-rays has learned, although it reconstructs real
+# X-rays worse. On AP films alone no encoder can be told from random weights. Of blood tests nothing was shown
+# beyond view and days since admission, nor that the labs of so few patients help in stage 2 (claims 6
+# and 7); the table under *How many patients would it take?* says how many it would take.
 #
-# Claim 8 was wrong. With today's phantoms a quarter of NIH's frontal X-rays are warned about, and half of
-# Hannover's, most of which were taken in bed. A range learned from NIH's X-rays brings NIH's rate to the
-# 1 or 2 % that it aims at, and not that of another hospital.
+# Claim 8 was wrong: less than half of NIH's frontal X-rays are warned about. Of Hannover's, most of which were
+# taken in bed, more are. A range learned from NIH's X-rays brings NIH's rate near what it aims at, and not
+# that of another hospital.
 #
 # What this leaves out:
 #
