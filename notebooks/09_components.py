@@ -152,7 +152,8 @@ readings = [("converged", "cls"), ("converged", "mean"), ("paper", "cls")]
 parts_of_pacx = ["pacx-ecg", "pacx-labs", "pacx-contrastive", "pacx-regression", "pacx"]
 parts_of_pacx = [name for name in parts_of_pacx if name in models]
 paper_sets = [n for n in run.profile.benchmarks if n in ("chexchonet", "medmod", "vindr-cxr")]
-published_on = [open_benchmark(run, name) for name in paper_sets]
+labelled = [open_benchmark(run, name) for name in paper_sets or run.profile.benchmarks]
+published_on = [dataset for dataset in labelled if dataset.task != "segmentation"]
 components = [
     compare_probes(
         run, dataset, ["mae", *parts_of_pacx], metric=metric, probe=probe, pooling=pooling

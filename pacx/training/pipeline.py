@@ -2,6 +2,7 @@
 
 import warnings
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 
 import pandas as pd
@@ -32,7 +33,12 @@ def encoders_of(run: Run) -> list[str]:
     ceiling = ["supervised"] if run.is_phantom else []
     if "pacx" in lacks:
         return [*stage_one, *teachers, *ceiling]
-    variants = [name for name in run.profile.variants if modalities_of(run, VARIANTS[name])]
+    method = replace(VARIANTS["pacx"], modalities=modalities_of(run, VARIANTS["pacx"]))
+    variants = []
+    for name in run.profile.variants:  # with one teacher left, `pacx` itself is a variant
+        possible = replace(VARIANTS[name], modalities=modalities_of(run, VARIANTS[name]))
+        if possible.modalities and possible != method:
+            variants.append(name)
     return [*stage_one, *teachers, "pacx", "mae-continued", *ceiling, *variants]
 
 
