@@ -181,7 +181,7 @@ show(counts).format(digits)
 # Both are averaged over the teachers, and
 # $\mathcal{L} = \lambda_C \mathcal{L}_C + \lambda_R \mathcal{L}_R$.
 #
-# Both by hand, with label smoothing, and without it where `smoothing` is 0:
+# Both by hand, the first with label smoothing:
 
 
 # %%
