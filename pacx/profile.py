@@ -6,7 +6,7 @@ in which it differs from another profile.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -23,7 +23,6 @@ from pydantic import (
 from pacx.errors import PacxError
 
 _FOLDER = Path(__file__).with_name("profiles")
-Model = TypeVar("Model", bound=BaseModel)
 Share = Field(ge=0.0, le=1.0)
 #: Of a training's forward and backward pass; weights stay 32 bit.
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -37,7 +36,7 @@ Benchmark = Literal[
     "cxl-seg", "actualmed", "phantom-truth",
 ]  # fmt: skip
 #: Of a data set, which is also its folder's below `data_root`.
-DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][-_.A-Za-z0-9]*$")]
 #: What the phantom hospital writes.
 PhantomData = Literal["chexpert", "symile-mimic", "ecg-archive", Benchmark]
 #: What is paired with an X-ray.
@@ -307,7 +306,7 @@ def load_profile(
     return validated(Profile, values, f"Profile {source.name}")
 
 
-def validated(model: type[Model], values: dict, where: str) -> Model:
+def validated(model: type[BaseModel], values: dict, where: str) -> BaseModel:
     """Settings from what `read_yaml` gives; `PacxError` names every key that is wrong."""
     try:
         return model.model_validate(values)
