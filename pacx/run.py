@@ -1,8 +1,8 @@
 """A run: one folder that holds everything that a profile has produced.
 
 Below `runs/<profile>/` lie `profile.yaml`, `data/` (phantoms), `cache/`, `artefacts/<name>/`,
-`results/*.parquet` and `notebooks/`; the command line adds `book/` and `html/`. What shows single
-patients of data that are not open goes to `private/`.
+`results/*.parquet` and `notebooks/`; the command line adds `book/` and `html/`. On data that are
+not open `notebooks/` shows aggregates only, and `private/` has the whole chapters.
 """
 
 import json
@@ -178,10 +178,9 @@ class Run:
         try:
             with naming_full_disk(folder):
                 make(partial)
-        except DiskFullError:
-            raise  # it goes on when there is room
-        except PacxError:
-            shutil.rmtree(partial)  # what was wrong will be mended, and the training starts anew
+        except PacxError as error:
+            if not isinstance(error, DiskFullError):  # what was wrong will be mended: begin anew
+                shutil.rmtree(partial)
             raise
         made = {"key": key, "seconds": time.perf_counter() - started, **self.provenance()}
         text = json.dumps(made, indent=1, default=str)

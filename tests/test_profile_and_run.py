@@ -1,17 +1,22 @@
 """Profiles fail on what they do not know; a run never shows anything half-made."""
 
 import json
+import shutil
 import subprocess
+from functools import partial
 from importlib import metadata
 from typing import get_args
 
 import pandas as pd
 import pytest
 import yaml
+from tiny_hospital import hospital
 
 import pacx.run
 from pacx.book.execution import key_of
 from pacx.data.datasets import DATASETS
+from pacx.data.datasets.ecg_archive import load_ecg_archive
+from pacx.data.datasets.symile_mimic import load_pairs
 from pacx.errors import PacxError
 from pacx.phantom.hospital import WRITERS
 from pacx.profile import (
@@ -204,6 +209,32 @@ def test_changed_tables_of_real_data_make_anew(tmp_path):
         seen.append(key_of(source, run, tmp_path))
     assert seen[::2] == [1, 1, 1]
     assert len(set(seen[1::2])) == 3
+
+
+def _note(seen, folder):
+    seen.append("made")
+
+
+def test_a_copied_run_on_copied_data_makes_nothing_anew(tmp_path):
+    """Neither the place nor the time of a file is in any key."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(hospital() / "symile-mimic", here / "data" / "symile-mimic")
+    shutil.copytree(hospital() / "ecg-archive", here / "data" / "ecg-archive")
+    source = tmp_path / "01_chapter.py"
+    source.touch()
+    (tmp_path / "constraints.txt").touch()
+    seen = []
+    for place in (here, there):
+        if place == there:
+            shutil.copytree(here, there, copy_function=shutil.copyfile)
+        run = open_run(load_profile("smoke", place / "data"), place / "runs")
+        load_pairs(run.data_root, "val", 16, run.cache)
+        load_ecg_archive(run.data_root, run.cache)
+        run.build("thing", partial(_note, seen))
+        seen += [key_of(source, run, tmp_path), sorted(f.name for f in run.cache.glob("*.npy"))]
+    assert seen[0] == "made"
+    assert seen[1:3] == seen[3:]
+    assert not list(there.rglob("*.before"))
 
 
 def test_new_times_of_phantoms_make_nothing_anew(tmp_path):

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
 import pandas as pd
@@ -24,9 +24,6 @@ from pacx.data.table import SPLITS
 from pacx.errors import PacxError
 from pacx.figures.style import AGGREGATE, as_aggregate
 from pacx.run import Run
-
-if TYPE_CHECKING:  # comes with the extra `book`; chapters import this module without it
-    from nbformat import NotebookNode
 
 #: Counts of fewer patients are not told, nor statistics over fewer.
 FEWEST = 10
@@ -85,16 +82,16 @@ def is_declared(table: pd.DataFrame) -> bool:
     return table.attrs.get(AGGREGATE, False) or {"value", "low", "high"} <= set(table.columns)
 
 
-def withhold(notebook: "NotebookNode", private: str) -> None:
+def withhold(notebook: Any, private: str) -> None:
     """Take out of an executed notebook what its code has not declared, pictures' metadata included.
 
     A second time changes nothing.
 
     Args:
-        notebook: Changed in place.
+        notebook: As `nbformat` reads it; changed in place.
         private: Where the whole notebook lies, for the line that stands in place of an output.
     """
-    from nbformat.v4 import new_output
+    from nbformat.v4 import new_output  # of the extra `book`: chapters do without
 
     told = {"text/markdown": f"*Withheld: not declared an aggregate. The copy is `{private}`.*"}
     for key in set(notebook.metadata) - {"kernelspec", "language_info", "pacx"}:
@@ -107,7 +104,8 @@ def withhold(notebook: "NotebookNode", private: str) -> None:
             output.data = {k: _without_words(k, output.data[k]) for k in _KINDS if k in output.data}
             output.metadata = {AGGREGATE: True}
         if outputs:
-            withheld = len(declared) < len(outputs)
+            # Pages never show stderr, where progress is told: no line stands in its place.
+            withheld = any(o not in declared and o.get("name") != "stderr" for o in outputs)
             line = new_output("display_data", told, metadata={AGGREGATE: True})
             cell.outputs = declared + [line] * withheld
 
@@ -131,7 +129,7 @@ def inspect_site(run: Run, site: Path, book: Path, log: Path) -> None:
     if run.is_phantom:
         return
     prose = [f for f in (book / "book").rglob("*.md") if "_generated" not in f.parts]
-    published = [*prose, *Path(__file__).parent.rglob("*.py")]
+    published = [*prose, *Path(__file__).parents[1].rglob("*.py")]  # the site lists our code
     names = _identifiers(run).difference(
         *(_words(file.read_text(encoding="utf-8")) for file in published)
     )
@@ -241,4 +239,5 @@ def _words(text: str) -> set[str]:
 def _has_data_uri(text: str) -> bool:
     """Whether a page holds a file within itself, however `data:` is spelt."""
     text = re.sub(r"[\s\\]", "", _UNSEEN.sub("", unquote(html.unescape(text))))
-    return re.search(r"data:[\w.+-]+/[\w.+-]+[;,]", text, re.IGNORECASE) is not None
+    uri = r"data:[\w.+-]+/[\w.+-]+(?:;[\w=-]+)*,(?:<svg|<\?xml|[\w+/=]{16})"
+    return re.search(uri, text, re.IGNORECASE) is not None
