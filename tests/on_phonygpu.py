@@ -144,7 +144,7 @@ def rollouts(run, monkeypatch):
 
 def teachers(run, monkeypatch):
     pairs = SimpleNamespace(table=IMAGES, ecg=ECG, percentiles=PERCENTILES, observed=OBSERVED)
-    return teacher_embeddings(run(), pairs, trained=False)
+    return teacher_embeddings(run(), pairs, trained=False).values()
 
 
 def held_out_ecg(run, monkeypatch):

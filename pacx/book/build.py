@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import yaml
 
 from pacx.book.colab import write_notebook
@@ -79,6 +78,8 @@ def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
     for notebook in (html / "_sources" / "notebooks").glob("*.ipynb"):  # what readers download
         write_notebook(notebook, notebook, project)
     if not run.is_phantom:  # they have no outputs
+        import nbformat
+
         for source in (html / "_sources").rglob("*.ipynb"):
             notebook = nbformat.read(source, as_version=4)
             for cell in notebook.cells:
@@ -91,6 +92,8 @@ def _build(run: Run, project: Path, book: Path, output: Path) -> Path:
 
 def _assemble(run: Run, project: Path) -> Path:
     """Lay out what Jupyter Book reads: prose, executed chapters, generated parts."""
+    import nbformat  # comes with the extra `book`
+
     with new_folder(run.folder / "book", replace=True) as partial:
         shutil.copytree(project / "book", partial / "book")
         for name in ("_config.yml", "_toc.yml"):

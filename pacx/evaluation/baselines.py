@@ -37,16 +37,16 @@ READINGS: dict[str, tuple[str, ...]] = {
     "mae-teachers": tuple(f"rank {k}" for k in _RANKS),
     # The same network trained end to end on all labels.
     "supervised": ("own head",),
-    # Columns `known_*` of the reader's own table, such as the view: what needs no image.
-    "known": ("columns",),
     # The true states of phantoms.
     "states": ("true states",),
 }
+#: Columns `known_*` of the reader's own table, such as the view: what needs no image.
+KNOWN = "known"
 
 
 def readings_of(model: str) -> tuple[str, ...]:
     """How a model's features may be read: an encoder's poolings, or a baseline's readings."""
-    return READINGS.get(model, POOLINGS)
+    return READINGS.get(model, POOLINGS) if model != KNOWN else ("columns",)
 
 
 def features_of(
@@ -73,7 +73,7 @@ def features_of(
     """
     if model == "states":
         return dataset.split(split).filter(like="state_").to_numpy(np.float32)
-    if model == "known":
+    if model == KNOWN:
         return dataset.split(split).filter(like="known_").to_numpy(np.float32)
     images = images_of(run, dataset, split)
     if mirrored:

@@ -130,7 +130,8 @@ def test_failure_on_real_data_tells_no_patient(project, tmp_path):
     with pytest.raises(PacxError, match="02_bad failed in cell") as caught:
         execute(run, project=project)
     assert "needed" not in str(caught.value)
-    assert [path.name for path in run.private.iterdir()] == ["02_bad.failed.ipynb"]
+    private = sorted(path.name for path in run.private.iterdir())
+    assert private == ["01_good.ipynb", "02_bad.failed.ipynb"]
     assert sorted(path.name for path in run.notebooks.iterdir()) == ["01_good.ipynb"]
 
 

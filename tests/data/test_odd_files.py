@@ -195,7 +195,7 @@ def test_files_that_inflate_beyond_any_x_ray_are_refused(tmp_path, monkeypatch):
     with pytest.raises(PacxError, match=r"odd\.dcm inflates to more than"):
         read_image(path)
     path = write_dicom(tmp_path / "odd.dcm", np.tile(RAMP, (4, 4)))
-    with pytest.raises(PacxError, match=r"odd\.dcm has 256 x 192 pixels"):
+    with pytest.raises(PacxError, match=r"odd\.dcm has 192 × 256 pixels"):
         read_image(path)
 
 

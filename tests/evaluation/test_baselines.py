@@ -197,7 +197,7 @@ def test_training_patients_do_influence_the_pixels(run, dataset, others, tmp_pat
         shutil.copytree(others.folder / part, tmp_path / run.profile.name / part)
     changed = Run(run.profile, tmp_path)
     for image in sorted((changed.data_root / "chexpert" / "train").rglob("*.jpg"))[:40]:
-        Image.fromarray(np.eye(32, dtype=np.uint8)).save(image)
+        Image.fromarray(255 * np.eye(32, dtype=np.uint8)).save(image)
     again = load_dataset("phantom-truth", changed.data_root)
     names = list(again.split("train")["image"])
     same = load_images(again.root, names, 32, changed.cache)
