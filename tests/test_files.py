@@ -45,7 +45,7 @@ def keys_of(folder: Path) -> dict[str, str]:
     ("file", "old", "new", "anew", "kept"),
     [
         # The three holes of keys made by hand.
-        ("pacx/training/segmentation.py", "overlap + empty", "overlap + 2 * empty", {"segmenter", "06"}, TRAINED),
+        ("pacx/training/segmentation.py", "+ empty", "+ 2 * empty", {"segmenter", "06"}, TRAINED),
         ("book/evidence/transfer.csv", "mae", "mea", {"06", "09"}, TRAINED | {"data"}),
         ("pacx/pairing/check.py", '"""Is', '"""Reworded: is', set(), TRAINED | CHAPTERS),
         # One of each kind of thing that something is made from.
