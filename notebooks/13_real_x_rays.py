@@ -74,7 +74,7 @@ banner(run)
 # interval, random weights had an AUROC of 0.82, the MAE of phantoms 0.87 and an MAE of real X-rays
 # 0.88, and 75 % of real frontal films were warned about. Claims 1, 3 and 8 repeat that trial.
 #
-# | | Claim | It is not shown if the interval |
+# | no. | Claim | It is not shown if the interval |
 # |---|---|---|
 # | 1 | On real findings the MAE of phantoms is better than random weights. | of the difference in mean AUROC includes 0 |
 # | 2 | It reads more than brightness and layout: it is better than principal components of the pixels. | of the difference includes 0 |
