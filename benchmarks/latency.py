@@ -47,7 +47,7 @@ def main() -> None:
         else:
             torch.manual_seed(0)  # weights do not change how long it takes
             encoder = build_encoder(**load_profile(options.profile).vit.model_dump()).eval()
-        export_onnx(encoder, folder, int8=True)
+        export_onnx(encoder, folder)
         report["encoder"] = {
             "width": encoder.embed_dim,
             "depth": len(encoder.blocks),

@@ -334,6 +334,7 @@ def probe(
     from pacx.share.probe import probe
 
     table = probe(encoder, data)
+    print("Not checked: whether the encoder was trained on any of these patients; see its card.\n")
     print(table.to_string(index=False, float_format="{:.3f}".format))
     if out is not None:
         with new_file(out) as partial:

@@ -110,28 +110,28 @@ class Predictor:
         self.encoder.to(device())
 
     @torch.inference_mode()
-    def __call__(self, films: Tensor) -> tuple[np.ndarray, pd.DataFrame]:
+    def __call__(self, images: Tensor) -> tuple[np.ndarray, pd.DataFrame]:
         """CLS tokens (N, D) of images (N, H, W) uint8 of the encoder's size, and a row on each."""
         where = device()
         half = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         with torch.autocast(where.type, torch.bfloat16, enabled=half):
-            cls, patches = (t.float() for t in encode(self.encoder, normalise(films.to(where))))
+            cls, patches = (t.float() for t in encode(self.encoder, normalise(images.to(where))))
         tokens = torch.cat([cls, patches.mean(1)], dim=1).double().cpu().numpy()
         cls = cls.cpu().numpy()
         numbers = [probe.probabilities(cls) for probe in self.probes.values()]
-        distance, limit = np.zeros(len(films)), np.inf
+        distance, limit = np.zeros(len(images)), np.inf
         if self.range is not None:
             distance, limit = self.range.distance(tokens), self.range.limit
-            numbers = [distance[:, None], np.full((len(films), 1), limit), *numbers]
-        table = np.hstack([np.empty((len(films), 0)), *numbers])
+            numbers = [distance[:, None], np.full((len(images), 1), limit), *numbers]
+        table = np.hstack([np.empty((len(images), 0)), *numbers])
         facts = pd.DataFrame(table, columns=self.columns[:-1])
         finite = np.isfinite(tokens).all(1) & np.isfinite(table).all(1)
         facts["warning"] = [_warning(*row, limit) for row in zip(finite, distance, strict=True)]
         return cls, facts
 
-    def attention(self, films: Tensor) -> Tensor:
+    def attention(self, images: Tensor) -> Tensor:
         """Attention rollout (N, H', W') of images (N, H, W) uint8 of the encoder's size."""
-        return rollout_of(self.encoder, normalise(films.to(device()))).cpu()
+        return rollout_of(self.encoder, normalise(images.to(device()))).cpu()
 
 
 def _warning(finite: bool, distance: float, limit: float) -> str:
@@ -155,8 +155,8 @@ def _write_rows(
         """As in training, squashed to a square; and small, for an overlay. Or why it cannot be."""
         try:
             picture = read_image(path)
-            film = vision.resize(torch.from_numpy(np.array(picture))[None], size, antialias=True)
-            return film[0], _shrunk(picture) if overlay else None
+            image = vision.resize(torch.from_numpy(np.array(picture))[None], size, antialias=True)
+            return image[0], _shrunk(picture) if overlay else None
         except PacxError as error:
             return str(error)
         except Exception as error:  # whatever is wrong with one file shall not end the run
@@ -178,12 +178,12 @@ def _write_rows(
             table = pd.DataFrame(columns=predictor.columns)
             cls = np.full((len(names), predictor.encoder.embed_dim), np.nan)
             if rows:
-                films = torch.stack([answers[row][0] for row in rows])
-                cls[rows], table = predictor(films)
+                images = torch.stack([answers[row][0] for row in rows])
+                cls[rows], table = predictor(images)
                 if overlay:
                     files = [out / OVERLAYS / _overlay_name(start + r, names[r]) for r in rows]
                     pictures = [answers[row][1] for row in rows]
-                    list(pool.map(_draw, predictor.attention(films), pictures, files))
+                    list(pool.map(_draw, predictor.attention(images), pictures, files))
             # Mapped anew each time: what stays mapped counts as memory.
             np.load(embeddings, mmap_mode="r+")[start : start + len(names)] = cls
             table = table.set_axis(rows).reindex(range(len(names)))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from pacx.data.datasets import own, read_folder
 from pacx.data.images import load_images, normalise
@@ -22,11 +23,10 @@ from pacx.evaluation.statistics import (
     on_resamples,
 )
 from pacx.models.encoder import encode
-from pacx.processes import device
+from pacx.processes import infer
 from pacx.share.export import load_exported
 from pacx.training.probe import fit_probes, labels_of
 
-BATCH = 256  # images at once
 METRICS = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
@@ -53,7 +53,7 @@ def probe(encoder: str | Path, data: str | Path, resamples: int = 1000) -> pd.Da
     Example:
         >>> table = probe("encoder", "data/my-x-rays")
     """
-    network, root = load_exported(encoder).to(device()), Path(data)
+    network, root = load_exported(encoder), Path(data)
     dataset = own.read(root) if own.is_own(root) else read_folder(root.resolve().name, root)
     if not dataset.labels or dataset.task == "pretraining":
         raise PacxError(f"{root} has no labels to score: its task is {dataset.task}.")
@@ -86,16 +86,15 @@ def probe(encoder: str | Path, data: str | Path, resamples: int = 1000) -> pd.Da
     return pd.DataFrame(rows)
 
 
-@torch.inference_mode()
 def _features(encoder: VisionTransformer, root: Path, table: pd.DataFrame) -> dict[str, np.ndarray]:
     """Pooling -> (N, D) features of the table's images."""
-    found: dict[str, list] = {"cls": [], "mean": []}
+
+    def tokens(images: Tensor) -> Tensor:
+        cls, patches = encode(encoder, normalise(images))
+        return torch.cat([cls, patches.mean(1)], 1)
+
     with tempfile.TemporaryDirectory() as cache:
         size = encoder.patch_embed.img_size[0]
         images = load_images(root, list(table["image"]), size, Path(cache))
-        for start in range(0, len(images), BATCH):
-            batch = torch.from_numpy(np.array(images[start : start + BATCH])).to(device())
-            cls, patches = encode(encoder, normalise(batch))
-            found["cls"].append(cls.cpu().numpy())
-            found["mean"].append(patches.mean(1).cpu().numpy())
-    return {pooling: np.concatenate(parts) for pooling, parts in found.items()}
+        cls, mean = np.split(infer(encoder, tokens, images), 2, axis=1)
+    return {"cls": cls, "mean": mean}
