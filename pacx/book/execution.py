@@ -169,7 +169,7 @@ def _execute_one(source: Path, run: Run, key: str, project: Path, interrupted: E
                 language="python",
                 progress_bar={"leave": False, "position": 1, "desc": "cells", "disable": None},
                 resources={"metadata": {"path": str(project.resolve())}},
-                config=_private_kernel(Path(sockets)),
+                config=_kernel(Path(sockets)),
             )
     except (PapermillExecutionError, DeadKernelError) as error:
         if interrupted.is_set():
@@ -201,15 +201,17 @@ def _execute_one(source: Path, run: Run, key: str, project: Path, interrupted: E
     return seconds
 
 
-def _private_kernel(folder: Path) -> Config:
-    """Cells and outputs travel through files of this user, not through TCP ports of the machine.
+def _kernel(folder: Path) -> Config:
+    """A kernel that says nothing of Ctrl-C, and whose cells no other user of the machine can read.
 
-    The folder is one kernel's own: kernels with one name for their files would read each other's
-    messages.
+    Cells and outputs travel through files of this user, not through TCP ports. The folder is one
+    kernel's own: kernels with one name for their files would read each other's messages.
     """
+    quiet = {"extra_arguments": ["--IPKernelApp.log_level=CRITICAL"]}
     if os.name != "posix":
-        return Config()
-    return Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "kernel")}})
+        return Config({"NotebookClient": quiet})
+    files = {"transport": "ipc", "ip": str(folder / "kernel")}
+    return Config({"NotebookClient": quiet, "KernelManager": files})
 
 
 def _sign(notebook: Path, about: dict) -> nbformat.NotebookNode:
