@@ -86,8 +86,9 @@ from pacx.figures.tables import folded, show
 wording = {
     "modalities": "one teacher instead of two",
     "learning_rate_factor": "learning rate times {}",
-    "shuffled": "every X-ray has somebody else's ECG and labs",
-    "trained_teachers": "teachers have random weights",
+    "shuffled": "every X-ray has another patient's ECG and labs",
+    "teacher_training": "share of the teachers' training: {:g}",
+    "targets": "distilled towards: {}",
     "start": "starts from the MAE of the other mask ratio",
     "mae_weight": "the MAE's own loss is kept, weight {:g}",
     "replay": "that loss sees X-rays of stage 1",
@@ -214,7 +215,7 @@ if run.is_phantom:
     _ = forest_panels(controls, panels="outcome", filled="read")
 
 # %% tags=["hide-input"]
-from pacx.evaluation.statistics import difference_of, verdict
+from pacx.evaluation.statistics import Estimate, difference_of, verdict
 
 if run.is_phantom:
     gained = pd.DataFrame(
@@ -318,7 +319,7 @@ from pacx.evaluation.ladder import GROUPS, ladder
 
 if run.is_phantom:
     train_side_by_side(run, "supervised")
-    simpler = ["pixels", "pixels-teachers", "mae-teachers"]
+    simpler = ["pixels", "pixels-teachers", "mae-teachers", "mae-cca"]
     rungs = [ladder(run, phantoms, ["random", "mae", "pacx", *simpler, "supervised", "states"])]
     rungs += [
         compare_probes(
@@ -491,52 +492,6 @@ if run.is_phantom and len(weighed) > 1:
     display(show(minus_pacx))
 
 # %% [markdown]
-# ## What the phantom can and cannot show
-#
-# In the phantom hospital we decide how strongly an X-ray shows a patient's state: the **coupling**
-# of [chapter 01](01_cohort). At 0 nothing is there to be distilled, so a gain at 0 would be an
-# artefact of the method, or of how it is measured. The teachers have a dose as well: the share of
-# their training, from untrained to the whole. Both are part of the book's evidence
-# ([how](../book/protocol)); doses between the ends, and coupling 0, have one training a cohort.
-#
-# This asks whether the method finds what is there, and whether it invents what is not. It cannot
-# show how strongly real X-rays are coupled to ECGs and blood: that number we chose.
-
-# %% tags=["remove-input"]
-from pacx.evaluation.evidence import dose_responses
-from pacx.figures.tables import about_the_evidence
-
-about_the_evidence()
-
-# %% mystnb={"image": {"alt": "Two panels: gain of PaCX-MAE over MAE in AUROC on physiology against the coupling, and against the share of the teachers' training, with 95 percent intervals over cohorts; circles few labels, squares all labels, solid CLS token, dotted mean of patches."}} tags=["hide-input"]
-from pacx.figures.components import dose_response
-
-doses = dose_responses()
-if doses is not None:
-    labels = {"coupling": "coupling", "teachers": "share of the teachers' training"}
-    _ = dose_response(doses, labels)
-
-# %% [markdown]
-# At a coupling of 0 the interval should reach zero. If it does not, the method or its measurement makes a
-# gain out of nothing. The right panel rises only as far as the teachers' training matters.
-
-# %% tags=["hide-input"]
-from pacx.evaluation.statistics import Estimate
-
-if doses is not None:
-    told = doses[["what", "dose", "fraction", "pooling"]].assign(
-        **{
-            "gain over MAE [95 %]": [
-                str(Estimate(row.value, row.low, row.high)) for row in doses.itertuples()
-            ],
-            "runs above, below zero": [
-                f"{row.above}, {row.below} of {row.runs}" for row in doses.itertuples()
-            ],
-        }
-    )
-    display(folded(show(told, digits=2), "The same in numbers"))
-
-# %% [markdown]
 # ## Beside the evidence
 #
 # The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
@@ -555,16 +510,6 @@ if run.is_phantom:
     display(folded(every, "All variants"))
 
 # %% [markdown]
-# The paper's targets are raw. In the evidence, from raw targets, with trained and with random teachers,
-# read from the CLS token:
-
-# %% tags=["remove-input"]
-from pacx.figures.tables import in_the_evidence
-
-raw = "model in ['pacx-raw', 'pacx-untrained-raw'] and pooling == 'cls'"
-in_the_evidence("controls", raw, "outcome")
-
-# %% [markdown]
 # Then what is forgotten, PaCX-MAE minus MAE:
 
 # %% tags=["remove-input"]
@@ -576,6 +521,8 @@ display(folded(beside_the_evidence(forgotten, "forgetting"), "The same for all s
 # the final LayerNorm):
 
 # %% tags=["remove-input"]
+from pacx.figures.tables import in_the_evidence
+
 kept = in_the_evidence("keeping", "reference == 'pacx'", "outcome")
 folded(kept, "All settings, minus PaCX-MAE")
 

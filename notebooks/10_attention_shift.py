@@ -587,9 +587,10 @@ maps = attention_maps(encoder, some)
 assert torch.allclose(maps.sum(dim=-1), torch.ones(()), atol=1e-4)
 
 if run.is_phantom:
-    # Rollout of random weights is nearly even: each region has about the share of its area.
+    # Rollout of random weights is nearly even: a region has the share of its area, give or take
+    # a quarter, whatever the weights are.
     even = table[table["model"] == "random"]
-    assert (abs(even["value"] / even["area"] - 1) < 0.1).all()
+    assert (abs(even["value"] / even["area"] - 1) < 0.25).all()
     # A mask and its complement share the whole map.
     outside = torch.from_numpy(near["outside the body"])
     for values in measured["pacx"].values():

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -178,12 +179,21 @@ def evidence(
         typer.Option(file_okay=False, help="Folder for the tables; replaced when all are done."),
     ] = Path("book/evidence"),
     project: Project = Path(),
+    part: Annotated[
+        str,
+        typer.Option(metavar="I/N", help="Only the I-th of N parts, as a job array runs them."),
+    ] = "1/1",
 ) -> None:
-    """Repeat the chapters on fresh cohorts with several seeds. Hours; stopped, it goes on."""
+    """Repeat the chapters on fresh cohorts. Hours; stopped, it goes on."""
     from pacx.book.replications import gather_evidence
 
-    folder = gather_evidence(_open(profile, runs), out, project)
-    print(f"The evidence is at {folder.resolve()}")
+    of_part = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", part)
+    if of_part is None or int(of_part[1]) > int(of_part[2]):
+        raise PacxError(f"--part {part} is no part. Write I/N, such as 2/9.")
+    numbers = int(of_part[1]), int(of_part[2])
+    folder = gather_evidence(_open(profile, runs), out, project, numbers)
+    what = "evidence is" if numbers == (1, 1) else "repetitions are"
+    print(f"The {what} at {folder.resolve()}")
 
 
 @app.command()

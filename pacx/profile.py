@@ -13,7 +13,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     PositiveFloat,
     ValidationError,
     field_validator,
@@ -45,7 +44,9 @@ Modality = Literal["ecg", "labs"]
 VariantName = Literal[
     "pacx-ecg", "pacx-labs", "pacx-contrastive", "pacx-regression", "pacx-raw", "pacx-other-ratio",
     "pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "pacx-finalnorm", "pacx-rank2",
-    "pacx-lowrate", "pacx-maeterm", "pacx-replay",
+    "pacx-lowrate", "pacx-maeterm", "pacx-replay", "pacx-teachers-17", "pacx-teachers-50",
+    "pacx-states", "pacx-state-part", "pacx-untrained-state-part", "pacx-state-removed",
+    "pacx-whitened", "pacx-raw-labs", "pacx-missingness", "pacx-projected-ecg",
 ]  # fmt: skip
 
 
@@ -177,18 +178,12 @@ class LabelEfficiencySettings(Settings):
 
 
 class EvidenceSettings(Settings):
-    """What `pacx evidence` repeats: chapters on fresh cohorts, and two dose-responses."""
+    """What `pacx evidence` repeats: chapters on fresh cohorts."""
 
     cohorts: list[Seed] = Field(
-        min_length=1, description="seeds of the phantom hospitals, fresh patients each"
+        min_length=2, description="seeds of phantom hospitals and of the trainings on each of them"
     )
-    seeds: list[Seed] = Field(min_length=1, description="seeds of the trainings on each of them")
-    variants_once: list[VariantName] = Field(description="of `variants`; with the first seed only")
     chapters: list[str] = Field(description="their numbers, in order")
-    couplings: list[NonNegativeFloat] = Field(description="beside the profile's own coupling")
-    teacher_shares: list[PositiveFloat] = Field(
-        description="of the teachers' epochs, beside 0 and 1"
-    )
 
 
 class Profile(Settings):

@@ -22,6 +22,7 @@ from pacx.run import Run
 from pacx.training.distill import standardise, teacher_embeddings
 from pacx.training.encoders import fingerprint_of
 from pacx.training.mae import pretraining_images
+from pacx.training.targets import whiten
 
 POOLINGS = ("cls", "mean")
 _COMPONENTS = (16, 32, 64, 96, 128, 192)
@@ -35,6 +36,8 @@ READINGS: dict[str, tuple[str, ...]] = {
     "pixels-teachers": tuple(f"rank {k}" for k in _RANKS),
     # The same map from the frozen MAE.
     "mae-teachers": tuple(f"rank {k}" for k in _RANKS),
+    # The same towards whitened embeddings: regularised canonical correlation analysis.
+    "mae-cca": tuple(f"rank {k}" for k in _RANKS),
     # The same network trained end to end on all labels.
     "supervised": ("own head",),
     # The true states of phantoms.
@@ -80,9 +83,9 @@ def features_of(
         images = _mirrored(run, images)
     if model == "pixels":
         return _pixel_components(run, images)[:, : int(reading.split()[0])]
-    if model in ("pixels-teachers", "mae-teachers"):
-        source = model.removesuffix("-teachers")
-        ridge, directions = _map_to_teachers(run, source)
+    if model in ("pixels-teachers", "mae-teachers", "mae-cca"):
+        source, towards = model.split("-")
+        ridge, directions = _map_to_teachers(run, source, towards)
         predicted = ridge.predict(_source(run, source, images))
         return predicted @ directions[: int(reading.split()[1])].T
     features = extract_features(run, model, images)
@@ -137,7 +140,7 @@ def _source(run: Run, source: str, images: np.ndarray) -> np.ndarray:
     return np.concatenate(extract_features(run, source, images), 1)
 
 
-def _map_to_teachers(run: Run, source: str) -> tuple[Pipeline, np.ndarray]:
+def _map_to_teachers(run: Run, source: str, towards: str) -> tuple[Pipeline, np.ndarray]:
     """Reduced-rank ridge from X-rays to both teachers' standardised embeddings.
 
     Returns:
@@ -145,13 +148,16 @@ def _map_to_teachers(run: Run, source: str) -> tuple[Pipeline, np.ndarray]:
         the directions (R, D_teachers) in which its predictions vary most.
     """
     models = [*teachers_of(run), *([] if source == "pixels" else [source])]
-    return _fit_map(run, source, *(fingerprint_of(run, model) for model in models))
+    return _fit_map(run, source, towards, *(fingerprint_of(run, model) for model in models))
 
 
-@lru_cache(maxsize=2)
-def _fit_map(run: Run, source: str, *_fingerprints: str) -> tuple[Pipeline, np.ndarray]:
+@lru_cache(maxsize=3)
+def _fit_map(
+    run: Run, source: str, towards: str, *_fingerprints: str
+) -> tuple[Pipeline, np.ndarray]:
     pairs = load_pairs(run, "train")
-    targets = np.concatenate([standardise(t) for t in teacher_embeddings(run, pairs).values()], 1)
+    scale = whiten if towards == "cca" else standardise
+    targets = np.concatenate([scale(t) for t in teacher_embeddings(run, pairs).values()], 1)
     x = _source(run, source, pairs.cxr)
     ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 5, 13))).fit(x, targets)
     predicted = ridge.predict(x)

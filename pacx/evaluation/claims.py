@@ -77,6 +77,8 @@ PRIMARY = (
     ),
 )  # fmt: skip
 
+_TRAININGS = "two trainings of the same network differ by up to half of it"
+
 #: Reported with their p-values, not corrected.
 SECONDARY = (
     Claim(
@@ -90,6 +92,24 @@ SECONDARY = (
     Claim(
         "PaCX-MAE is better than ridge from the frozen MAE to the teachers, all labels",
         "pacx", "mae-teachers", PHYSIOLOGY_TASKS, 1.0, "best", "above", 0.01, _SMALLEST,
+    ),
+    Claim(
+        "The true states as targets teach as much as the teachers",
+        "pacx-states", "pacx", PHYSIOLOGY_TASKS, 1.0, "best", "within", 0.02, _TRAININGS,
+    ),
+    Claim(
+        "What a linear model of the states explains of the teachers teaches as much as they do",
+        "pacx-state-part", "pacx", PHYSIOLOGY_TASKS, 1.0, "best", "within", 0.02, _TRAININGS,
+    ),
+    Claim(
+        "That part of untrained teachers teaches as much as that of trained ones",
+        "pacx-untrained-state-part", "pacx-state-part", PHYSIOLOGY_TASKS, 1.0, "best", "within",
+        0.02, _TRAININGS,
+    ),
+    Claim(
+        "Teachers without that part teach no more than shuffled pairs",
+        "pacx-state-removed", "pacx-shuffled", PHYSIOLOGY_TASKS, 1.0, "best", "within", 0.02,
+        _TRAININGS,
     ),
 )  # fmt: skip
 

@@ -8,8 +8,9 @@ import pandas as pd
 from scipy import stats
 
 import pacx
-from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.errors import PacxError
+from pacx.evaluation.claims import ALPHA, PRIMARY
+from pacx.evaluation.statistics import holm
 
 #: Where a checkout of the book keeps it; an installed package has none.
 FOLDER = Path(pacx.__file__).parents[1] / "book" / "evidence"
@@ -21,9 +22,12 @@ KEYS = (
     "claim",
 )  # fmt: skip
 
+#: The claim that `pooled_claims` makes of the first two.
+MORE_WITH_FEW = "The gain on physiology is larger with few labels than with all"
+
 
 def load_evidence(name: str, folder: Path = FOLDER) -> pd.DataFrame | None:
-    """One table of all repetitions, with `cohort` and `seed`; None where there is no evidence.
+    """One table of all repetitions, with `cohort`; None where there is no evidence.
 
     Raises:
         PacxError: The folder is there, but not this table.
@@ -38,7 +42,7 @@ def load_evidence(name: str, folder: Path = FOLDER) -> pd.DataFrame | None:
 
 
 def provenance_of_evidence(folder: Path = FOLDER) -> dict:
-    """Profile, seeds, versions and seconds of each repetition; `superseded` only where it is."""
+    """Profile, cohorts, versions and seconds of each repetition; `superseded` only where it is."""
     return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
 
 
@@ -52,69 +56,53 @@ def superseded(folder: Path = FOLDER) -> str | None:
     return provenance_of_evidence(folder).get("superseded")
 
 
-def dose_responses() -> pd.DataFrame | None:
-    """The gain on physiology against the coupling, and against the teachers' training, pooled.
-
-    The repetitions themselves are the doses 1, untrained teachers the dose 0.
-
-    Returns:
-        `what` (coupling or teachers), `dose`, `fraction`, `pooling` and what `pool` returns; None
-        where there is no evidence.
-    """
-    between, controls = load_evidence("dose"), load_evidence("controls")
-    if between is None:
-        return None
-    controls = controls[controls["outcome"].str.startswith("physiology")].drop(columns="outcome")
-    whole = controls[controls["model"] == "pacx"]
-    untrained = controls[controls["model"] == "pacx-untrained"].assign(model="pacx")
-    ends = [
-        whole.assign(what="coupling", dose=1.0),
-        whole.assign(what="teachers", dose=1.0),
-        untrained.assign(what="teachers", dose=0.0),
-    ]
-    return pool(pd.concat([between, *ends])).sort_values(["what", "fraction", "pooling", "dose"])
-
-
 def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
-    """The claims of chapter 09, pooled, and in how many repetitions each holds.
+    """The claims judged on all repetitions: t-tests on the cohorts' estimates against the margin.
 
-    A repetition reads each encoder as its own validation labels say, so the pooling that a claim
-    was judged by is not one of its keys.
+    A cohort's estimate reads each encoder as its own validation labels say. A claim of a gain is
+    tested on one side, a claim of equivalence by two one-sided tests, and the p-values of the
+    primary claims are corrected by Holm's method. The last row, secondary, is the difference of the
+    first two claims: whether few labels gain more.
 
     Returns:
-        `claim`, `estimate`, `low`, `high`, `runs`, `holds` and, where the evidence has them,
-        `primary`, `kind` and `margin`. The last rows say how many physiology tasks have a pooled
-        interval above zero, `estimate` of `runs`, by the converged probe on the CLS token.
+        `claim`, `estimate`, `low`, `high` (95 %), `runs`, `holds_in` (repetitions where it
+        does), `primary`, `kind`, `margin`, `p`, `p_holm` and `holds`.
     """
     claims = load_evidence("claims", folder)
-    pooled = pool(claims[["claim", "estimate", "cohort", "seed"]], "estimate")
-    pooled = pooled.rename(columns={"value": "estimate"})
-    pooled["holds"] = pooled["claim"].map(claims.groupby("claim")["holds"].sum())
-    for fact in ("primary", "kind", "margin"):
-        if fact in claims:
-            pooled[fact] = pooled["claim"].map(claims.groupby("claim")[fact].first())
-    tasks = load_evidence("label_efficiency", folder)
-    for column, wanted in {"probe": "converged", "pooling": "cls"}.items():
-        tasks = tasks[tasks[column] == wanted] if column in tasks else tasks
-    tasks = pool(tasks)
-    tasks = tasks[tasks["task"].isin(PHYSIOLOGY_TASKS) & (tasks["model"] == "pacx")]
-    counts = [
-        {
-            "claim": f"Physiology tasks above zero, {fraction:.0%} of labels",
-            "estimate": (rows["low"] > 0).sum(),
-            "runs": len(rows),
-        }
-        for fraction, rows in tasks.groupby("fraction")
-    ]
-    return pd.concat([pooled, pd.DataFrame(counts)], ignore_index=True)
+    order = list(dict.fromkeys(claims["claim"]))
+    estimates = claims.pivot_table(index="cohort", columns="claim", values="estimate")[order]
+    facts = claims.groupby("claim")[["primary", "kind", "margin"]].first().T.to_dict()
+    holds_in = claims.groupby("claim")["holds"].sum().to_dict()
+    every, few = (claim.text for claim in PRIMARY[:2])
+    if {every, few} <= set(order):
+        estimates[MORE_WITH_FEW] = estimates[few] - estimates[every]
+        facts[MORE_WITH_FEW] = {"primary": False, "kind": "above", "margin": 0.0}
+    rows = []
+    for claim, values in estimates.items():
+        about, values = facts[claim], values.dropna()
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        sides = [(values - about["margin"], "greater")]
+        if about["kind"] == "within":
+            sides = [(values + about["margin"], "greater"), (values - about["margin"], "less")]
+        p = max(stats.ttest_1samp(shifted, 0, alternative=side).pvalue for shifted, side in sides)
+        rows.append(
+            {
+                "claim": claim, "estimate": values.mean(), "low": low, "high": high,
+                "runs": len(values), "holds_in": holds_in.get(claim), **about, "p": p,
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    first = table["primary"].astype(bool)
+    table.loc[first, "p_holm"] = holm(table.loc[first, "p"].to_numpy())
+    table["holds"] = table["p_holm"].fillna(table["p"]) < ALPHA
+    return table
 
 
 def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
-    """Mean over all repetitions, with an interval for a fresh cohort.
+    """Mean over all repetitions, with Student's interval for a fresh cohort and training.
 
-    Trainings on one cohort share its patients, so they are averaged first; the interval is
-    Student's over the cohorts' means. With three of them it is wide on average, and far too narrow
-    where three means happen to agree: look at `above` and `below` as well.
+    Patients and training seed vary together, so the spread of the cohorts holds both. Trainings on
+    one cohort, as in older evidence, are averaged first.
 
     Args:
         table: As `load_evidence` returns it.

@@ -24,6 +24,7 @@ from pacx.phantom.state import residual_states
 from pacx.run import Run
 from pacx.training.distill import teacher_embeddings
 from pacx.training.probe import fit_probes
+from pacx.training.targets import states_in, truth_of
 
 
 def compare_teachers(run: Run) -> pd.DataFrame:
@@ -48,9 +49,9 @@ def compare_teachers(run: Run) -> pd.DataFrame:
     tables = []
     for target in ("ecg", "labs"):
         scores = {}
-        for model, trained in {"teacher": True, "teacher-untrained": False}.items():
+        for model, training in {"teacher": 1.0, "teacher-untrained": 0.0}.items():
             embeddings = {
-                split: teacher_embeddings(run, of_split, trained=trained)[target]
+                split: teacher_embeddings(run, of_split, training=training)[target]
                 for split, of_split in pairs.items()
             }
             train, test = ((embeddings[split], states[split]) for split in pairs)
@@ -105,7 +106,7 @@ def teacher_scores(run: Run, groups: Mapping[str, Sequence[str]]) -> pd.DataFram
         pairs = load_pairs(run, split)
         ecg, labs = teacher_embeddings(run, pairs).values()
         embeddings[split] = {"ECG": ecg, "labs": labs, "both": np.concatenate([ecg, labs], 1)}
-        labels[split], tables[split] = _truth(run, split, pairs), pairs.table
+        labels[split], tables[split] = truth_of(run, split, pairs), pairs.table
     weights = bootstrap_weights(
         tables["test"]["patient"].to_numpy(), run.profile.bootstrap, run.profile.seed
     )
@@ -144,7 +145,7 @@ def residual_scores(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.Dat
         `pacx.evaluation.statistics.paired_table`.
     """
     residuals = {
-        split: residual_states(_states_in(dataset.split(split))) for split in ("train", "test")
+        split: residual_states(states_in(dataset.split(split))) for split in ("train", "test")
     }
     patients = dataset.split("test")["patient"].to_numpy()
     weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
@@ -167,7 +168,7 @@ def residual_scores(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.Dat
 
 def true_states(run: Run, split: str, pairs: Pairs) -> pd.DataFrame:
     """(N, states) true states of the patients of one split of Symile-MIMIC, phantoms only."""
-    return _states_in(_truth(run, split, pairs))
+    return states_in(truth_of(run, split, pairs))
 
 
 def explained(
@@ -185,17 +186,6 @@ def explained(
         (R, S); 1 is perfect, 0 no better than `null`.
     """
     return 1 - (weights @ (truth - predicted) ** 2) / (weights @ (truth - null) ** 2)
-
-
-def _states_in(table: pd.DataFrame) -> pd.DataFrame:
-    states = table.filter(like="state_")
-    return states.rename(columns=lambda name: name.removeprefix("state_"))
-
-
-def _truth(run: Run, split: str, pairs: Pairs) -> pd.DataFrame:
-    path = run.data_root / "symile-mimic" / "data_npy" / split / "truth.csv"
-    truth = pd.read_csv(path).drop_duplicates("hadm_id").set_index("hadm_id")
-    return truth.loc[pairs.table["study"].astype(int)]
 
 
 def _table(scores: dict[str, tuple[float, np.ndarray]], **facts: str) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from pacx.data.augment import DISTILLATION, PRETRAINING, augment
 from pacx.data.datasets import load_pairs, require_data, teachers_of
 from pacx.data.datasets.symile_mimic import Pairs
 from pacx.data.images import normalise
+from pacx.errors import PacxError
 from pacx.files import cached_array
 from pacx.models.distillation import DistillationHeads, DistillationLoss
 from pacx.models.encoder import add_lora, encode, load_encoder, merge_lora, save_encoder
@@ -25,6 +26,7 @@ from pacx.training.ecg import load_ecg, new_teacher
 from pacx.training.fit import Stage, fit
 from pacx.training.labs import load_labs
 from pacx.training.mae import load_mae, pretraining_images
+from pacx.training.targets import TARGETS, states_in, teacher_name, truth_of
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,9 @@ class Variant:
         modalities: Which teachers take part, where the run's data allow it.
         changes: Settings that differ from the profile's `distill`.
         learning_rate_factor: Times the profile's learning rate.
-        shuffled: Control: every X-ray gets the ECG and labs of somebody else.
-        trained_teachers: False is a control: teachers with random weights.
+        shuffled: Control: every X-ray gets the ECG and labs of another patient.
+        teacher_training: Share of the teachers' training; 0 is a control, random weights.
+        targets: Key of `pacx.training.targets.TARGETS`; None: the teachers' embeddings.
         start: Artefact of the MAE that is distilled into.
         mae_weight: Weight of the MAE's own loss, kept beside the others.
         replay: Take that loss on the X-rays of stage 1 instead of the paired ones.
@@ -46,7 +49,8 @@ class Variant:
     changes: Mapping[str, object] = field(default_factory=dict)
     learning_rate_factor: float = 1.0
     shuffled: bool = False
-    trained_teachers: bool = True
+    teacher_training: float = 1.0
+    targets: str | None = None
     start: str = "mae"
     mae_weight: float = 0.0
     replay: bool = False
@@ -55,7 +59,8 @@ class Variant:
 _RAW = {"standardise_targets": False}
 
 #: Artefact name -> variant: the method, the paper's component analysis, our controls, and settings
-#: that may forget less. A smaller rank keeps the adapters' scale alpha / rank.
+#: that may forget less. A smaller rank keeps the adapters' scale alpha / rank. The last ones ask
+#: what of the teachers it is that helps.
 VARIANTS = {
     "pacx": Variant(),
     "pacx-ecg": Variant(modalities=("ecg",)),
@@ -65,13 +70,23 @@ VARIANTS = {
     "pacx-raw": Variant(changes=_RAW),
     "pacx-other-ratio": Variant(start="mae-other-ratio"),
     "pacx-shuffled": Variant(shuffled=True),
-    "pacx-untrained": Variant(trained_teachers=False),
-    "pacx-untrained-raw": Variant(trained_teachers=False, changes=_RAW),
+    "pacx-untrained": Variant(teacher_training=0.0),
+    "pacx-untrained-raw": Variant(teacher_training=0.0, changes=_RAW),
     "pacx-finalnorm": Variant(changes={"norms": "final"}),
     "pacx-rank2": Variant(changes={"lora_rank": 2, "lora_alpha": 4}),
     "pacx-lowrate": Variant(learning_rate_factor=0.25),
     "pacx-maeterm": Variant(mae_weight=1.0),
     "pacx-replay": Variant(mae_weight=1.0, replay=True),
+    "pacx-teachers-17": Variant(teacher_training=0.17),
+    "pacx-teachers-50": Variant(teacher_training=0.5),
+    "pacx-states": Variant(targets="states"),
+    "pacx-state-part": Variant(targets="state part"),
+    "pacx-untrained-state-part": Variant(teacher_training=0.0, targets="state part"),
+    "pacx-state-removed": Variant(targets="state removed"),
+    "pacx-whitened": Variant(targets="whitened"),
+    "pacx-raw-labs": Variant(targets="raw labs"),
+    "pacx-missingness": Variant(targets="missingness"),
+    "pacx-projected-ecg": Variant(targets="projected ECG"),
 }
 
 
@@ -144,27 +159,35 @@ def distill(run: Run, name: str = "pacx") -> Path:
 
     Raises:
         NoDataError: The pairs have nothing for its teachers.
-        PacxError: An artefact of stage 1 is missing.
+        PacxError: An artefact of stage 1 is missing, or only phantoms have the variant's targets.
     """
     variant, seed = VARIANTS[name], run.profile.seed
     settings, modalities = settings_of(run, variant), modalities_of(run, variant)
     if not modalities:
         require_data(run, variant.modalities[0])
-    stage_one = [run.artefact(part) / "made.json" for part in (variant.start, *teachers_of(run))]
+    if variant.targets is not None and "state" in variant.targets and not run.is_phantom:
+        raise PacxError(f"{name} is distilled towards true states, which only phantoms have.")
+    parts = [variant.start, *(teacher_name(t, variant.teacher_training) for t in teachers_of(run))]
+    stage_one = [run.artefact(part) / "made.json" for part in parts]
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         pairs = load_pairs(run, "train")
-        embeddings = teacher_embeddings(run, pairs, trained=variant.trained_teachers)
-        targets = [embeddings[modality] for modality in modalities]
+        embeddings = teacher_embeddings(run, pairs, training=variant.teacher_training)
+        targets = {modality: embeddings[modality] for modality in modalities}
+        if variant.targets is not None:
+            states = None
+            if run.is_phantom:
+                states = states_in(truth_of(run, "train", pairs)).to_numpy(np.float32)
+            targets = TARGETS[variant.targets](targets, pairs, states)
         if settings.standardise_targets:
-            targets = [standardise(target) for target in targets]
+            targets = {name: standardise(target) for name, target in targets.items()}
         if variant.shuffled:
-            # One cycle through all patients: nobody keeps their own.
+            # One cycle through all patients: none keeps their own.
             order = np.random.default_rng(seed).permutation(len(pairs.table))
             giver = np.empty_like(order)
             giver[order] = np.roll(order, 1)
-            targets = [target[giver] for target in targets]
+            targets = {name: target[giver] for name, target in targets.items()}
         student = add_lora(
             load_encoder(run.artefact(variant.start)),
             rank=settings.lora_rank,
@@ -172,20 +195,20 @@ def distill(run: Run, name: str = "pacx") -> Path:
             dropout=settings.lora_dropout,
             norms=settings.norms,
         )
-        widths = {m: t.shape[1] for m, t in zip(modalities, targets, strict=True)}
+        widths = {name: target.shape[1] for name, target in targets.items()}
         heads = DistillationHeads(run.profile.vit.width, widths, settings.shared_dim)
         loss = DistillationLoss(
             contrastive_weight=settings.contrastive_weight,
             regression_weight=settings.regression_weight,
             temperature=settings.temperature,
             label_smoothing=settings.label_smoothing,
-            modalities=modalities,
+            modalities=tuple(targets),
         )
         term = _mae_term(run, variant, student) if variant.mae_weight else None
         stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
         history = fit(
             stage,
-            [pairs.cxr, *targets],
+            [pairs.cxr, *targets.values()],
             name,
             folder=folder,
             clip=settings.gradient_clip,
@@ -217,13 +240,13 @@ def settings_of(run: Run, variant: Variant) -> DistillSettings:
     return DistillSettings.model_validate(settings.model_dump() | changes)
 
 
-def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> dict[str, np.ndarray]:
+def teacher_embeddings(run: Run, pairs: Pairs, *, training: float = 1.0) -> dict[str, np.ndarray]:
     """Embed every pair once with the frozen teachers, on their own terms.
 
     Args:
         run: The run whose teachers are used.
         pairs: One split.
-        trained: False takes teachers with random weights (a control).
+        training: Share of their training; 0 takes teachers with random weights (a control).
 
     Returns:
         Teacher -> (N, D_teacher), those of `pacx.data.datasets.teachers_of`.
@@ -232,10 +255,10 @@ def teacher_embeddings(run: Run, pairs: Pairs, *, trained: bool = True) -> dict[
     models: dict[str, nn.Module] = {}
     for teacher in teachers_of(run):
         if teacher == "ecg":
-            models["ecg"] = load_ecg(run) if trained else new_teacher(run).eval()
+            models["ecg"] = load_ecg(run, training) if training else new_teacher(run).eval()
         else:
             untrained = LabAutoencoder(pairs.percentiles.shape[1]).eval()
-            models["labs"] = load_labs(run) if trained else untrained
+            models["labs"] = load_labs(run, training) if training else untrained
     weights = [p.numpy() for model in models.values() for p in model.state_dict().values()]
 
     def embed(model, call, *arrays: np.ndarray) -> np.ndarray:

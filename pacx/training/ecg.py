@@ -15,6 +15,7 @@ from pacx.models.ecg_founder import ECG_FOUNDER, Net1D, load_ecg_founder
 from pacx.processes import infer
 from pacx.run import Run
 from pacx.training.fit import Stage, fit
+from pacx.training.targets import teacher_name
 
 
 class EcgDiagnosis(Stage):
@@ -30,11 +31,15 @@ class EcgDiagnosis(Stage):
         return loss, {"loss": loss}
 
 
-def train_ecg(run: Run) -> Path:
+def train_ecg(run: Run, share: float = 1.0) -> Path:
     """Train the ECG teacher, or load it; every tenth record is held out.
 
     Where the profile names the published ECGFounder, nothing is trained: its weights are checked
     in full and become the artefact.
+
+    Args:
+        run: The run.
+        share: Of the profile's epochs.
 
     Returns:
         Folder with `model.safetensors`; after training also `history.csv` and `held_out.npz`
@@ -46,6 +51,7 @@ def train_ecg(run: Run) -> Path:
     """
     require_data(run, "ecg")
     settings, seed, precision = run.profile.ecg, run.profile.seed, run.profile.precision
+    settings = settings.model_copy(update={"epochs": max(1, round(share * settings.epochs))})
 
     def make(folder: Path) -> None:
         if settings.weights is not None:
@@ -63,17 +69,17 @@ def train_ecg(run: Run) -> Path:
             np.savez(folder / "held_out.npz", logits=logits, diagnoses=archive.diagnoses[held_out])
         save_model(model, str(folder / "model.safetensors"))
 
-    return run.build("ecg", make, settings, precision, seed)
+    return run.build(teacher_name("ecg", share), make, settings, precision, seed)
 
 
-def load_ecg(run: Run) -> Net1D:
+def load_ecg(run: Run, share: float = 1.0) -> Net1D:
     """The ECG teacher of this run, in evaluation mode.
 
     Raises:
         PacxError: The artefact is missing, or of another shape.
     """
     model = new_teacher(run)
-    weights = run.artefact("ecg") / "model.safetensors"
+    weights = run.artefact(teacher_name("ecg", share)) / "model.safetensors"
     return load_matching(model, load_file(weights), weights).eval()
 
 

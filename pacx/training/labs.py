@@ -10,6 +10,7 @@ from pacx.models.checkpoints import load_matching
 from pacx.models.lab_autoencoder import LabAutoencoder, corrupt, masked_mse
 from pacx.run import Run
 from pacx.training.fit import Stage, fit
+from pacx.training.targets import teacher_name
 
 
 class LabDenoising(Stage):
@@ -27,8 +28,12 @@ class LabDenoising(Stage):
         return loss, {"loss": loss}
 
 
-def train_labs(run: Run) -> Path:
+def train_labs(run: Run, share: float = 1.0) -> Path:
     """Train the lab autoencoder on the training pairs, or load it.
+
+    Args:
+        run: The run.
+        share: Of the profile's epochs.
 
     Returns:
         Folder with `model.safetensors` and `history.csv`.
@@ -38,6 +43,7 @@ def train_labs(run: Run) -> Path:
     """
     require_data(run, "labs")
     settings, seed, precision = run.profile.labs, run.profile.seed, run.profile.precision
+    settings = settings.model_copy(update={"epochs": max(1, round(share * settings.epochs))})
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
@@ -49,16 +55,16 @@ def train_labs(run: Run) -> Path:
         save_model(model, str(folder / "model.safetensors"))
         history.to_csv(folder / "history.csv", index=False)
 
-    return run.build("labs", make, settings, precision, seed)
+    return run.build(teacher_name("labs", share), make, settings, precision, seed)
 
 
-def load_labs(run: Run) -> LabAutoencoder:
+def load_labs(run: Run, share: float = 1.0) -> LabAutoencoder:
     """The lab autoencoder of this run, in evaluation mode.
 
     Raises:
         PacxError: The artefact is missing, or of another shape.
     """
-    weights = run.artefact("labs") / "model.safetensors"
+    weights = run.artefact(teacher_name("labs", share)) / "model.safetensors"
     state = load_file(weights)
     model = LabAutoencoder(len(state["decoder.2.bias"]))
     return load_matching(model, state, weights).eval()

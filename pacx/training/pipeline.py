@@ -3,6 +3,7 @@
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import product
 from multiprocessing import get_context
 
 import pandas as pd
@@ -111,8 +112,9 @@ def _prepare(run: Run, names: tuple[str, ...]) -> None:
     if distilled or {"mae-continued", "supervised"} & set(names):
         pretrain_mae(run)
     if distilled or "mae-continued" in names:
-        for teacher in teachers_of(run):
-            _train(run, teacher)
+        shares = {1.0, *(VARIANTS[name].teacher_training for name in distilled)} - {0.0}
+        for share, teacher in product(sorted(shares), teachers_of(run)):
+            {"ecg": train_ecg, "labs": train_labs}[teacher](run, share)
     if any(VARIANTS[name].start == "mae-other-ratio" for name in distilled):
         _train(run, "mae-other-ratio")
     if "mae-continued" in names:
