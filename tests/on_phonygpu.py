@@ -144,7 +144,7 @@ def rollouts(run, monkeypatch):
 
 def teachers(run, monkeypatch):
     pairs = SimpleNamespace(table=IMAGES, ecg=ECG, percentiles=PERCENTILES, observed=OBSERVED)
-    return teacher_embeddings(run(), pairs, trained=False).values()
+    return teacher_embeddings(run(), pairs, training=0.0).values()
 
 
 def held_out_ecg(run, monkeypatch):

@@ -25,6 +25,8 @@ def project(tmp_path, monkeypatch):
     for part in ("pacx", "notebooks", "book"):
         shutil.copytree(PROJECT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.pyc"))
     shutil.copy(PROJECT / "constraints.txt", tmp_path)
+    (tmp_path / "book" / "evidence").mkdir(exist_ok=True)
+    (tmp_path / "book" / "evidence" / "transfer.csv").write_text("model\nmae\n")
     monkeypatch.setattr(files, "__file__", str(tmp_path / "pacx" / "files.py"))
     yield tmp_path
     files._code.cache_clear()

@@ -1,6 +1,5 @@
 """What the book's prose includes about claims: of this run, of the evidence, and those to come."""
 
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -10,13 +9,14 @@ from matplotlib.figure import Figure
 
 from pacx.evaluation import paper
 from pacx.evaluation.evidence import (
+    NOT_GATHERED,
     load_evidence,
     pool,
     pooled_claims,
     provenance_of_evidence,
-    superseded,
 )
 from pacx.evaluation.statistics import Estimate, difference_of
+from pacx.figures.components import claims_repeated
 from pacx.figures.first_page import claims_in_words, claims_to_come, ladder_in_words, one_patient
 from pacx.figures.ladder import ladder
 from pacx.figures.style import use_style
@@ -43,6 +43,17 @@ but for the teachers, whose test patients are others of the same population.
 :::"""
 
 
+#: The nine repetitions: likewise.
+_REPEATED = """\
+:::{figure} _generated/claims.svg
+:alt: One row a claim. Small dots are the differences in AUROC in each fresh cohort, a diamond \
+with a 95 % interval is their mean. A grey band or line is the margin of the claim.
+
+Each cohort has patients and a training seed of its own. A claim of a gain holds where the \
+mean is shown to lie right of the line, a claim of equivalence where it lies within the band.
+:::"""
+
+
 def parts_about_claims(run: Run, evidence: Path, folder: Path) -> dict[str, str]:
     """Markdown by name, and the figures that it shows, which are drawn into `folder`.
 
@@ -56,11 +67,11 @@ def parts_about_claims(run: Run, evidence: Path, folder: Path) -> dict[str, str]
     _draw(one_patient(), folder / "patient.webp", dpi=160, pil_kwargs={"quality": 85})
     return {
         "ladder": _ladder(run, folder),
-        "headline": _headline(run),
+        "headline": _headline(run, evidence),
         "claims_to_come": paper.pipe_table(claims_to_come()),
-        "superseded": _superseded(evidence),
-        "claims": _marked(evidence, _claims),
-        "evidence": _marked(evidence, _evidence),
+        "evidence_note": "" if evidence.is_dir() else f"**One run.** {NOT_GATHERED}",
+        "claims": _claims(evidence, folder),
+        "evidence": _evidence(evidence),
         "effects": _effects(run, evidence),
     }
 
@@ -80,12 +91,15 @@ def _ladder(run: Run, folder: Path) -> str:
     return _LADDER
 
 
-def _headline(run: Run) -> str:
-    """This run's claims, then its scores by reading and probe."""
+def _headline(run: Run, evidence: Path) -> str:
+    """The claims, of all cohorts where there are any, and this run's scores by reading."""
     claims, scores = run.find_results("claims"), run.find_results("ladder_all")
     blocks = ["This run holds no table `claims`, which [](../notebooks/09_components) makes."]
     if claims is not None:
         blocks = [paper.pipe_table(claims_in_words(claims))]
+    if evidence.is_dir():
+        told = paper.pipe_table(claims_in_words(pooled_claims(evidence)))
+        blocks = [told, f":::{{dropdown}} The same claims in this run\n{blocks[0]}\n:::"]
     if scores is not None:
         fractions = (1.0, scores["fraction"].min())
         for group, fraction in product(scores["group"].unique(), fractions):
@@ -95,58 +109,28 @@ def _headline(run: Run) -> str:
     return "\n\n".join(blocks)
 
 
-def _superseded(folder: Path) -> str:
-    """One line where the committed evidence no longer bears a claim; empty where it does."""
-    reason = superseded(folder)
-    return f"**Superseded evidence.** {reason} See the [protocol](protocol)." if reason else ""
-
-
-def _marked(folder: Path, write: Callable[[Path], str]) -> str:
-    """What shows the committed evidence, below the line that says whether it is superseded."""
-    if not folder.is_dir():
-        return "Nobody has gathered the evidence yet."
-    return f"{_superseded(folder)}\n\n{write(folder)}".strip()
-
-
-def _claims(folder: Path) -> str:
-    """The claims of chapter 09 in the committed evidence, then the gain of untrained teachers."""
-    claims = pooled_claims(folder)
-    counts = claims["low"].isna()  # without an interval the claim is a count of tasks
-    holds = claims["holds"].map("{:.0f}".format) + claims["runs"].map(" of {}".format)
-    tasks = claims["estimate"].map("{:.0f}".format) + claims["runs"].map(" of {}".format)
-    table = pd.DataFrame(
-        {
-            "claim": claims["claim"],
-            "pooled [95 %], or tasks": tasks.where(counts, _intervals(claims, "estimate")),
-            "holds in": holds.mask(counts, ""),
-        }
-    )
-    untrained = "model == 'pacx-untrained' and pooling == 'cls' and outcome.str.startswith('phys')"
-    gains = pool(load_evidence("controls", folder).query(untrained))
-    above = gains["above"].map(str) + gains["runs"].map(" of {}".format)
-    control = pd.DataFrame(
-        {
-            "outcome": gains["outcome"],
-            "pooled [95 %]": _intervals(gains, "value"),
-            "above zero in": above,
-        }
-    )
-    return (
-        f"{paper.pipe_table(table)}\n\nBeside them, a control: teachers with random weights minus "
-        f"MAE.\n\n{paper.pipe_table(control)}"
-    )
-
-
-def _intervals(table: pd.DataFrame, value: str) -> list[str]:
-    return [str(Estimate(*row)) for row in table[[value, "low", "high"]].itertuples(index=False)]
+def _claims(evidence: Path, folder: Path) -> str:
+    """The claims on all cohorts: a dot a cohort, and in numbers."""
+    if not evidence.is_dir():
+        return NOT_GATHERED
+    pooled = pooled_claims(evidence)
+    figure = claims_repeated(load_evidence("claims", evidence), pooled)
+    _draw(figure, folder / "claims.svg", metadata={"Date": None})
+    table = claims_in_words(pooled)
+    table["holds alone in"] = [
+        "" if pd.isna(row.holds_in) else f"{row.holds_in:.0f} of {row.runs}"
+        for row in pooled.itertuples()
+    ]
+    return f"{_REPEATED}\n\n{paper.pipe_table(table)}"
 
 
 def _evidence(folder: Path) -> str:
-    """Who gathered the committed evidence, with what, and how long it took."""
+    """With what the committed evidence was gathered, and how long it took."""
+    if not folder.is_dir():
+        return NOT_GATHERED
     made = provenance_of_evidence(folder)
-    made.pop("superseded", None)
     seconds = pd.DataFrame(made.pop("seconds"))
-    seconds["sum"] = seconds.drop(columns=["cohort", "seed"]).sum(axis=1)
+    seconds["sum"] = seconds.drop(columns="cohort").sum(axis=1)
     facts = pd.DataFrame({"what": made.keys(), "value": [str(v) for v in made.values()]})
     return (
         f"{paper.pipe_table(facts)}\n\nSeconds of each repetition, on one core:\n\n"
@@ -160,7 +144,7 @@ def _effects(run: Run, evidence: Path) -> str:
     for point, (name, model, reference) in _EFFECTS.items():
         pair = f"model == '{model}' and reference == '{reference}'"
         tables = {"this run": run.find_results(name)}
-        if not superseded(evidence):  # its settings were others
+        if evidence.is_dir():
             tables["evidence"] = load_evidence(name, evidence)
         for where, table in tables.items():
             if table is None:

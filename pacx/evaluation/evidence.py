@@ -17,11 +17,12 @@ FOLDER = Path(pacx.__file__).parents[1] / "book" / "evidence"
 
 #: What may name a row; `model` and `reference` are the encoders.
 KEYS = (
-    "dataset", "target", "group", "task", "outcome", "region", "method", "what", "dose", "teachers",
-    "state", "metric", "fraction", "features", "probe", "epochs", "pooling", "model", "reference",
-    "claim",
+    "dataset", "target", "group", "task", "outcome", "region", "method", "teachers", "state",
+    "metric", "fraction", "features", "probe", "epochs", "pooling", "model", "reference", "claim",
 )  # fmt: skip
 
+#: What stands where the evidence would.
+NOT_GATHERED = "The repetitions on fresh cohorts have not been gathered yet."
 #: The claim that `pooled_claims` makes of the first two.
 MORE_WITH_FEW = "The gain on physiology is larger with few labels than with all"
 
@@ -42,18 +43,8 @@ def load_evidence(name: str, folder: Path = FOLDER) -> pd.DataFrame | None:
 
 
 def provenance_of_evidence(folder: Path = FOLDER) -> dict:
-    """Profile, cohorts, versions and seconds of each repetition; `superseded` only where it is."""
+    """Profile, cohorts, versions, and seconds of each repetition."""
     return json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-
-
-def superseded(folder: Path = FOLDER) -> str | None:
-    """Why the evidence in a folder no longer bears a claim, in one line; None where it does.
-
-    It is also None where there is no evidence. Whatever shows superseded evidence says this line.
-    """
-    if not (folder / "provenance.json").is_file():
-        return None
-    return provenance_of_evidence(folder).get("superseded")
 
 
 def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
@@ -101,8 +92,7 @@ def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
 def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
     """Mean over all repetitions, with Student's interval for a fresh cohort and training.
 
-    Patients and training seed vary together, so the spread of the cohorts holds both. Trainings on
-    one cohort, as in older evidence, are averaged first.
+    Patients and training seed vary together, so the spread of the cohorts holds both.
 
     Args:
         table: As `load_evidence` returns it.
@@ -116,12 +106,12 @@ def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
     table = table.dropna(subset=[value])
     rows = []
     for names, runs in table.groupby(keys, sort=False, dropna=False):
-        means = runs.groupby("cohort")[value].mean()
-        half = np.nan
-        if len(means) > 1:
-            half = stats.t.ppf(0.975, len(means) - 1) * stats.sem(means)
+        values = runs[value]
+        half = (
+            stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
+        )
         row = dict(zip(keys, names, strict=True))
-        row |= {"value": means.mean(), "low": means.mean() - half, "high": means.mean() + half}
+        row |= {"value": values.mean(), "low": values.mean() - half, "high": values.mean() + half}
         row["runs"] = len(runs)
         if value == "difference_value":
             row["above"] = int((runs["difference_low"] > 0).sum())

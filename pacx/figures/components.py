@@ -1,40 +1,38 @@
-"""Figures of chapter 09: dose-responses, what teachers know, what a setting keeps and its price."""
+"""Figures of chapter 09: repeated claims, what teachers know, what is kept, and at what price."""
 
 from collections.abc import Mapping
+from textwrap import fill
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
 
 
-def dose_response(table: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """The gain against a dose with 95 % intervals; solid = CLS token, dotted = mean of patches.
+def claims_repeated(claims: pd.DataFrame, pooled: pd.DataFrame) -> Figure:
+    """A claim a row: its difference in each cohort, their mean with its interval, and its margin.
 
     Args:
-        table: From `pacx.evaluation.evidence.dose_responses`.
-        labels: `what` -> label of its panel's horizontal axis.
+        claims: The evidence's table `claims`.
+        pooled: From `pacx.evaluation.evidence.pooled_claims`.
     """
-    figure, axes = plt.subplots(1, len(labels), figsize=(8.0, 3.6), sharey=True)
-    fractions = sorted(table["fraction"].unique())
-    for axis, (what, label) in zip(axes, labels.items(), strict=True):
-        axis.axhline(0, color="0.6", linewidth=1)
-        for (fraction, pooling), doses in table[table["what"] == what].groupby(
-            ["fraction", "pooling"]
-        ):
-            axis.errorbar(
-                doses["dose"], doses["value"],
-                [doses["value"] - doses["low"], doses["high"] - doses["value"]],
-                marker="os"[fractions.index(fraction)], linestyle="-" if pooling == "cls" else ":",
-                color=colour_of("pacx"), capsize=3,
-                markerfacecolor=None if fraction == fractions[-1] else "white",
-                label=f"{fraction:.0%} of labels, {'CLS' if pooling == 'cls' else 'patches'}",
-            )  # fmt: skip
-        axis.set_xlabel(label)
-    axes[0].set_ylabel("gain in AUROC, PaCX-MAE minus MAE")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=2)
+    pooled = pooled[pooled["claim"].isin(claims["claim"])].reset_index(drop=True)
+    figure, axis = plt.subplots(figsize=(8.0, 0.6 + 0.5 * len(pooled)))
+    axis.axvline(0, color="0.6", linewidth=1)
+    for row in pooled.itertuples():
+        if row.kind == "within":
+            axis.barh(row.Index, 2 * row.margin, 0.8, -row.margin, color="0.9", zorder=0)
+        else:
+            axis.vlines(row.margin, row.Index - 0.4, row.Index + 0.4, color="0.5", linestyle=":")
+        cohorts = claims.loc[claims["claim"] == row.claim, "estimate"]
+        axis.plot(cohorts, np.full(len(cohorts), row.Index + 0.2), ".", color="0.45", markersize=6)
+        reach = [[row.estimate - row.low], [row.high - row.estimate]]
+        colour = colour_of("pacx" if row.holds else "random")
+        axis.errorbar(row.estimate, row.Index - 0.1, xerr=reach, fmt="D", color=colour, capsize=3)
+    axis.set_yticks(range(len(pooled)), [fill(claim, 46) for claim in pooled["claim"]], fontsize=9)
+    axis.set(ylim=(len(pooled) - 0.4, -0.6), xlabel="difference in AUROC")
     return as_aggregate(figure)
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 from pandas.io.formats.style import Styler
 
-from pacx.evaluation.evidence import KEYS, load_evidence, pool, superseded
+from pacx.evaluation.evidence import KEYS, NOT_GATHERED, load_evidence, pool
 from pacx.evaluation.paper import MODEL_NAMES, published
 from pacx.evaluation.statistics import Estimate, difference_of
 from pacx.figures.style import as_aggregate, name_of
@@ -142,38 +142,27 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     """This run's paired differences beside those of the repetitions on fresh cohorts.
 
-    Older evidence may lack a key that this run has: then it stands beside each of the key's values,
-    but for the pooling, which without a key was the CLS token.
-
     Args:
         ours: Result table of this run with paired differences.
         name: The evidence's table of the same shape.
 
     Returns:
-        One row a row of `ours` with a difference; empty columns where nobody has gathered evidence.
-        The caption says so where the evidence is superseded.
+        One row a row of `ours` with a difference. Where the evidence is missing, the caption says
+        so.
     """
     ours = ours.dropna(subset=["difference_value"])
     ours = ours[ours["model"] != ours["reference"]].reset_index(drop=True)
     keys = [key for key in KEYS if key in ours]
-    evidence = load_evidence(name)
-    pooled = ours[keys][:0] if evidence is None else pool(evidence)
-    numbers = ["value", "low", "high", "runs", "above", "below"]
-    shared = [key for key in keys if key in pooled]
-    pooled = pooled.reindex(columns=[*shared, *numbers])
-    beside = ours[keys].merge(pooled, on=shared, how="left")
-    if "pooling" in set(keys) - set(shared):
-        beside[numbers] = beside[numbers].where(beside["pooling"] != "mean")
-    beside["model"] = beside["model"].map(name_of)
     varying = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
-    return _dated(
-        show(
-            beside[varying].assign(
-                **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]},
-                **_evidence_columns(beside),
-            )
-        )
+    beside = ours[varying].assign(
+        **{"this run [95 %]": [str(difference_of(row)) for _, row in ours.iterrows()]}
     )
+    if "model" in beside:
+        beside["model"] = beside["model"].map(name_of)
+    if (evidence := load_evidence(name)) is None:
+        return show(beside).set_caption(NOT_GATHERED)
+    pooled = ours[keys].merge(pool(evidence), on=keys, how="left")
+    return show(beside.assign(**_evidence_columns(pooled)))
 
 
 def in_the_evidence(name: str, query: str, *columns: str) -> Styler:
@@ -185,31 +174,13 @@ def in_the_evidence(name: str, query: str, *columns: str) -> Styler:
         *columns: Columns to keep, in front of the model.
 
     Returns:
-        One row a combination, or a sentence where nobody has gathered evidence. The caption says so
-        where the evidence is superseded.
+        One row a combination; none where the evidence is missing, which the caption says.
     """
-    evidence = load_evidence(name)
-    if evidence is None:
-        return show(pd.DataFrame({"evidence": ["It is in the book's repository, not installed."]}))
+    if (evidence := load_evidence(name)) is None:
+        return show(pd.DataFrame()).set_caption(NOT_GATHERED)
     pooled = pool(evidence.query(query))
     models = pooled["model"].map(name_of)
-    return _dated(show(pooled[list(columns)].assign(model=models, **_evidence_columns(pooled))))
-
-
-def about_the_evidence() -> HTML:
-    """One line above a figure of the evidence, where it is superseded; else nothing."""
-    reason = superseded()
-    return as_aggregate(HTML(f"<p>{escape(_warning(reason))}</p>" if reason else ""))
-
-
-def _dated(table: Styler) -> Styler:
-    """Say above a table of the evidence if it is superseded."""
-    reason = superseded()
-    return table.set_caption(escape(_warning(reason))) if reason else table
-
-
-def _warning(reason: str) -> str:
-    return f"This evidence is superseded. {reason}"
+    return show(pooled[list(columns)].assign(model=models, **_evidence_columns(pooled)))
 
 
 def _evidence_columns(pooled: pd.DataFrame) -> dict[str, list[str]]:

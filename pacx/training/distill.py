@@ -163,10 +163,10 @@ def distill(run: Run, name: str = "pacx") -> Path:
     """
     variant, seed = VARIANTS[name], run.profile.seed
     settings, modalities = settings_of(run, variant), modalities_of(run, variant)
-    if not modalities:
-        require_data(run, variant.modalities[0])
     if variant.targets is not None and "state" in variant.targets and not run.is_phantom:
         raise PacxError(f"{name} is distilled towards true states, which only phantoms have.")
+    if not modalities:
+        require_data(run, variant.modalities[0])
     parts = [variant.start, *(teacher_name(t, variant.teacher_training) for t in teachers_of(run))]
     stage_one = [run.artefact(part) / "made.json" for part in parts]
 

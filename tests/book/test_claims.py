@@ -1,5 +1,7 @@
 """The first page and the protocol say what the library knows of claims, and no more."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from pacx.book.claims import parts_about_claims
 from pacx.constants import LABS
 from pacx.evaluation.claims import PRIMARY, SECONDARY
-from pacx.evaluation.evidence import FOLDER, superseded
+from pacx.evaluation.evidence import FOLDER, NOT_GATHERED
 from pacx.figures.first_page import (
     HZ,
     SHOWN_LABS,
@@ -105,10 +107,22 @@ def test_a_run_without_the_tables_says_so_and_with_them_shows_them(tmp_path):
     assert (folder / "patient.webp").read_bytes() == first, "the same patient in every run"
 
 
-@pytest.mark.parametrize("part", ["claims", "evidence", "superseded"])
-def test_superseded_evidence_is_shown_with_the_reason(tmp_path, part):
-    reason = superseded()
-    if reason is None:
-        pytest.skip("the committed evidence bears its claims")
+@pytest.mark.parametrize("part", ["claims", "evidence", "evidence_note"])
+def test_missing_evidence_says_so(tmp_path, part):
     run = open_run("smoke", tmp_path)
-    assert reason in parts_about_claims(run, FOLDER, tmp_path)[part]
+    assert NOT_GATHERED in parts_about_claims(run, tmp_path / "none", tmp_path)[part]
+
+
+def test_the_claims_of_all_cohorts_come_first(tmp_path):
+    run, evidence = open_run("smoke", tmp_path), tmp_path / "evidence"
+    run.save_results("claims", CLAIMS)
+    evidence.mkdir()
+    cohorts = [CLAIMS.assign(cohort=c, estimate=CLAIMS["estimate"] + 0.001 * c) for c in range(9)]
+    pd.concat(cohorts).to_csv(evidence / "claims.csv", index=False)
+    made = {"cohorts": list(range(9)), "seconds": [{"cohort": c, "05": 1} for c in range(9)]}
+    (evidence / "provenance.json").write_text(json.dumps(made))
+    parts = parts_about_claims(run, evidence, tmp_path)
+    assert parts["evidence_note"] == ""
+    assert parts["headline"].index("0.034") < parts["headline"].index("in this run")
+    assert "9 of 9" in parts["claims"]
+    assert (tmp_path / "claims.svg").is_file()

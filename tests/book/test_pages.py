@@ -6,7 +6,7 @@ import pytest
 from conftest import PROJECT
 
 from pacx.book.build import toc_pages
-from pacx.evaluation.evidence import superseded
+from pacx.evaluation.evidence import FOLDER, NOT_GATHERED
 
 PROSE = [*(f"{page}.html" for page in toc_pages(PROJECT)), "genindex.html"]
 CHAPTERS = [page for page in PROSE if page.startswith("notebooks/")]
@@ -58,9 +58,9 @@ def test_pages_are_light(html):
 
 
 @pytest.mark.parametrize("page", ["protocol", "limits", "faq", "how_to_read"])
-def test_page_that_speaks_of_superseded_evidence_says_so(html, page):
+def test_page_that_speaks_of_missing_evidence_says_so(html, page):
     text = re.sub(r"\s+", " ", (html / "book" / f"{page}.html").read_text(encoding="utf-8"))
-    assert ("Superseded evidence." in text) == (superseded() is not None)
+    assert (NOT_GATHERED in text) == (not FOLDER.is_dir())
 
 
 def test_first_page_shows_a_patient_and_who_gets_how_far(html):

@@ -2,13 +2,11 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from pacx.book.replications import _share, gather_evidence
+from pacx.book.replications import gather_evidence
 from pacx.errors import PacxError
-from pacx.files import cached_array
 from pacx.profile import EvidenceSettings, load_profile
 from pacx.run import open_run
 
@@ -36,37 +34,34 @@ def project(tmp_path):
 
 
 def run_of(project, **changes):
-    evidence = EvidenceSettings(
-        **{
-            "cohorts": [10],
-            "seeds": [0],
-            "variants_once": ["pacx-ecg"],
-            "chapters": ["02"],
-            "couplings": [],
-            "teacher_shares": [],
-            **changes,
-        }
-    )
-    changes = {"evidence": evidence, "variants": ["pacx-ecg", "pacx-labs"]}
+    evidence = EvidenceSettings(**{"cohorts": [10, 20], "chapters": ["02"], **changes})
+    changes = {"evidence": evidence, "variants": ["pacx-ecg"]}
     return open_run(load_profile("smoke").model_copy(update=changes), project / "runs")
 
 
 def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
-    run = run_of(project, cohorts=[10, 20], seeds=[0, 1])
-    profile = run.profile
+    run = run_of(project)
     out = gather_evidence(run, project / "evidence", project)
     table = pd.read_csv(out / "transfer.csv")
-    assert (table["value"] == table["cohort"] + table["seed"]).all()
-    assert sorted(table["value"]) == [10, 11, 20, 21]
+    assert dict(zip(table["cohort"], table["value"], strict=True)) == {10: 20, 20: 40}
     made = json.loads((out / "provenance.json").read_text())
-    assert "superseded" not in made
-    assert load_profile(out / "profile.yaml") == profile
-    assert load_profile(run.folder / "10-0" / "profile.yaml").variants == profile.variants
-    assert load_profile(run.folder / "10-1" / "profile.yaml").variants == ["pacx-labs"]
-    assert [set(row) for row in made["seconds"]] == [{"cohort", "seed", "02_tiny"}] * 4
-    (run.folder / "20-1" / "notebooks" / "02_tiny.ipynb").unlink()  # as if stopped before it
+    assert load_profile(out / "profile.yaml") == run.profile
+    assert load_profile(run.folder / "10" / "profile.yaml").variants == run.profile.variants
+    assert [set(row) for row in made["seconds"]] == [{"cohort", "02_tiny"}] * 2
+    (run.folder / "20" / "notebooks" / "02_tiny.ipynb").unlink()  # as if stopped before it
     gather_evidence(run, out, project)
-    assert (run.folder / "executed").read_text() == "x" * 5
+    assert (run.folder / "executed").read_text() == "x" * 3
+
+
+def test_parts_make_every_repetition_once_and_write_nothing_else(project):
+    run, out = run_of(project, cohorts=[10, 20, 30]), project / "evidence"
+    assert gather_evidence(run, out, project, (2, 2)) == run.folder
+    assert [path.name for path in run.folder.iterdir() if path.is_dir()] == ["20"]
+    gather_evidence(run, out, project, (1, 2))
+    assert not out.exists()
+    gather_evidence(run, out, project)
+    assert sorted(pd.read_csv(out / "transfer.csv")["cohort"]) == [10, 20, 30]
+    assert (run.folder / "executed").read_text() == "x" * 3
 
 
 def test_a_profile_without_evidence_is_refused(tmp_path):
@@ -74,20 +69,9 @@ def test_a_profile_without_evidence_is_refused(tmp_path):
         gather_evidence(open_run("smoke", tmp_path), tmp_path / "evidence")
 
 
-def test_what_another_run_has_not_made_yet_can_be_shared(tmp_path):
-    run = open_run("smoke", tmp_path)
-    _share(run, tmp_path / "other", "cache", "artefacts/mae")
-    cached_array(run.cache, ("ones",), (3,), np.float32, lambda array: array.fill(1))
-    assert len(list((tmp_path / "other" / "cache").glob("*.npy"))) == 1
-
-
 def test_what_would_fail_after_hours_is_refused_before(project, monkeypatch):
     with pytest.raises(PacxError, match="no chapter '77'"):
         gather_evidence(run_of(project, chapters=["02", "77"]), project / "evidence", project)
-    run = run_of(project, couplings=[0.5])
-    run.profile.phantom.patients.pop("phantom-truth")
-    with pytest.raises(PacxError, match=r"couplings.*need phantom-truth in phantom\.patients"):
-        gather_evidence(run, project / "evidence", project)
     monkeypatch.chdir(project)
     for out in (".", "notebooks"):
         with pytest.raises(PacxError, match="holds something else than evidence"):

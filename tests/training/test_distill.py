@@ -108,9 +108,9 @@ def test_teachers_embed_the_data_they_are_given_whatever_its_names(tmp_path):
 
     ecg, other = rng.normal(size=(2, 3, 12, 64)).astype(np.float32)
     all_labs = np.ones((3, 50), np.float32)
-    first = teacher_embeddings(run, pairs(ecg, all_labs), trained=False)
-    second = teacher_embeddings(run, pairs(other, all_labs), trained=False)
-    third = teacher_embeddings(run, pairs(ecg, 0 * all_labs), trained=False)
+    first = teacher_embeddings(run, pairs(ecg, all_labs), training=0.0)
+    second = teacher_embeddings(run, pairs(other, all_labs), training=0.0)
+    third = teacher_embeddings(run, pairs(ecg, 0 * all_labs), training=0.0)
     assert not np.array_equal(first["ecg"], second["ecg"])
     assert np.array_equal(first["labs"], second["labs"])
     assert np.array_equal(first["ecg"], third["ecg"])
