@@ -119,6 +119,10 @@ def test_the_claims_of_all_cohorts_come_first(tmp_path):
     evidence.mkdir()
     cohorts = [CLAIMS.assign(cohort=c, estimate=CLAIMS["estimate"] + 0.001 * c) for c in range(9)]
     pd.concat(cohorts).to_csv(evidence / "claims.csv", index=False)
+    for name in ("controls", "keeping", "direct"):
+        pd.DataFrame({"model": ["x"], "reference": ["y"], "difference_value": [0.1]}).to_csv(
+            evidence / f"{name}.csv"
+        )
     made = {"cohorts": list(range(9)), "seconds": [{"cohort": c, "05": 1} for c in range(9)]}
     (evidence / "provenance.json").write_text(json.dumps(made))
     parts = parts_about_claims(run, evidence, tmp_path)

@@ -23,6 +23,7 @@ from pacx.models.encoder import load_encoder
 from pacx.run import Run
 from pacx.training.distill import standardise, teacher_embeddings
 from pacx.training.mae import pretraining_images
+from pacx.training.targets import whiten
 
 ALL = [(model, reading) for model in (*READINGS, "mae") for reading in readings_of(model)]
 
@@ -54,12 +55,13 @@ def every_rank(monkeypatch):
     baselines._fit_map.cache_clear()
 
 
-@pytest.mark.parametrize("source", ["pixels", "mae"])
+@pytest.mark.parametrize("reading", ["pixels-teachers", "mae-teachers", "mae-cca"])
 def test_reduced_rank_regression_is_ridge_regression_when_the_rank_is_full(
-    run, dataset, source, every_rank
+    run, dataset, reading, every_rank
 ):
-    pairs = load_pairs(run, "train")
-    targets = np.concatenate([standardise(t) for t in teacher_embeddings(run, pairs).values()], 1)
+    source, towards = reading.split("-")
+    pairs, scale = load_pairs(run, "train"), whiten if towards == "cca" else standardise
+    targets = np.concatenate([scale(t) for t in teacher_embeddings(run, pairs).values()], 1)
 
     tested = [features_of(run, dataset, "mae", "test", pooling) for pooling in POOLINGS]
     if source == "pixels":
@@ -73,14 +75,13 @@ def test_reduced_rank_regression_is_ridge_regression_when_the_rank_is_full(
     weight = np.linalg.solve(x.T @ x + ridge.alpha_ * np.eye(x.shape[1]), x.T @ flat)
     test = scaler.transform(np.concatenate(tested, 1).astype(np.float64))
     _, singular, directions = np.linalg.svd(x @ weight, full_matrices=False)
-    reading = f"{source}-teachers"
     full = features_of(run, dataset, reading, "test", "rank 10000")
-    back = full @ baselines._map_to_teachers(run, source)[1] - targets.mean(0) @ (
+    back = full @ baselines._map_to_teachers(run, source, towards)[1] - targets.mean(0) @ (
         directions.T @ directions
     )
     np.testing.assert_allclose(back, test @ weight, atol=1e-3 * np.abs(test @ weight).max())
     # Of rank 4: the best approximation of what is predicted for the training pairs.
-    four = baselines._map_to_teachers(run, source)[1][:4]
+    four = baselines._map_to_teachers(run, source, towards)[1][:4]
     left = np.square(x @ weight - x @ weight @ four.T @ four).sum()
     assert left == pytest.approx(np.square(singular[4:]).sum(), rel=0.02)
     np.testing.assert_allclose(
@@ -138,10 +139,10 @@ def test_the_papers_probe_reads_mirrored_baselines_too(run, dataset, monkeypatch
 
 
 def test_a_map_to_the_teachers_is_fitted_again_after_a_new_training(run, monkeypatch):
-    before = baselines._map_to_teachers(run, "mae")
-    assert baselines._map_to_teachers(run, "mae") is before
+    before = baselines._map_to_teachers(run, "mae", "teachers")
+    assert baselines._map_to_teachers(run, "mae", "teachers") is before
     monkeypatch.setattr(baselines, "fingerprint_of", lambda run, model: f"{model}, trained again")
-    assert baselines._map_to_teachers(run, "mae") is not before
+    assert baselines._map_to_teachers(run, "mae", "teachers") is not before
 
 
 @pytest.fixture(scope="module")
