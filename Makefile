@@ -38,8 +38,8 @@ pdf: book ## the book without the library's reference in one file, runs/demo/htm
 	mv $(SINGLE)/book.pdf runs/demo/html
 	rm -rf runs/demo/single
 
-test: $(VENV)/installed-test ## all tests, two at a time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(VENV)/installed-test ## all tests, two at a time; the slow files come first
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 torture: $(VENV)/installed-test ## kill trainings, caches, pairing, chapters and book a hundred times
 	PACX_KILLS=100 $(BIN)/python -m pytest -q tests/robustness/test_kill.py
