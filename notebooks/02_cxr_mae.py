@@ -415,8 +415,9 @@ figure = declare(run, reconstructions(columns))
 
 # %% [markdown]
 # A picture with little contrast is easy to reconstruct, so the error is set against that of the baseline on
-# the same picture. The last column is the share of validation X-rays for which this fraction is smaller:
-# near 100 % means that nearly all of them are reconstructed better than the real one.
+# the same picture, for each model at its own mask ratio. The last column is the share of validation X-rays
+# for which this fraction is smaller: near 100 % means that nearly all of them are reconstructed better than
+# the real one.
 
 # %%
 rows = []
