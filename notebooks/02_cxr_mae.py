@@ -17,6 +17,8 @@
 #
 # An X-ray encoder learns what chests look like by filling in what was hidden, without a single
 # label.
+#
+# Reading time: about 14 minutes.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -32,7 +34,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["remove-input"]
+# %%
 from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -45,7 +47,7 @@ banner(run)
 # - Why only the removed patches count in the loss.
 # - What the mask ratio changes: the paper's text says one value, its public code trains with
 #   another.
-# - How to judge a reconstruction by a number, against a baseline that knows nothing.
+# - How to judge a reconstruction by a number, against a simple baseline.
 # - What an encoder that has only seen phantoms makes of a real X-ray.
 #
 # ## Before you start
@@ -59,7 +61,7 @@ banner(run)
 # %% [markdown]
 # ## From image to patches
 #
-# A vision transformer {cite:p}`dosovitskiy2021vit` does not read pixels. It reads $L$ patches of
+# A vision transformer {cite:p}`dosovitskiy2021vit` does not read pixels one by one. It reads $L$ patches of
 # $P \times P$ pixels. Each patch $x_l$ becomes one {term}`token` $e_l$, a linear map of its pixels
 # plus a position embedding $s_l$:
 #
@@ -67,22 +69,36 @@ banner(run)
 #
 # where $H$ is the side of the image in pixels.
 
-# %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}} tags=["hide-input"]
-from pacx.figures.cxr import patch_grid
+# %%
 from pacx.training.mae import pretraining_images
 
 images = pretraining_images(run, "val")
 vit = run.profile.vit
-grid = vit.image_size // vit.patch_size
-figure = patch_grid(images[0], vit.patch_size, highlighted=grid * (grid // 2) + grid // 2)
+P, grid = vit.patch_size, vit.image_size // vit.patch_size
 
-# %% tags=["remove-input"]
-from IPython.display import display
+# %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}}
+from pacx.figures.cxr import patch_grid
 
-from pacx.figures.source import show_source
-from pacx.models.mae import MaskedAutoencoder
+centre = grid * (grid // 2) + grid // 2
+figure = patch_grid(images[0], P, highlighted=centre)
 
-show_source(MaskedAutoencoder.patchify)
+# %% [markdown]
+# Cutting an image up is a matter of reordering axes. The network `mae` below is untrained; it lends its
+# functions to the checks of this and the next sections.
+
+# %%
+import torch
+
+from pacx.data.images import normalise
+from pacx.training.mae import new_mae
+
+pixels = normalise(torch.from_numpy(images[:4].copy()))  # (N, 3, H, H)
+x = pixels.unflatten(2, (grid, P)).unflatten(4, (grid, P))
+x = x.permute(0, 2, 4, 3, 5, 1)  # (N, row, column, P, P, 3)
+x = x.flatten(1, 2).flatten(2)  # (N, L, 3 P²)
+
+mae = new_mae(run).eval()
+torch.testing.assert_close(mae.patchify(pixels), x)
 
 # %% [markdown]
 # ## Where a patch was
@@ -91,18 +107,13 @@ show_source(MaskedAutoencoder.patchify)
 # of row and column, as in {cite:t}`he2022mae`. Patches that are close have similar position
 # embeddings.
 
-# %%
+# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}}
+from pacx.figures.cxr import position_similarity
 from pacx.models.encoder import sincos_positions
 
 positions = sincos_positions(vit.width, grid)[0, 1:].numpy()
-
-# %% mystnb={"image": {"alt": "Four maps of the cosine similarity between one patch's position embedding and all others. In each map the similarity is highest at the patch itself, marked by a cross, and falls with distance along rows and columns."}} tags=["hide-input"]
-from pacx.figures.cxr import position_similarity
-
-last = grid - 1
-figure = position_similarity(
-    positions, grid, [0, grid // 2, grid * (grid // 2) + grid // 2, grid * last]
-)
+shown = [0, grid // 2, centre, grid * (grid - 1)]
+figure = position_similarity(positions, grid, shown)
 
 # %% [markdown]
 # ## Removing most of the image
@@ -113,53 +124,52 @@ figure = position_similarity(
 # $$ K = \lfloor L\,(1 - \rho) \rfloor \ \text{patches stay}, \qquad
 # m_l = \begin{cases} 0 & \text{kept} \\ 1 & \text{removed.} \end{cases} $$
 #
-# Keep the polarity in mind: in the mask, **1 means removed**. The encoder never sees removed
-# patches, not even as blanks, so it gets cheaper as $\rho$ grows. The two ratios below use the same
-# random numbers. (In training each X-ray is also cropped at random, and mirrored half of the time:
-# {term}`augmentation`.) Neighbouring pixels resemble each other, so with few patches removed the task
-# could be solved by smearing. With most removed, the network must have learned chest anatomy.
+# Keep the polarity in mind: in the mask, **1 means removed**.
+
 
 # %%
-import torch
+def mask_of(noise, ratio):
+    """1 for a removed patch, 0 for the K patches with the lowest noise."""
+    K = int(noise.shape[1] * (1 - ratio))
+    rank = noise.argsort(1).argsort(1)
+    return (rank >= K).float()
 
-from pacx.data.images import normalise
-from pacx.training.mae import load_mae
-from pacx.training.pipeline import train_side_by_side
 
-settings = run.profile.mae
-ratios = {"mae": settings.mask_ratio, "mae-other-ratio": settings.other_mask_ratio}
-train_side_by_side(run, *ratios, "labs", "ecg")  # the teachers of chapters 03 and 04 as well
-models = {name: load_mae(run, name) for name in ratios}
-
-pixels = normalise(torch.from_numpy(images[:4].copy()))
-noise = torch.rand(4, grid * grid, generator=torch.Generator().manual_seed(1))
-with torch.inference_mode():
-    outputs = {name: models[name](pixels, ratio, noise) for name, ratio in ratios.items()}
-
-# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with most of its patches removed at one mask ratio, and at the other. Removed patches are flat light blue."}} tags=["hide-input"]
-from pacx.figures.cxr import reconstructions
-
-pictures = {name: models[name].reconstruct(pixels, out) for name, out in outputs.items()}
-seen = {f"{ratios[name]:.0%} removed": pictures[name][0] for name in ("mae-other-ratio", "mae")}
-figure = reconstructions({"X-ray": images[:4], **seen})
+settings, (N, L) = run.profile.mae, x.shape[:2]
+ratios = {"mae": settings.mask_ratio}
+ratios["mae-other-ratio"] = settings.other_mask_ratio
+noise = torch.rand(N, L, generator=torch.Generator().manual_seed(1))
+m = mask_of(noise, ratios["mae"])
+torch.testing.assert_close(mae(pixels, ratios["mae"], noise).mask, m)
 
 # %% [markdown]
-# In the library `_keep_lowest` sorts one random number a patch, `noise`: the places of the $K$ lowest,
-# `ids_keep`, stay, and `ids_restore` is each patch's rank in that order, so $m$ is `ids_restore >= keep`.
-# `_encode` gathers only the patches that stay. The patch embedding $W$ is `kernel`, and $s_l$ is
-# `pos_embed`; the {term}`CLS token` comes first.
+# The encoder never sees removed patches, not even as blanks, so it gets cheaper as $\rho$ grows.
+# Neighbouring pixels resemble each other, so with few patches removed the task could be solved by
+# smearing. With most removed, the network must have learned chest anatomy. The two ratios below use the
+# same random numbers. (In training each X-ray is also cropped at random, and mirrored half of the time:
+# {term}`augmentation`.)
 
-# %% tags=["remove-input"]
-from pacx.models import mae
+# %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with most of its patches removed at one mask ratio, and at the other. Removed patches are flat light blue."}}
+from pacx.figures.cxr import reconstructions
 
-show_source(mae._keep_lowest, MaskedAutoencoder._encode, mae._gather)
+
+@torch.inference_mode()
+def rebuild(model, pixels, noise, ratio):
+    """What is left of X-rays, and what a model reconstructs from it."""
+    return model.reconstruct(pixels, model(pixels, ratio, noise))
+
+
+columns = {"X-ray": images[:4]}
+for ratio in sorted(ratios.values()):
+    columns[f"{ratio:.0%} removed"], _ = rebuild(mae, pixels, noise, ratio)
+figure = reconstructions(columns)
 
 # %% [markdown]
 # ## The loss
 #
-# A small decoder gets the encoder's tokens, a shared *mask token* at each removed place, and the
-# positions. It reconstructs all patches, $\hat x_l$. The loss is the mean squared error (MSE), and only
-# removed patches count:
+# The encoder gets the {term}`CLS token` and the kept patches. A small decoder gets the encoder's tokens, a
+# shared *mask token* at each removed place, and the positions. It reconstructs all patches, $\hat x_l$.
+# The loss is the mean squared error (MSE), and only removed patches count:
 #
 # $$ \mathcal{L}_{\text{MAE}} = \frac{1}{\sum_l m_l} \sum_{l=1}^{L} m_l \,
 # \frac{1}{3P^2} \lVert \hat x_l - x_l \rVert_2^2 . $$
@@ -168,43 +178,83 @@ show_source(mae._keep_lowest, MaskedAutoencoder._encode, mae._gather)
 # shape is that of photographs. Pixels are in the units that it sees, grey values minus the mean of
 # {term}`ImageNet`, over its spread.
 #
-# In the code below, $x$ is `target`, $\hat x$ is `prediction` and $m$ is `mask`. `_decode` puts the mask
-# tokens, `blanks`, behind the kept ones, and `ids_restore` brings all back into the order of the image.
+# From the patches to the loss by hand:
 
-# %% tags=["remove-input"]
-show_source(MaskedAutoencoder._decode, MaskedAutoencoder._loss)
+# %%
+encoder = mae.encoder
+with torch.no_grad():
+    e = encoder.patch_embed(pixels) + encoder.pos_embed[:, 1:]  # (N, L, D)
+    kept = e[m == 0].unflatten(0, (N, -1))  # (N, K, D)
+    cls = encoder.cls_token + encoder.pos_embed[:, :1]
+    h = torch.cat([cls.expand(N, -1, -1), kept], dim=1)
+    h = encoder.norm(encoder.blocks(h))  # (N, 1 + K, D)
+
+    d = mae.decoder_embed(h)
+    tokens = mae.mask_token.repeat(N, 1 + L, 1)
+    tokens[:, 0], tokens[:, 1:][m == 0] = d[:, 0], d[:, 1:].flatten(0, 1)
+    tokens = mae.decoder_blocks(tokens + mae.decoder_pos_embed)
+    x_hat = mae.decoder_pred(mae.decoder_norm(tokens))[:, 1:]
+
+
+# %%
+def masked_mse(x_hat, target, m):
+    error = (x_hat - target).square().mean(2)  # of each patch, (N, L)
+    return (m * error).sum() / m.sum()
+
+
+target = x
+if settings.norm_pix_loss:  # exercise 3; off in the paper
+    spread = (x.var(2, keepdim=True) + 1e-6).sqrt()
+    target = (x - x.mean(2, keepdim=True)) / spread
+loss = masked_mse(x_hat, target, m)
+
+# %% [markdown]
+# The library gives the same patches and the same loss. It keeps the patches in the order of their random
+# numbers, not in that of the image. Attention does not care, but its sums are rounded differently, hence
+# a tolerance above PyTorch's own.
+
+# %%
+with torch.no_grad():
+    output = mae(pixels, ratios["mae"], noise)
+close = {"rtol": 1e-4, "atol": 1e-4}
+torch.testing.assert_close(output.prediction, x_hat, **close)
+torch.testing.assert_close(output.loss, loss, **close)
 
 # %% [markdown]
 # After training the decoder is put aside: the encoder is what later chapters use.
 #
-# The paper's settings ({term}`Optimiser`, {term}`Learning rate`), beside those of this run:
+# The paper's settings ({term}`Optimiser`, {term}`Learning rate`), and below them those of this run:
 
 # %% tags=["hide-input"]
-from pacx.book.privacy import declare
+import pandas as pd
+from IPython.display import display
+
 from pacx.evaluation.paper import published
-from pacx.figures.tables import say
+from pacx.figures.tables import show
 
 paper = published("settings")
-shown = paper[paper["stage"].str.contains("CXR|MAE")].drop(columns="stage")
-display(declare(run, shown.style.hide(axis="index")))
-say(
-    f"This run: {vit.image_size} px, patches of {vit.patch_size} px ({grid * grid} of them), width "
-    f"{vit.width}, {vit.depth} blocks, {settings.epochs} epochs of batches of "
-    f"{settings.batch_size}, mask ratio {settings.mask_ratio:g} and, for comparison, "
-    f"{settings.other_mask_ratio:g}."
-)
+display(show(paper[paper["stage"] == "CXR MAE"].drop(columns="stage")))
+ours = {"image (px)": vit.image_size, "patch (px)": P, "width": vit.width, "blocks": vit.depth}
+ours |= {"epochs": settings.epochs, "batch": settings.batch_size}
+ours |= {"mask ratio": f"{ratios['mae']:g}", "other ratio": f"{ratios['mae-other-ratio']:g}"}
+show(pd.DataFrame([ours]))
 
 # %% [markdown]
 # ## Two mask ratios
 #
 # The paper's text gives a mask ratio of 0.90. Its public code does not pass the setting on and
 # trains with the default of 0.75 ([the paper and its code](../book/paper_and_code)). So both are
-# trained here. Their losses are not comparable as they stand: with more removed, the task is
-# harder.
+# trained here, and in the same call the teachers of the next two chapters. The losses of the two ratios
+# are not comparable as they stand: with more removed, the task is harder.
 
-# %% mystnb={"image": {"alt": "Training curves of the two masked autoencoders. The loss on removed patches against the step, one line for each mask ratio."}} tags=["hide-input"]
-import pandas as pd
+# %%
+from pacx.training.mae import load_mae
+from pacx.training.pipeline import train_side_by_side
 
+train_side_by_side(run, *ratios, "labs", "ecg")
+models = {name: load_mae(run, name) for name in ratios}
+
+# %% mystnb={"image": {"alt": "Training curves of the two masked autoencoders. The loss on removed patches against the step, one line for each mask ratio."}}
 from pacx.figures.curves import training_curves
 from pacx.figures.style import colour_of
 
@@ -212,24 +262,31 @@ histories = {
     f"{ratio:.0%} removed": pd.read_csv(run.artefact(name) / "history.csv")
     for name, ratio in ratios.items()
 }
-figure = training_curves(
-    histories,
-    y_labels=["MSE on removed patches (normalised units)"],
-    colours=[colour_of(name) for name in ratios],
-)
+label = "MSE on removed patches (normalised units)"
+colours = [colour_of(name) for name in ratios]
+figure = training_curves(histories, y_labels=[label], colours=colours)
 
 # %% [markdown]
 # What do they reconstruct? The X-rays below are from the validation split, which no training step saw.
 
-# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it, what is left at the other, and the reconstruction from that. Kept patches stay sharp, the rest is blurred."}} tags=["hide-input"]
-columns = {"X-ray": images[:4]}
-for name, ratio in ratios.items():
-    columns[f"{ratio:.0%} removed"], columns[f"by the {ratio:.0%} model"] = pictures[name]
-figure = reconstructions(columns)
+
+# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it, what is left at the other, and the reconstruction from that. Kept patches stay sharp, the rest is blurred."}}
+def rebuilt_by_both(pixels, noise):
+    columns = {}
+    for name, ratio in ratios.items():
+        left, rebuilt = rebuild(models[name], pixels, noise, ratio)
+        columns[f"{ratio:.0%} removed"] = left
+        columns[f"by the {ratio:.0%} model"] = rebuilt
+    return columns
+
+
+columns = rebuilt_by_both(pixels, noise)
+figure = reconstructions({"X-ray": images[:4], **columns})
 
 # %% [markdown]
 # How much can go? Move the slider: more patches are removed from the first X-ray, and both models
-# reconstruct from what is left. Each was trained for one mask ratio only.
+# reconstruct from what is left. Each was trained for one mask ratio only. From left to right: the X-ray,
+# what is kept, the reconstruction by the model of this run's mask ratio, and by that of the other ratio.
 
 # %% tags=["hide-input"]
 import numpy as np
@@ -237,68 +294,82 @@ import numpy as np
 from pacx.figures.cxr import strips
 from pacx.figures.interactive import image_slider
 
-frames, labels = [], []
-for ratio in sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()}):
-    panels, told = {"X-ray": images[:1]}, []
+frames, steps = [], sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()})
+for ratio in steps:
+    panels = {"X-ray": images[:1]}
     for name, model in models.items():
-        with torch.inference_mode():
-            output = model(pixels[:1], ratio, noise[:1])
-            panels["kept"], rebuilt = model.reconstruct(pixels[:1], output)
-        panels[name] = rebuilt
-        error = (rebuilt - pixels[:1]).square().mean() / output.mask.mean()
-        told.append(f"{error:.3f} (trained at {ratios[name]:.0%})")
-    frames.append(strips(panels)[0])
-    labels.append(f"{ratio:.0%} removed, MSE {', '.join(told)}")
+        panels["kept"], panels[name] = rebuild(model, pixels[:1], noise[:1], ratio)
+    frames.append(strips({k: panels[k] for k in ("X-ray", "kept", *models)})[0])
 image_slider(
     np.stack(frames),
-    labels,
+    [f"{ratio:.0%} removed" for ratio in steps],
     slider="Patches removed",
     alt="One X-ray, what is left of it, and what each of the two models reconstructs from that.",
-    caption="From left to right: the X-ray, what is kept, and the reconstructions by the models trained "
-    f"at {' and at '.join(f'{ratio:.0%}' for ratio in ratios.values())}.",
-    start=len(labels) - 1,
+    start=len(steps) - 1,
 )
 
 # %% [markdown]
+# ## Which model reconstructs better?
+#
 # A fair comparison gives both models the same validation X-rays and the same masks, at both
-# ratios. The baseline fills in the mean of the patches that were kept. In brackets stand 95 % intervals: a
-# {term}`bootstrap` over patients, all X-rays of one drawn together.
+# ratios. The baseline fills in the mean of the patches that were kept. The intervals are a
+# {term}`bootstrap` over patients, all X-rays of one patient resampled together.
 
-# %% tags=["hide-input"]
+# %%
 from functools import partial
 
-from pacx.data.datasets import load_dataset
 from pacx.evaluation.forgetting import image_errors
-from pacx.evaluation.statistics import bootstrap_weights, mean_over_cases
-from pacx.figures.tables import show
 from pacx.processes import infer
 
 
-def error_of_mean(pixels, mask):
-    """Mean squared error (N,) of filling in the mean of the kept patches."""
-    patches, kept = models["mae"].patchify(pixels), (1 - mask)[..., None]
-    mean = (patches * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True)
-    return (((patches - mean).square().mean(2) * mask).sum(1) / mask.sum(1)).numpy()
+def error_of_mean(pixels, m):
+    """MSE (N,) of filling in the mean of the kept patches."""
+    x, kept = mae.patchify(pixels), (1 - m)[..., None]
+    mean = (x * kept).sum(1, keepdim=True) / kept.sum(1, keepdim=True)
+    return ((m * (x - mean).square().mean(2)).sum(1) / m.sum(1)).numpy()
 
 
+baseline, errors = "mean of the kept patches", {}
 everyone = normalise(torch.from_numpy(images.copy()))
-fixed = torch.rand(len(everyone), grid * grid, generator=torch.Generator().manual_seed(2))
-patients = load_dataset(run.profile.pretraining, run.data_root).split("val")["patient"]
-weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
-errors, rows = {}, []
+seed = torch.Generator().manual_seed(2)
+fixed = torch.rand(len(everyone), L, generator=seed)
+
+# %%
+trained_at = {k: f"MAE trained at {ratio:.0%}" for k, ratio in ratios.items()}
 for ratio in ratios.values():
+    errors[baseline, ratio] = error_of_mean(everyone, mask_of(fixed, ratio))
     for name, model in models.items():
-        key = (f"MAE trained at {ratios[name]:.0%}", ratio)
-        errors[key] = infer(model, partial(image_errors, model, mask_ratio=ratio), everyone, fixed)
-    mask = (fixed.argsort(1).argsort(1) >= int(grid**2 * (1 - ratio))).float()
-    errors["mean of the kept patches", ratio] = error_of_mean(everyone, mask)
-for (model, ratio), error in errors.items():
-    estimate = mean_over_cases(error, weights)._asdict()
-    rows.append({"model": model, "removed": ratio, "metric": "MSE", **estimate})
-table = run.save_results("mae_reconstruction", pd.DataFrame(rows))
-told = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in table.itertuples()]
-removed = table["removed"].map("{:.0%}".format)
-show(pd.DataFrame({"model": table["model"], "removed": removed, "MSE [95 %]": told}))
+        error = partial(image_errors, model, mask_ratio=ratio)
+        errors[trained_at[name], ratio] = infer(model, error, everyone, fixed)
+
+# %% [markdown]
+# In the table the difference is that from the baseline, on the same resampled patients. Below zero the
+# model is the better guess.
+
+# %%
+from pacx.data.datasets import load_dataset
+from pacx.evaluation.statistics import bootstrap_weights, mean_on_resamples
+
+dataset = load_dataset(run.profile.pretraining, run.data_root)
+patients = dataset.split("val")["patient"]
+weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
+
+
+def measure(model, ratio):
+    return mean_on_resamples(errors[model, ratio], weights)
+
+
+# %%
+from pacx.evaluation.statistics import paired_table
+
+names, parts = [baseline, *trained_at.values()], []
+for ratio in ratios.values():
+    score = partial(measure, ratio=ratio)
+    facts = {"removed": ratio, "metric": "MSE"}
+    parts.append(paired_table(names, baseline, score, **facts))
+table = run.save_results("mae_reconstruction", pd.concat(parts))
+told = table.drop(columns=["metric", "reference", "difference_p"])
+show(told).format("{:.0%}", "removed")
 
 # %% [markdown]
 # A low error is not the goal. The encoder is wanted for what its embedding knows, and that is
@@ -307,106 +378,90 @@ show(pd.DataFrame({"model": table["model"], "removed": removed, "MSE [95 %]": to
 #
 # ## A real X-ray
 #
-# All images so far are simulated. The next is a real radiograph: file `RG1_UNCR.dcm` of the DICOM standard
-# committee's test images, which the package `pydicom-data` distributes. It is stored *inverted*
-# ({term}`MONOCHROME1`) with more than 8 bits, two traps that the loader takes care of. It is not paired
-# with any ECG or blood test in this book. In the phantom profiles the encoder has **only ever seen
-# phantoms**. A picture with little contrast is easy to reconstruct, so its error is set against that of the
-# baseline on the same picture.
+# In the phantom profiles all images so far are simulated. The next is a real radiograph: file
+# `RG1_UNCR.dcm` of the DICOM standard committee's test images, which the package `pydicom-data`
+# distributes. It is stored *inverted* ({term}`MONOCHROME1`) with more than 8 bits, two traps that the
+# loader takes care of. It is not paired with any ECG or blood test in this book.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two phantom-trained models reconstruct from the rest."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "A real chest radiograph, every fourth row and column: dense parts are white, as on film."}}
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 from pydicom.data import get_testdata_file
 
-from pacx.data.images import load_images, read_image
+from pacx.book.privacy import declare
+from pacx.data.images import read_image
 
-found = get_testdata_file("RG1_UNCR.dcm", download=False)
-if found is None:
-    say("The real X-ray is not shown: `pydicom-data`, which holds it, is missing.")
-else:
-    file = Path(found)
-    full = read_image(file)
-    real = load_images(file.parent, [file.name], vit.image_size, run.cache)
-    real_pixels = normalise(torch.from_numpy(real.copy()))
-    columns, lines = {f"{vit.image_size} px": real}, []
-    for name, ratio in ratios.items():
-        with torch.inference_mode():
-            output = models[name](real_pixels, ratio, noise[:1])
-            left, rebuilt = models[name].reconstruct(real_pixels, output)
-        columns[f"{ratio:.0%} removed"], columns[f"by the {ratio:.0%} model"] = left, rebuilt
-        error = float((rebuilt - real_pixels).square().mean() / output.mask.mean())
-        share = error / error_of_mean(real_pixels, output.mask)[0]
-        key = f"MAE trained at {ratio:.0%}", ratio
-        phantoms = errors[key] / errors["mean of the kept patches", ratio]
-        lines.append(
-            f"- {ratio:.0%} removed: MSE {error:.3f}, {share:.0%} of the baseline's. This share is smaller "
-            f"for {(phantoms < share).mean():.0%} of the validation X-rays."
-        )
-    say("\n".join(lines))
-    figure = declare(run, reconstructions(columns))
+file = Path(get_testdata_file("RG1_UNCR.dcm", download=False))
+film = read_image(file)
+figure, axis = plt.subplots(figsize=(4.2, 4.4))
+height, width = film.shape
+axis.imshow(film[::4, ::4], cmap="gray", extent=(0, width, height, 0))
+axis.set(xlabel="column (pixels)", ylabel="row (pixels)", title=file.name)
+_ = declare(run, figure)
 
-# %% mystnb={"image": {"alt": "The same real chest radiograph, every fourth row and column: dense parts are white, as on film."}} tags=["hide-input"]
-import matplotlib.pyplot as plt
+# %% [markdown]
+# In the phantom profiles the encoder has **only ever seen phantoms**. This is what it makes of the real
+# X-ray:
 
-if found is not None:
-    figure, axis = plt.subplots(figsize=(4.2, 4.4))
-    axis.imshow(
-        full[::4, ::4], cmap="gray", vmin=0, vmax=255, extent=(0, full.shape[1], full.shape[0], 0)
-    )
-    axis.set(xlabel="column (pixels)", ylabel="row (pixels)", title="RG1_UNCR.dcm, as read")
-    declare(run, figure)
+# %% mystnb={"image": {"alt": "The same real chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two models reconstruct from the rest."}}
+from pacx.data.images import load_images
+
+real = load_images(file.parent, [file.name], vit.image_size, run.cache)
+real_pixels = normalise(torch.from_numpy(real.copy()))
+columns = rebuilt_by_both(real_pixels, noise[:1])
+columns = {f"{vit.image_size} px": real, **columns}
+figure = declare(run, reconstructions(columns))
+
+# %% [markdown]
+# A picture with little contrast is easy to reconstruct, so the error is set against that of the baseline on
+# the same picture, for each model at its own mask ratio. The last column is the share of validation X-rays
+# for which this fraction is smaller: near 100 % means that nearly all of them are reconstructed better than
+# the real one.
+
+# %%
+rows = []
+for name, ratio in ratios.items():
+    with torch.inference_mode():
+        mse = image_errors(models[name], real_pixels, noise[:1], ratio).item()
+    fraction = mse / error_of_mean(real_pixels, mask_of(noise[:1], ratio))[0]
+    others = errors[trained_at[name], ratio] / errors[baseline, ratio]
+    rows.append([trained_at[name], mse, fraction, (others < fraction).mean()])
+names = ["model", "MSE", "MSE / baseline", "validation X-rays below"]
+on_real = pd.DataFrame(rows, columns=names)
+show(on_real).format("{:.0%}", names[2:])
 
 # %% [markdown]
 # ## Check it yourself
 
 # %%
-model, ratio = models["mae"], ratios["mae"]
+assert torch.equal(mae.unpatchify(x), pixels), "patches must rebuild the image"
+
+left, rebuilt = mae.reconstruct(pixels, output)
+seen = ~left.isnan()
+assert torch.equal(rebuilt[seen], pixels[seen]), "kept pixels changed"
+
+changed = torch.where(seen, pixels, 0)  # the encoder must not see the rest
 with torch.inference_mode():
-    output = model(pixels, ratio, noise)
-    left, rebuilt = model.reconstruct(pixels, output)
+    again = mae(changed, ratios["mae"], noise)
+torch.testing.assert_close(again.latent, output.latent)
 
-assert torch.equal(model.unpatchify(model.patchify(pixels)), pixels), (
-    "patches must rebuild the image"
-)
-
-kept = int(grid * grid * (1 - ratio))
-assert (output.mask.sum(1) == grid * grid - kept).all(), "1 must mean removed"
-lowest = noise.argsort(1).argsort(1) < kept
-assert torch.equal(output.mask == 0, lowest), "the lowest random numbers must be kept"
-
-shown = ~left.isnan()
-assert torch.allclose(rebuilt[shown], pixels[shown], atol=1e-5), "kept pixels must stay as they are"
-
-changed = pixels.clone()
-changed[left.isnan()] = 0.0  # what was removed cannot reach the encoder
-with torch.inference_mode():
-    assert torch.allclose(model(changed, ratio, noise).latent, output.latent, atol=1e-5)
+# Exercise 4: kept patches get no gradient, removed ones do.
+guess = x_hat.clone().requires_grad_()
+(gradient,) = torch.autograd.grad(masked_mse(guess, target, m), guess)
+assert (gradient[m == 0] == 0).all()
+assert (gradient[m == 1] != 0).any()
 print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
-
-
-# %% tags=["hide-input"]
-def of(model, ratio):
-    return table[(table["model"] == model) & (table["removed"] == ratio)].iloc[0]
-
-
-lines = []
-for ratio in ratios.values():
-    best, base = of(f"MAE trained at {ratio:.0%}", ratio), of("mean of the kept patches", ratio)
-    words = "clearly below" if best["high"] < base["low"] else "not clearly below"
-    lines.append(
-        f"- With {ratio:.0%} removed, the model trained for it reaches an MSE of {best['value']:.3f} "
-        f"[{best['low']:.3f}, {best['high']:.3f}] on validation X-rays, {words} the baseline's "
-        f"{base['value']:.3f} [{base['low']:.3f}, {base['high']:.3f}]."
-    )
-say("\n".join(lines))
-
-# %% [markdown]
-# - Only removed patches count in the loss, and 1 in the mask means removed.
-# - What goes on from here is the encoder; the decoder was a means.
+#
+# A masked autoencoder learns from X-rays without labels because most patches are removed and the loss
+# counts only these. The table of reconstruction errors says, for each mask ratio, how far a model's error on
+# unseen X-rays lies from that of filling in the mean, and whether the interval of the difference leaves out
+# zero; the last table says the same of one real X-ray, which a phantom's encoder has never seen the like
+# of. What goes on from here is the encoder, and a low reconstruction error does not yet say that its
+# embedding is worth anything.
 #
 # ## Exercises
 #
@@ -422,11 +477,11 @@ say("\n".join(lines))
 # 2. No term of the loss is about the CLS token. Why can a linear probe on it work at all?
 #
 # ```{dropdown} Answer
-# The decoder gets the CLS token with the kept patches, and its tokens can draw on it. So it is trained
-# as far as it helps to reconstruct. Nothing asks it to carry what a probe needs, though, or to do so on a
-# scale that a few epochs of training can use. [Chapter 06](06_clinical_transfer) shows how long a probe on
-# it has to be trained, and from there on probes on the CLS token and on the mean of the patches stand side
-# by side.
+# The decoder gets the CLS token with the kept patches, and its tokens can draw on the CLS token. So this
+# token is trained as far as it helps to reconstruct. The loss does not ask it to carry what a probe needs,
+# or to do so on a scale that a few epochs of training can use. [Chapter 06](06_clinical_transfer) shows
+# how long a probe on it has to be trained, and from there on probes on the CLS token and on the mean of the
+# patches stand side by side.
 # ```
 #
 # 3. Set `norm_pix_loss: true` in a copy of the profile. What does it change in the target?
@@ -434,6 +489,19 @@ say("\n".join(lines))
 # ```{dropdown} Answer
 # Each target patch is standardised by its own mean and spread, so contrast within a patch counts
 # more than brightness. `reconstruct` must undo this with the true patch's statistics.
+# ```
+#
+# 4. Show with `torch.autograd.grad` that the loss corrects removed patches only. Then do the same for the
+#    plain mean squared error over all patches.
+#
+# ```{dropdown} Answer
+# With `masked_mse`, the gradient is zero at each kept patch. With the plain error it is not, and part of the
+# training would go into copying what the decoder was given. *Check it yourself* runs the first half.
+#
+#     guess = x_hat.clone().requires_grad_()
+#     (gradient,) = torch.autograd.grad(masked_mse(guess, target, m), guess)
+#     (plain,) = torch.autograd.grad((guess - target).square().mean(), guess)
+#     (gradient[m == 0] == 0).all(), (plain[m == 0] != 0).any()
 # ```
 #
 # ## Next
