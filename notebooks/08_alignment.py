@@ -181,7 +181,7 @@ from scipy.stats import binomtest
 from pacx.book.privacy import declare
 from pacx.figures.style import COLOURS
 
-look = {"ecg": ("ECG", "-", COLOURS["vermilion"]), "labs": ("labs", ":", COLOURS["blue"])}
+look = {"ecg": ("ECG", "-", COLOURS["brown"]), "labs": ("labs", ":", COLOURS["green"])}
 n = len(pairs["test"].table)
 k = np.arange(1, n + 1)
 figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.4), sharey=True)
@@ -244,8 +244,11 @@ from pacx.figures.tables import in_words
 noise = in_words(cosine, "target", "pooling")
 noise["random pairs"] = cosine["chance"].map("{:.3f}".format)
 noise["permutation p"] = cosine["p"].map("{:.3f}".format)
-names = {"score": "cosine", "difference": "minus MAE"}
-show(noise.rename(columns={f"{k} [95 %]": f"{v} [95 %]" for k, v in names.items()}))
+names = {
+    "score [95 %]": "cosine [95 %]",
+    "difference [95 %]": "minus MAE [95 %]",
+}
+show(noise.rename(columns=names))
 
 # %% [markdown]
 # The same cosines as a picture, with random pairs at zero:
@@ -265,8 +268,8 @@ _ = dots(cosine.assign(panel=panel), rows="target", panels="panel", chance=0)
 # %% mystnb={"image": {"alt": "Two panels, CLS token and mean of patches: share of X-rays whose own ECG or labs are among the five nearest, with Wilson 95 percent intervals and the chance level as a dashed line, for each encoder."}}
 fives = shown[shown["metric"] == "R@5"]
 chance = fives["chance"].iloc[0]
-panel = "R@5, " + fives["read"]
-_ = dots(fives.assign(panel=panel), rows="target", panels="panel", chance=chance)
+fives = fives.assign(panel="R@5, " + fives["read"])
+_ = dots(fives, rows="target", panels="panel", chance=chance)
 
 # %%
 from pacx.figures.tables import folded
