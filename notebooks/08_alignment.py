@@ -15,8 +15,10 @@
 # %% [markdown]
 # # Zero-shot alignment
 #
-# No label at all, or {term}`zero-shot`: can the embedding of an X-ray find the ECG and the blood tests
-# of the same patient?
+# Without a single label ({term}`zero-shot`): can the embedding of an X-ray find the ECG and the blood
+# tests of the same patient?
+#
+# Reading time: about 11 minutes.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -32,7 +34,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["remove-input"]
+# %%
 from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -42,7 +44,7 @@ banner(run)
 # ## What you will learn
 #
 # - How {term}`Ridge regression` turns "does the encoder know what the teacher knows?" into a
-#   number.
+#   number, written out on this run's pairs.
 # - Why a {term}`Cosine similarity` must be centred before it means anything.
 # - What retrieval ({term}`R@5`) says with a few hundred patients, and what it cannot say.
 # - Three yardsticks for chance: random pairs, a permutation test, and shuffled distillation.
@@ -56,8 +58,8 @@ banner(run)
 # | teachers and their {term}`embedding`s | the targets | [chapter 03](03_lab_autoencoder), [chapter 04](04_ecg_teacher) |
 # | distillation | its loss pulls towards these very targets | [chapter 05](05_distillation) |
 #
-# Distillation has seen the *train* pairs. All scores here are on *test* pairs, patients that no
-# stage has met.
+# Distillation has seen the *train* pairs. All scores here are on *test* pairs, whose patients took part
+# in no training.
 
 # %%
 from pacx.training.pipeline import train_encoders, train_side_by_side
@@ -70,94 +72,128 @@ train_side_by_side(run, *controls)
 # %% [markdown]
 # ## A linear bridge
 #
-# Let $h$ be the frozen embedding of an X-ray, its CLS token or the mean of its patches, $\tilde h$ the
-# same after each of its numbers was standardised with the mean and standard deviation of the train pairs,
-# and $t$ the teacher's embedding of the same admission. Ridge regression finds
+# Let the row $h_i$ be the frozen embedding of X-ray $i$, its CLS token or the mean of its patches,
+# $\tilde h_i$ the same after standardising each of its numbers with the mean and standard deviation of the
+# train pairs, and $t_i$ the teacher's embedding of the same admission. Ridge regression finds
 #
-# $$W, b = \arg\min_{W, b} \sum_{i \in \text{train}} \lVert t_i - W \tilde h_i - b \rVert^2
+# $$W, b = \arg\min_{W, b} \sum_{i \in \text{train}} \lVert t_i - \tilde h_i W - b \rVert^2
 # + \kappa \lVert W \rVert^2 ,$$
 #
-# and $\hat t = W \tilde h + b$ is what the X-ray says the ECG (or the labs) should look like; $\kappa$ is
-# the penalty. With $\bar t$ the mean of the test targets, the score is the mean of
+# where $\kappa$ is the penalty. With the $\tilde h_i$ and $t_i$ of the train pairs as the rows of $Z$ and
+# $T$, the minimum has a closed form: $b$ is the mean of the $t_i$, and
+#
+# $$W = (Z^\top Z + \kappa I)^{-1} Z^\top (T - b) .$$
+#
+# The prediction $\hat t_i = \tilde h_i W + b$ is what the ECG (or the labs) should look like, judged by
+# the X-ray.
+
+# %%
+import numpy as np
+
+from pacx.data.datasets import load_pairs, teachers_of
+from pacx.evaluation.features import extract_features
+from pacx.training.distill import teacher_embeddings
+
+targets = teachers_of(run)
+pairs = {s: load_pairs(run, s) for s in ("train", "test")}
+h = {s: extract_features(run, "pacx", pairs[s].cxr) for s in pairs}
+t = {s: teacher_embeddings(run, pairs[s]) for s in pairs}
+teacher = targets[0]
+known, wanted = (t[s][teacher] for s in pairs)
+
+# %%
+kappa = 10
+mean, spread = h["train"].cls.mean(0), h["train"].cls.std(0)
+Z, Z_test = ((h[s].cls.astype(float) - mean) / spread for s in pairs)
+b = known.mean(0)
+square = Z.T @ Z + kappa * np.eye(Z.shape[1])
+W = np.linalg.solve(square, Z.T @ (known - b))  # (D, D of the target)
+predicted = Z_test @ W + b
+
+# %% [markdown]
+# The library fits the same map with scikit-learn, in 32-bit numbers: the predictions agree to within a
+# thousandth of the targets' spread.
+
+# %%
+from pacx.evaluation.alignment import ridge_alignment
+
+train, test = (h["train"].cls, known), (h["test"].cls, wanted)
+library = ridge_alignment(*train, *test, alpha=kappa)
+close = {"rtol": 0, "atol": 1e-3 * wanted.std()}
+np.testing.assert_allclose(library.prediction, predicted, **close)
+
+# %% [markdown]
+# ## Two scores
+#
+# **Cosine.** With $\bar t$ the mean of the test targets, the score is the mean over the test pairs of
 #
 # $$\cos(\hat t_i - \bar t,\; t_i - \bar t).$$
 #
-# Without $\bar t$ the embeddings of different patients already point in similar directions, and
-# predicting their mean for everybody scores high. The table below the code shows this trap: look at the
-# raw cosine of two targets of different patients.
-#
-# In the code, `train_features` and `test_features` hold $h$ and `scaler` makes $\tilde h$ of it; the
-# targets hold $t$, `ridge` is $W$ and $b$, `alpha` is $\kappa$, `prediction` is $\hat t$, `mean` is
-# $\bar t$, and `cosines` are the scores whose mean is taken.
+# **Retrieval.** Each X-ray ranks the ECGs of all test patients by their cosine to $\hat t_i$, not centred, as
+# in the paper's public code. R@k is the share of X-rays whose own ECG is among the first $k$. Both by hand,
+# from the library's prediction:
 
-# %% tags=["remove-input"]
-from pacx.evaluation.alignment import ridge_alignment
-from pacx.figures.source import show_source
-
-show_source(ridge_alignment)
 
 # %%
-import pandas as pd
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-from pacx.data.datasets import load_pairs, teachers_of
-from pacx.evaluation.alignment import compare_alignment, ridge_alignment
-from pacx.evaluation.features import extract_features
-from pacx.figures.tables import POOLING_NAMES, show
-from pacx.training.distill import teacher_embeddings
 
-targets = {teacher: {"ecg": "ECG"}.get(teacher, teacher) for teacher in teachers_of(run)}
-train, test = (load_pairs(run, split) for split in ("train", "test"))
-known, unseen = (extract_features(run, "pacx", part.cxr) for part in (train, test))
-aligned = {
-    (target, pooling): ridge_alignment(
-        getattr(known, pooling),
-        teacher_embeddings(run, train)[target],
-        getattr(unseen, pooling),
-        teacher_embeddings(run, test)[target],
-    )
-    for target in targets
-    for pooling in POOLING_NAMES
-}
-one_model = [
-    {
-        "PaCX-MAE to": targets[target],
-        "pooling": pooling,
-        "cosine, raw": scores.cosine_raw,
-        "raw, two random targets": scores.random_raw,
-        "cosine, centred": scores.cosine_centred,
-        "centred, two random targets": scores.random_centred,
-    }
-    for (target, pooling), scores in aligned.items()
-]
-show(pd.DataFrame(one_model))
+predicted, centre = library.prediction, wanted.mean(0)
+cosines = unit(predicted - centre) * unit(wanted - centre)
+similarity = unit(predicted) @ unit(wanted).T  # X-ray i, ECG j
+own = np.diag(similarity)[:, None]
+ranks = (similarity >= own).sum(1)  # 1: the own ECG is the nearest
+
+np.testing.assert_allclose(cosines.sum(1), library.cosines, atol=1e-5)
+np.testing.assert_array_equal(ranks, library.ranks)
+np.testing.assert_allclose((ranks <= 5).mean(), library.recall[5])
 
 # %% [markdown]
-# Retrieval ranks all test patients by the raw cosine (not centred, as in the public code) between
-# $\hat t_i$ and their embedding. R@k is the share whose own is among the first $k$, with a 95 % interval
-# of that share at each $k$. By chance it is $k/N$: the dashed line.
+# From here on the library does this for each teacher and pooling. Why centre? Embeddings of different
+# patients already point in similar directions, and predicting their mean for every patient scores high. In
+# the table, `random` is the mean cosine between the target of one test patient and that of another.
+
+# %%
+from itertools import product
+
+import pandas as pd
+
+from pacx.figures.tables import POOLING_NAMES, show
+
+aligned, rows = {}, []
+columns = ["cosine_raw", "random_raw", "cosine_centred", "random_centred"]
+for teacher, pooling in product(targets, POOLING_NAMES):
+    train, test = ((getattr(h[s], pooling), t[s][teacher]) for s in pairs)
+    scores = aligned[teacher, pooling] = ridge_alignment(*train, *test)
+    values = {name: getattr(scores, name) for name in columns}
+    rows.append({"target": teacher, "pooling": pooling, **values})
+show(pd.DataFrame(rows))
+
+# %% [markdown]
+# R@k against $k$, with a 95 % interval of the share at each $k$. By chance it is $k/N$ among $N$ test
+# patients: the dashed line.
 
 # %% mystnb={"image": {"alt": "Two panels, CLS token and mean of patches: share of test X-rays whose own ECG or labs are among the k nearest, against k, for PaCX-MAE, with 95 percent bands; the dashed line is chance."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
-import numpy as np
 from scipy.stats import binomtest
 
 from pacx.book.privacy import declare
-from pacx.figures.style import colour_of, name_of
+from pacx.figures.style import COLOURS
 
-n = len(test.table)
-figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.4), sharey=True)
+look = {"ecg": ("ECG", "-", COLOURS["brown"]), "labs": ("labs", ":", COLOURS["green"])}
+n = len(pairs["test"].table)
 k = np.arange(1, n + 1)
-for (target, pooling), scores in aligned.items():
-    axis, style = axes[list(POOLING_NAMES).index(pooling)], "-" if target == "ecg" else ":"
+figure, axes = plt.subplots(1, 2, figsize=(7.0, 3.4), sharey=True)
+for (teacher, pooling), scores in aligned.items():
+    axis, (label, style, colour) = axes[list(POOLING_NAMES).index(pooling)], look[teacher]
     hits = [int((scores.ranks <= i).sum()) for i in k]
-    bands = [binomtest(hit, n).proportion_ci(method="wilson") for hit in hits]
-    low, high = [band.low for band in bands], [band.high for band in bands]
-    axis.fill_between(k / n, low, high, color=colour_of("pacx"), alpha=0.15, linewidth=0)
-    label = f"PaCX-MAE, {targets[target]}"
-    axis.plot(k / n, np.array(hits) / n, style, color=colour_of("pacx"), label=label)
-for axis, read in zip(axes, POOLING_NAMES.values(), strict=True):
+    bands = np.array([binomtest(hit, n).proportion_ci(method="wilson") for hit in hits])
+    axis.fill_between(k / n, *bands.T, color=colour, alpha=0.15, linewidth=0)
+    axis.plot(k / n, np.array(hits) / n, style, color=colour, label=label)
+    axis.set(xlabel="k, as a share of the test patients", title=POOLING_NAMES[pooling])
+for axis in axes:
     axis.plot([0, 1], [0, 1], "--", color="0.5", label="chance")
-    axis.set(xlabel="k, as a share of the test patients", title=read)
 axes[0].set_ylabel("R@k: share found among the k nearest")
 axes[1].legend()
 _ = declare(run, figure)
@@ -165,101 +201,96 @@ _ = declare(run, figure)
 # %% [markdown]
 # ## All encoders
 #
-# Two are controls. `pacx-shuffled` is distilled with the same teachers, but every X-ray got somebody
-# else's ECG and labs: if it aligned as well as `pacx`, the pairs would carry nothing.
-# `pacx-untrained` has the right pairs and teachers of random weights. The target here is the trained
-# teacher, which it has never met.
+# Two of the encoders are {term}`controls <control>`. `pacx-shuffled` is distilled with the same teachers, but
+# every X-ray got the ECG and labs of another patient: if it aligned as well as `pacx`, the pairs would carry
+# nothing. `pacx-untrained` has the right pairs and teachers of random weights. The target here is the trained
+# teacher, which was not used to train `pacx-untrained`.
 
 # %%
+from pacx.evaluation.alignment import compare_alignment
+
 table = pd.concat(
     [
-        compare_alignment(run, models, target, pooling=pooling)
-        for target in targets
-        for pooling in POOLING_NAMES
+        compare_alignment(run, models, teacher, pooling=pooling)
+        for teacher, pooling in aligned
     ],
     ignore_index=True,
-)
+)  # fmt: skip
 _ = run.save_results("alignment", table)
-cosine = table[table["metric"] == "cosine"]
-shown = table.assign(read=table["pooling"].map(POOLING_NAMES)).replace({"target": targets})
-shown_cosine = shown[shown["metric"] == "cosine"]
-
-# %% mystnb={"image": {"alt": "Two panels, CLS token and mean of patches: centred cosine between predicted and true teacher embedding for each encoder, ECG and labs, with 95 percent bootstrap intervals."}} tags=["hide-input"]
-from pacx.figures.results import dots, forest_panels
-
-panel = "centred cosine, " + shown_cosine["read"]
-_ = dots(shown_cosine.assign(panel=panel), rows="target", panels="panel", chance=0)
+shown = table.replace({"target": {"ecg": "ECG"}})
+shown["read"] = shown["pooling"].map(POOLING_NAMES)
+cosine = shown[shown["metric"] == "cosine"]
 
 # %% [markdown]
 # The differences in centred cosine from the MAE, on the same resampled patients, each encoder against the
 # MAE read in the same way:
 
-# %% mystnb={"image": {"alt": "Two forest plots, ECG and labs: difference in centred cosine from the MAE for random weights, PaCX-MAE, shuffled pairs and untrained teachers, with 95 percent intervals; filled dots are the CLS token, hollow dots the mean of patches."}} tags=["hide-input"]
-_ = forest_panels(
-    shown_cosine[shown_cosine["model"] != "mae"],
-    panels="target",
-    filled="read",
-    x_label="difference in centred cosine, model minus MAE",
-)
+# %% mystnb={"image": {"alt": "Two forest plots, ECG and labs: difference in centred cosine from the MAE for random weights, PaCX-MAE, shuffled pairs and untrained teachers, with 95 percent intervals; filled dots are the CLS token, hollow dots the mean of patches."}}
+from pacx.figures.results import dots, forest_panels
+
+label = "difference in centred cosine, model minus MAE"
+others = cosine[cosine["model"] != "mae"]
+_ = forest_panels(others, panels="target", filled="read", x_label=label)
 
 # %% [markdown]
 # Is a cosine more than noise? Two yardsticks. *Random pairs*: the mean cosine after giving each
-# prediction the target of somebody else. *Permutation test*: how often, among many such shuffles,
+# prediction the target of another patient. *Permutation test*: how often, among many such shuffles,
 # is the mean as high as with the true pairs? Its p-value cannot go below one over the number of
 # shuffles plus one.
 
-# %% tags=["hide-input"]
-from pacx.figures.tables import beside_the_paper, folded, in_words
+# %%
+from pacx.figures.tables import in_words
 
-noise = in_words(shown_cosine, "target", "pooling").assign(
-    **{"random pairs": cosine["chance"].round(3), "permutation p": cosine["p"].round(3)}
-)
-show(
-    noise.rename(columns={"score [95 %]": "cosine [95 %]", "difference [95 %]": "minus MAE [95 %]"})
-)
+noise = in_words(cosine, "target", "pooling")
+noise["random pairs"] = cosine["chance"].map("{:.3f}".format)
+noise["permutation p"] = cosine["p"].map("{:.3f}".format)
+names = {
+    "score [95 %]": "cosine [95 %]",
+    "difference [95 %]": "minus MAE [95 %]",
+}
+show(noise.rename(columns=names))
+
+# %% [markdown]
+# The same cosines as a picture, with random pairs at zero:
+
+# %% mystnb={"image": {"alt": "Two panels, CLS token and mean of patches: centred cosine between predicted and true teacher embedding for each encoder, ECG and labs, with 95 percent bootstrap intervals."}}
+panel = "centred cosine, " + cosine["read"]
+_ = dots(cosine.assign(panel=panel), rows="target", panels="panel", chance=0)
 
 # %% [markdown]
 # ## Retrieval, with its interval
 #
-# R@5 counts patients. So its interval is that of a share {cite:p}`wilson1927probable`. In the paper's
+# R@5 is a share of patients, so its interval is that of a share {cite:p}`wilson1927probable`. In the paper's
 # table, a step of one patient in 464 is a step of two thousandths, and MAE and PaCX-MAE differ by two
 # patients for the ECG and by none for the labs. Look at how wide the intervals are before you compare
 # two encoders.
 
-# %% mystnb={"image": {"alt": "Two panels, CLS token and mean of patches: share of X-rays whose own ECG or labs are among the five nearest, with Wilson 95 percent intervals and the chance level as a dashed line, for each encoder."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Two panels, CLS token and mean of patches: share of X-rays whose own ECG or labs are among the five nearest, with Wilson 95 percent intervals and the chance level as a dashed line, for each encoder."}}
 fives = shown[shown["metric"] == "R@5"]
+chance = fives["chance"].iloc[0]
 fives = fives.assign(panel="R@5, " + fives["read"])
-_ = dots(fives, rows="target", panels="panel", chance=fives["chance"].iloc[0])
+_ = dots(fives, rows="target", panels="panel", chance=chance)
 
-# %% tags=["hide-input"]
-every = shown[shown["metric"].str.startswith("R@")]
-hits_of_all = show(
-    pd.DataFrame(
-        {
-            "target": every["target"],
-            "pooling": every["pooling"],
-            "model": every["model"].map(name_of),
-            "metric": every["metric"],
-            "hits": [
-                f"{h:.0f} of {p:.0f}" for h, p in zip(every["hits"], every["pairs"], strict=True)
-            ],
-            "share": every["value"],
-            "low": every["low"],
-            "high": every["high"],
-            "chance": every["chance"],
-        }
-    )
-)
-folded(hits_of_all, "All hits, at three cut-offs")
+# %%
+from pacx.figures.tables import folded
+
+recall = shown[shown["metric"].str.startswith("R@")]
+recall = recall.astype({"hits": int, "pairs": int})
+facts = ["target", "pooling", "metric", "hits", "pairs", "chance"]
+hits = in_words(recall, *facts).drop(columns="difference [95 %]")
+folded(show(hits), "All hits, at three cut-offs")
 
 # %% [markdown]
 # ## Beside the paper
 #
 # The paper centres with the mean of the test targets; its public code ranks by the raw cosine
 # ([more](../book/paper_and_code)). This chapter does both. The paper's teachers and patients are real,
-# ours are not: compare the order of the models, not the height. The paper reads the CLS token.
+# while a phantom run's are not: compare the order of the models, not the height. The paper reads the CLS
+# token.
 
-# %% tags=["remove-input"]
+# %%
+from pacx.figures.tables import beside_the_evidence, beside_the_paper
+
 show(beside_the_paper(table, "alignment"))
 
 # %% [markdown]
@@ -268,82 +299,77 @@ show(beside_the_paper(table, "alignment"))
 # The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
 # ([how](../book/protocol)), read from the CLS token:
 
-# %% tags=["remove-input"]
-from pacx.figures.tables import beside_the_evidence
-
-beside_the_evidence(cosine[cosine["pooling"] == "cls"], "alignment")
+# %%
+cls = (table["metric"] == "cosine") & (table["pooling"] == "cls")
+beside_the_evidence(table[cls], "alignment")
 
 # %% [markdown]
 # ## Check it yourself
 
 # %%
-# Our own pairs are test pairs: no patient of the distillation is among them.
-assert not set(train.table["patient"]) & set(test.table["patient"])
+# No patient of the distillation is among the test pairs.
+distilled, unseen = (set(pairs[s].table["patient"]) for s in pairs)
+assert not distilled & unseen
 
-# A perfect prediction finds everybody at rank one, with a cosine of one.
+# A perfect prediction ranks every own target first, with a cosine of one.
 rng = np.random.default_rng(0)
 x, w = rng.normal(size=(400, 8)), rng.normal(size=(8, 6))
-perfect = ridge_alignment(x[:300], x[:300] @ w, x[300:], x[300:] @ w, alpha=1e-6)
+y = x @ w
+perfect = ridge_alignment(x[:300], y[:300], x[300:], y[300:], alpha=1e-6)
 assert perfect.cosine_centred > 0.999
 assert perfect.recall[1] == 1.0
 
-# Random pairs score about zero once both sides are centred. With s the root mean square of the
-# centred cosine between two different test targets, the mean over N random pairs has a standard
-# error of s / sqrt(N); four of them are allowed. Centring itself shifts the mean: N vectors that sum
-# to zero have a mean cosine of about -1 / (N - 1).
-for (target, pooling), scores in aligned.items():
-    centred = teacher_embeddings(run, test)[target]
-    centred = centred - centred.mean(axis=0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+# %% [markdown]
+# Random pairs score about zero once both sides are centred. With $s$ the root mean square of the centred
+# cosine between two different test targets, the mean over $N$ random pairs has a standard error of
+# $s / \sqrt{N}$; four of them are allowed. Centring itself shifts the mean: $N$ vectors that sum to zero have
+# a mean cosine of about $-1 / (N - 1)$.
+
+# %%
+for (teacher, pooling), scores in aligned.items():
+    centred = unit(t["test"][teacher] - t["test"][teacher].mean(0))
     others = (centred @ centred.T)[~np.eye(n, dtype=bool)]
     bound = 4 * np.sqrt(np.mean(others**2) / n) + 1 / (n - 1)
-    assert abs(scores.random_centred) <= bound, f"{target}, {pooling}: random pairs score more"
+    assert abs(scores.random_centred) <= bound, (teacher, pooling)
+
+# %% [markdown]
+# Exercise 3: the patients found by one encoder alone account for the whole difference in hits.
+
+
+# %%
+def found(model, teacher):
+    x = {s: extract_features(run, model, pairs[s].cxr).cls for s in pairs}
+    train, test = ((x[s], t[s][teacher]) for s in pairs)
+    return ridge_alignment(*train, *test).ranks <= 5
+
+
+ours, theirs = (found(model, targets[0]) for model in ("pacx", "mae"))
+gained, lost = (ours & ~theirs).sum(), (theirs & ~ours).sum()
+rows = table[(table["metric"] == "R@5") & (table["target"] == targets[0])]
+hits = rows[rows["pooling"] == "cls"].set_index("model")["hits"]
+assert gained - lost == hits["pacx"] - hits["mae"]
+assert binomtest(2, 2).pvalue == 0.5
 print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
 #
-# No label was used: a ridge regression went from frozen X-ray embeddings to the teachers' embeddings. Three
-# questions answer the chapter's, and the table has this run's numbers for each of them. Is PaCX-MAE above
-# the MAE, read in the same way? Is it above its own controls: do shuffled pairs and untrained teachers stay
-# behind? And does its R@5 leave out chance? A yes to the first alone shows little, since the distillation
-# was trained towards these very targets. The columns named after models are their centred cosine minus
-# the MAE's.
-
-# %% tags=["hide-input"]
-from pacx.evaluation.statistics import difference_of
-
-minus = shown_cosine[shown_cosine["model"].isin(["pacx", *controls])]
-minus = pd.DataFrame(
-    {
-        "target": minus["target"],
-        "pooling": minus["pooling"],
-        "model": minus["model"].map(name_of),
-        "minus MAE [95 %]": [str(difference_of(row)) for _, row in minus.iterrows()],
-    }
-)
-found = fives[fives["model"] == "pacx"]
-found = found.set_index(["target", "pooling"])[["value", "low", "high", "chance"]]
-in_rows = minus.pivot(index=["target", "pooling"], columns="model", values="minus MAE [95 %]")[
-    list(minus["model"].unique())
-]
-in_rows["R@5 of PaCX-MAE [95 %]"] = [
-    f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-    for row in found.loc[in_rows.index].itertuples()
-]
-in_rows["chance"] = found["chance"]
-show(in_rows.reset_index().rename_axis(columns=None))
-
-# %% [markdown]
+# Without any label, a ridge regression from an X-ray's embedding to a teacher's embedding shows how far the
+# X-ray finds the ECG and the blood tests of its patient: the table of cosines has each encoder beside random
+# pairs, and the table of hits has R@5 beside chance. PaCX-MAE has gained something only where its difference
+# from the MAE, read in the same way, lies above zero, and the pairs and the teachers' training have earned
+# the gain only where the two controls stay behind. Such a gain alone shows little, since distillation was
+# trained towards these very targets.
+#
 # ## Exercises
 #
 # 1. The regression loss of stage 2 is a cosine to these targets. Is a higher cosine after
 #    distillation evidence of more physiology?
 #
 # ```{dropdown} Answer
-# It shows that what was trained on train pairs holds for new patients. It is close to the training
-# objective, so it is the weakest of the tests. That a probe for a disease improves, which no loss
-# mentions, is stronger.
+# The higher cosine shows that what was trained on train pairs holds for new patients. This test is close to
+# the training objective, so it is the weakest of the tests. A probe for a disease that improves is stronger
+# evidence, because no loss mentions the disease.
 # ```
 #
 # 2. The published R@5 for the ECG is 24 hits of 464 with the MAE and 26 with PaCX-MAE. How many more
@@ -351,9 +377,27 @@ show(in_rows.reset_index().rename_axis(columns=None))
 #
 # ```{dropdown} Answer
 # About 16 if the two sets of hits were independent: 41 against 25 of 464. Both encoders rank the same
-# patients, so a paired test (McNemar's) on those whom only one of them finds can need fewer. Even
-# if the MAE found nobody whom PaCX-MAE misses, the two hits of the published table have p = 0.5 in that
+# patients, so a paired test (McNemar's) on those that only one of them finds can need fewer. Even
+# if PaCX-MAE found every patient that the MAE finds, the two hits of the published table have p = 0.5 in that
 # test: they cannot be told from noise.
+# ```
+#
+# 3. Write this paired test for the first teacher of this run: count the patients whose own ECG is among the
+#    five nearest with PaCX-MAE but not with the MAE, and the other way round, and test whether the two counts
+#    differ.
+#
+# ```{dropdown} Answer
+# If the encoders were equally good, each of these patients would be found by either of them with
+# probability one half. So McNemar's exact test is a binomial test. (It has no answer if both counts are 0.)
+#
+#     def found(model, teacher):
+#         x = {s: extract_features(run, model, pairs[s].cxr).cls for s in pairs}
+#         train, test = ((x[s], t[s][teacher]) for s in pairs)
+#         return ridge_alignment(*train, *test).ranks <= 5
+#
+#     ours, theirs = (found(model, targets[0]) for model in ("pacx", "mae"))
+#     gained, lost = (ours & ~theirs).sum(), (theirs & ~ours).sum()
+#     gained, lost, binomtest(int(gained), int(gained + lost)).pvalue
 # ```
 #
 # ## Next
