@@ -1,4 +1,4 @@
-"""Figures of chapter 09: dose-responses, what teachers know, what a setting keeps and its price."""
+"""Figures of controls and forgetting: dose-responses, what teachers know, the price of keeping."""
 
 from collections.abc import Mapping
 

@@ -155,16 +155,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         pairs = load_pairs(run, "train")
-        embeddings = teacher_embeddings(run, pairs, trained=variant.trained_teachers)
-        targets = [embeddings[modality] for modality in modalities]
-        if settings.standardise_targets:
-            targets = [standardise(target) for target in targets]
-        if variant.shuffled:
-            # One cycle through all patients: nobody keeps their own.
-            order = np.random.default_rng(seed).permutation(len(pairs.table))
-            giver = np.empty_like(order)
-            giver[order] = np.roll(order, 1)
-            targets = [target[giver] for target in targets]
+        targets = targets_of(run, variant, pairs)
         student = add_lora(
             load_encoder(run.artefact(variant.start)),
             rank=settings.lora_rank,
@@ -172,7 +163,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
             dropout=settings.lora_dropout,
             norms=settings.norms,
         )
-        widths = {m: t.shape[1] for m, t in zip(modalities, targets, strict=True)}
+        widths = {m: t.shape[1] for m, t in targets.items()}
         heads = DistillationHeads(run.profile.vit.width, widths, settings.shared_dim)
         loss = DistillationLoss(
             contrastive_weight=settings.contrastive_weight,
@@ -185,7 +176,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
         stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
         history = fit(
             stage,
-            [pairs.cxr, *targets],
+            [pairs.cxr, *targets.values()],
             name,
             folder=folder,
             clip=settings.gradient_clip,
@@ -196,6 +187,25 @@ def distill(run: Run, name: str = "pacx") -> Path:
 
     keys = [stamp.read_text() for stamp in stage_one]
     return run.build(name, make, settings, variant, modalities, run.profile.precision, seed, *keys)
+
+
+def targets_of(run: Run, variant: Variant, pairs: Pairs) -> dict[str, np.ndarray]:
+    """What the X-rays of a split learn from in a variant.
+
+    Returns:
+        Teacher -> (N, D_teacher), in the order of `modalities_of`.
+    """
+    embeddings = teacher_embeddings(run, pairs, trained=variant.trained_teachers)
+    targets = {modality: embeddings[modality] for modality in modalities_of(run, variant)}
+    if settings_of(run, variant).standardise_targets:
+        targets = {modality: standardise(target) for modality, target in targets.items()}
+    if variant.shuffled:
+        # One cycle through all pairs: no X-ray keeps its own.
+        order = np.random.default_rng(run.profile.seed).permutation(len(pairs.table))
+        giver = np.empty_like(order)
+        giver[order] = np.roll(order, 1)
+        targets = {modality: target[giver] for modality, target in targets.items()}
+    return targets
 
 
 def standardise(embeddings: np.ndarray) -> np.ndarray:
