@@ -286,7 +286,7 @@ ratios = {"mask ratio": mae.other_mask_ratio, "minus": mae.mask_ratio}
 show(in_words(second, "outcome", "pooling").assign(**ratios), digits=2)
 
 # %% [markdown]
-# ## How much of either dose?
+# ## Dose and response
 #
 # In the phantom hospital we decide how strongly an X-ray shows a patient's state: the **coupling**
 # of [chapter 01](01_cohort). At 0 nothing is there to be distilled, so a gain at 0 would be an
@@ -318,7 +318,8 @@ if doses is not None:
 
 # %% tags=["hide-input"]
 if doses is not None:
-    numbers = show(doses.drop(columns="reference", errors="ignore"), digits=3)
+    keys = ["what", "dose", "fraction", "pooling", "value", "low", "high"]
+    numbers = show(doses[[*keys, "runs", "above", "below"]])
     display(folded(numbers, "The same in numbers"))
 
 # %% [markdown]
@@ -404,8 +405,8 @@ in_the_evidence("controls", raw, "outcome")
 #
 # The claims were written down before any evidence for them was gathered; they stand in the library, with
 # the control that each is held against. Each names the {term}`minimal difference that matters`, its margin.
-# A difference above zero may be too small to matter to a patient, and with enough patients even such a
-# difference is told from zero. So a claim of a gain holds only where the gain is shown to be *larger than
+# A difference above zero may be too small to matter, and with enough patients even such a difference can be
+# distinguished from zero. So a claim of a gain holds only where the gain is shown to be *larger than
 # the margin*.
 #
 # A claim that nothing changes needs a margin as well: an interval that holds zero may be wide, and then
