@@ -123,13 +123,14 @@ show(declare(run, pd.DataFrame(about), counts=counts))
 #
 # ## The linear probe
 #
-# Think of the encoder as a colleague who turns every X-ray into the same list of numbers, without being told
-# what will be asked. A **probe** is a risk score over this list, like those used at the bedside: one weight a
-# number, added up, and fitted by logistic regression on patients whose diagnosis is known. The encoder
-# itself is {term}`frozen`: it learns nothing about the diagnosis. So if a sum this simple finds the ill among
-# new patients, the numbers must have contained the finding. If it does not, the finding may still be
-# in the X-ray, or even in the numbers, but no weighted sum brings it out. A probe therefore compares encoders;
-# it is not the best classifier that one could build.
+# Think of the encoder as a colleague who takes the same set of measurements from every X-ray, without being
+# told what will be asked. A **probe** is a risk score over these measurements, like those used at the bedside:
+# each measurement has a weight, the weighted measurements are added up, and the weights are fitted by logistic
+# regression on patients whose diagnosis is known. The encoder itself is {term}`frozen`: it learns nothing
+# about the diagnosis. So if a sum this simple separates new patients with the disease from those without it,
+# the measurements must have contained the disease. If the sum does not, the disease may still be visible on the
+# X-ray, or even be hidden in the measurements, but no weighted sum brings it out. A probe is a yardstick for
+# encoders, not the best classifier that one could build.
 #
 # In symbols: X-ray $i$ becomes an {term}`embedding` $h_i \in \mathbb{R}^D$. One linear layer on top gives a
 # probability for each label $c$:

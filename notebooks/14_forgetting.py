@@ -120,16 +120,18 @@ for name in ("mae", "pacx"):
         wrong = (filled_in - x).square().mean(1, keepdim=True)
         by_hand = (wrong * removed).sum(every) / removed.sum(every)
         library = image_errors(mae, x, noise, ratio)
-    torch.testing.assert_close(by_hand, library, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(by_hand, library, rtol=1e-4, atol=1e-6)
     shown |= {"the encoder sees": seen, name_of(name): filled_in}
 
 # %% [markdown]
 # The same two X-rays, reconstructed by one decoder from what either encoder sees:
 
 # %% mystnb={"image": {"alt": "Two X-rays in rows: the X-ray, the patches that the encoder sees, and what the MAE's decoder reconstructs from the MAE's encoder and from the PaCX-MAE encoder."}}
+from pacx.book.privacy import declare
 from pacx.figures.cxr import reconstructions
 
-_ = reconstructions({title: part[:2] for title, part in shown.items()})
+two = reconstructions({title: part[:2] for title, part in shown.items()})
+_ = declare(run, two, run.profile.pretraining)
 
 # %% [markdown]
 # ## What PaCX-MAE has lost
