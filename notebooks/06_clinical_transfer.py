@@ -17,6 +17,8 @@
 #
 # Frozen encoders, the paper's benchmarks, the same patients for each, one linear layer on top: from
 # which encoder can more be read?
+#
+# Reading time: about 20 minutes, and 5 for the appendix.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -32,7 +34,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["remove-input"]
+# %%
 from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs)
@@ -41,14 +43,14 @@ banner(run)
 # %% [markdown]
 # ## What you will learn
 #
-# - What a {term}`Linear probe` measures, and how to solve one to convergence.
+# - What a {term}`Linear probe` measures, and how to solve one to convergence, by hand.
 # - Why a probe that stops early can make one encoder look better than another.
 # - How to read {term}`AUROC`, {term}`F1`, {term}`Dice` and {term}`IoU`, with intervals over
 #   patients.
 # - Why two models are compared on the *same* resampled patients.
 # - What distillation changes for tasks of physiology, and for tasks that only the picture shows.
 # - How far a linear model of the pixels gets, and how far the labels themselves allow.
-# - How to tell a state from its neighbours, and from the devices of those who have it.
+# - In the appendix: how to tell a state from its neighbours, and from the devices of those who have it.
 #
 # ## Before you start
 #
@@ -67,11 +69,9 @@ banner(run)
 # distillation from ECGs and blood tests.
 #
 # The public ImageNet weights fit one shape only, and they are not downloaded for you. Where this
-# run cannot have them, the next cell says why, and the column is left out.
+# run cannot have them, the next cell prints why, and the column is left out.
 
 # %%
-from IPython.display import Markdown, display
-
 from pacx.errors import PacxError
 from pacx.training.encoders import encoder_of
 from pacx.training.pipeline import train_encoders
@@ -82,7 +82,7 @@ try:
     encoder_of(run, "imagenet")
 except PacxError as reason:
     models.remove("imagenet")
-    display(Markdown(f"**No `imagenet` in this run:** {reason}"))
+    print("imagenet is left out:", reason)
 
 # %% [markdown]
 # ## The benchmarks
@@ -96,41 +96,49 @@ except PacxError as reason:
 # patient of a benchmark made from MIMIC may have been in the distillation.
 
 # %%
+from pacx.evaluation.transfer import open_benchmark
+
+benchmarks = [open_benchmark(run, name) for name in run.profile.benchmarks]
+probed = [d for d in benchmarks if d.task != "segmentation"]
+segmented = [d for d in benchmarks if d.task == "segmentation"]
+
+# %%
 import pandas as pd
 
 from pacx.book.privacy import declare
-from pacx.evaluation.transfer import open_benchmark
 from pacx.figures.tables import show
 
-benchmarks = [open_benchmark(run, name) for name in run.profile.benchmarks]
-probed = [dataset for dataset in benchmarks if dataset.task != "segmentation"]
-segmented = [dataset for dataset in benchmarks if dataset.task == "segmentation"]
-about = [
-    {
-        "data set": dataset.name,
-        "task": dataset.task,
-        "labels": len(dataset.labels) or "masks",
-        **dataset.table["split"].value_counts().reindex(["train", "val", "test"]).to_dict(),
-        "patients": dataset.table["patient"].nunique(),
-    }
-    for dataset in benchmarks
-]
-show(declare(run, pd.DataFrame(about), counts=["train", "val", "test", "patients"]))
+about, splits = [], ("train", "val", "test")
+for d in benchmarks:
+    sizes = d.table["split"].value_counts().reindex(splits)
+    facts = {"data set": d.name, "task": d.task, "labels": len(d.labels)}
+    patients = d.table["patient"].nunique()
+    about.append(facts | sizes.to_dict() | {"patients": patients})
+counts = [*splits, "patients"]
+show(declare(run, pd.DataFrame(about), counts=counts))
 
 # %% [markdown]
-# A data set joins this chapter when the profile names it; nothing below changes. The paper has
-# nine: six with labels, three with masks.
+# A data set joins this chapter when the profile names it; nothing below changes. A data set without labels
+# has masks. The paper has nine data sets: six with labels, three with masks.
 #
 # ## The linear probe
 #
-# The encoder is {term}`frozen`. It turns each X-ray $i$ into an {term}`embedding` $h_i \in
-# \mathbb{R}^D$. One linear layer on top gives a probability for each label $c$:
+# Think of the encoder as a colleague who takes the same set of measurements from every X-ray, without being
+# told what will be asked. A **probe** is a risk score over these measurements, like those used at the bedside:
+# each measurement has a weight, the weighted measurements are added up, and the weights are fitted by logistic
+# regression on patients whose diagnosis is known. The encoder itself is {term}`frozen`: it learns nothing
+# about the diagnosis. So if a sum this simple separates new patients with the disease from those without it,
+# the measurements must have contained the disease. If the sum does not, the disease may still be visible on the
+# X-ray, or even be hidden in the measurements, but no weighted sum brings it out. A probe is a yardstick for
+# encoders, not the best classifier that one could build.
+#
+# In symbols: X-ray $i$ becomes an {term}`embedding` $h_i \in \mathbb{R}^D$. One linear layer on top gives a
+# probability for each label $c$:
 #
 # $$\hat y_{ic} = \operatorname{sigmoid}(w_c^\top h_i + b_c).$$
 #
-# A linear layer can only use what already lies along some direction of the embedding. So a probe asks
-# what is linearly decodable, not what could be learned from the X-ray with more labels and more
-# freedom. This book's probe is logistic regression, in three steps:
+# A linear layer can only use what already lies along some direction of the embedding: it asks what is
+# linearly decodable. This book's probe is logistic regression, in three steps:
 #
 # 1. **Standardise.** Every feature gets mean 0 and spread 1 over the training images, so that the
 #    penalty below treats all of them alike.
@@ -144,8 +152,18 @@ show(declare(run, pd.DataFrame(about), counts=["train", "val", "test", "patients
 #
 # Here $y_{ic}$ is the label, 1 or 0, and $\mathcal{K}_c$ holds the training images whose label is known.
 # With several exclusive classes, softmax and {term}`cross-entropy` take the place of sigmoid and binary
-# cross-entropy. By hand, with scikit-learn, for the first label that is
-# known of all images:
+# cross-entropy.
+#
+# The three steps by hand, for the first label that is known of all images:
+
+# %%
+from pacx.evaluation.baselines import features_of
+from pacx.training.probe import STRENGTHS, labels_of
+
+binary = [d for d in probed if d.task != "multiclass"]
+first = next(d for d in binary if d.table[d.labels[0]].notna().all())
+h = {s: features_of(run, first, "pacx", s, "cls").astype(float) for s in splits}
+y = {s: labels_of(first, s)[:, 0] for s in splits}
 
 # %%
 import numpy as np
@@ -153,35 +171,26 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from pacx.evaluation.baselines import features_of
-from pacx.training.probe import STRENGTHS, labels_of
-
-first = next(
-    dataset
-    for dataset in probed
-    if dataset.task != "multiclass" and dataset.table[dataset.labels[0]].notna().all()
-)
-splits = ("train", "val", "test")
-x = {s: features_of(run, first, "pacx", s, "cls").astype(float) for s in splits}
-y = {s: labels_of(first, s)[:, 0] for s in splits}
-
-scale = StandardScaler().fit(x["train"])
-train, val, test = (scale.transform(x[split]) for split in splits)
-exact = {"tol": 1e-8, "max_iter": 10_000}
-fits = [LogisticRegression(C=c, **exact).fit(train, y["train"]) for c in STRENGTHS]
-losses = [log_loss(y["val"], fit.predict_proba(val), labels=[0, 1]) for fit in fits]
-logits = fits[np.argmin(losses)].decision_function(test)
+scale = StandardScaler().fit(h["train"])
+x = {s: scale.transform(h[s]) for s in splits}
+fits, losses = [], []
+for strength in STRENGTHS:
+    fit = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000)
+    fits.append(fit.fit(x["train"], y["train"]))
+    chances = fit.predict_proba(x["val"])
+    losses.append(log_loss(y["val"], chances, labels=[0, 1]))
+by_hand = fits[np.argmin(losses)].decision_function(x["test"])
 
 # %% [markdown]
 # The library solves all labels at once, and its layer takes the features as they come. The logits
-# are the same:
+# are the same. (The tolerance is wider than usual because both solvers stop shortly before the minimum.)
 
 # %%
 from pacx.evaluation.transfer import train_probes
 
 probes = train_probes(run, first, "pacx")
-weight, bias = probes.weight[0, :, 0].numpy(), probes.bias[0, 0, 0].item()
-assert np.abs(x["test"] @ weight + bias - logits).max() < 1e-3
+w, b = probes.weight[0, :, 0].numpy(), probes.bias[0, 0, 0].item()
+np.testing.assert_allclose(h["test"] @ w + b, by_hand, rtol=0, atol=1e-3)
 
 # %% [markdown]
 # Two more choices are shown beside this one wherever encoders are compared:
@@ -197,33 +206,28 @@ assert np.abs(x["test"] @ weight + bias - logits).max() < 1e-3
 # 1 − specificity (the share of those without it who are alarmed). AUROC is the area below it, and also
 # the chance that a random patient with the finding scores higher than a random one without.
 
-# %%
-from pacx.evaluation.transfer import compare_probes, probe_scores
-
-truth = labels_of(first, "test")[:, 0]
-scores = {model: probe_scores(run, first, model)[0, :, 0] for model in models}
-auroc = compare_probes(run, first, models, tasks=first.labels[:1]).set_index("model")
-
-# %% mystnb={"image": {"alt": "ROC curves of each encoder on the first benchmark with the diagonal of guessing; the area under each curve, with its 95 percent interval, is in the legend."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "ROC curves of each encoder for the first label of the first benchmark, with the diagonal of guessing."}}
 import matplotlib.pyplot as plt
 from sklearn.metrics import roc_curve
 
+from pacx.evaluation.transfer import compare_probes, probe_scores
 from pacx.figures.style import colour_of, name_of
+from pacx.figures.tables import in_words
 
-known = truth == truth  # NaN is not equal to itself
+task = first.labels[0]
 figure, axis = plt.subplots(figsize=(5.0, 4.8))
 axis.plot([0, 1], [0, 1], "--", color="0.5", label="guessing")
-for model, row in auroc.iterrows():
-    false_alarms, found, _ = roc_curve(truth[known], scores[model][known])
-    label = f"{name_of(model)}: {row['value']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-    axis.plot(false_alarms, found, color=colour_of(model), label=label)
-axis.set(
-    xlabel="1 − specificity",
-    ylabel="sensitivity",
-    title=f"{first.name}: {first.labels[0].replace('_', ' ')}",
-)
-axis.legend(title="AUROC [95 %]")
+for m in models:
+    scores = probe_scores(run, first, m)[0, :, 0]
+    alarms, found, _ = roc_curve(y["test"], scores)
+    axis.plot(alarms, found, color=colour_of(m), label=name_of(m))
+axis.set(xlabel="1 − specificity", ylabel="sensitivity", title=first.name)
+axis.legend()
 _ = declare(run, figure)
+
+# %%
+auroc = compare_probes(run, first, models, tasks=[task])
+show(in_words(auroc, "dataset", "task"))
 
 # %% [markdown]
 # ## How long was the probe trained?
@@ -236,46 +240,51 @@ _ = declare(run, figure)
 # %%
 from pacx.constants import PHYSIOLOGY_TASKS
 from pacx.evaluation.statistics import macro_auroc
-from pacx.training.paper_probe import fit_paper_probes
-from pacx.training.probe import fit_probes
 
-asked, names = first, first.labels
+asked, tasks = first, first.labels
 if run.is_phantom:
-    asked, names = open_benchmark(run, "phantom-truth"), PHYSIOLOGY_TASKS
-tasks = [asked.labels.index(name) for name in names]
-y = {split: labels_of(asked, split) for split in splits}
-once = np.ones((1, len(y["test"])))
+    asked, tasks = open_benchmark(run, "phantom-truth"), PHYSIOLOGY_TASKS
+columns = [asked.labels.index(task) for task in tasks]
+labels = {s: labels_of(asked, s) for s in splits}
+once = np.ones((1, len(labels["test"])))
 
 
 def auroc_of(probes, x):
-    scores = probes.probabilities(x["test"])[0]
-    return macro_auroc(y["test"][:, tasks], scores[:, tasks], once)[0]
+    scores = probes.probabilities(x["test"])[0][:, columns]
+    return macro_auroc(labels["test"][:, columns], scores, once)[0]
 
 
-usual = run.profile.paper_probe
-lengths = []
-for model in ("mae", "pacx"):
-    raw = {split: features_of(run, asked, model, split, "cls") for split in splits}
-    scale = StandardScaler().fit(raw["train"])
-    standardised = {split: scale.transform(x) for split, x in raw.items()}
-    for features, x in {"raw": raw, "standardised": standardised}.items():
-        train, val = ((x[split], y[split]) for split in ("train", "val"))
-        for times in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8):
-            epochs = max(1, round(times * usual.epochs))
-            settings = usual.model_copy(update={"epochs": epochs})
-            probes = fit_paper_probes(train, val, settings, seed=run.profile.seed)
-            lengths.append((model, "paper", features, epochs, auroc_of(probes, x)))
-    converged = auroc_of(fit_probes(train, val), standardised)
-    lengths.append((model, "converged", "standardised", np.nan, converged))
+usual, rows = run.profile.paper_probe, []
+both = ("raw", "standardised")
 
-# %% tags=["hide-input"]
-lengths = pd.DataFrame(lengths, columns=["model", "probe", "features", "epochs", "value"])
-facts = {"dataset": asked.name, "pooling": "cls", "metric": "AUROC"}
-lengths = run.save_results("probe_length", lengths.assign(**facts))
+# %%
+from itertools import product
 
-# %% mystnb={"image": {"alt": "AUROC of MAE and PaCX-MAE from the CLS token against the epochs of the AdamW probe, one panel for raw and one for standardised features; horizontal lines show the converged probe, a vertical line the paper's number of epochs."}} tags=["hide-input"]
+from pacx.training.paper_probe import fit_paper_probes
+from pacx.training.probe import fit_probes
+
+for model, features in product(("mae", "pacx"), both):
+    x = {s: features_of(run, asked, model, s, "cls") for s in splits}
+    if features == "standardised":
+        scale = StandardScaler().fit(x["train"])
+        x = {s: scale.transform(x[s]) for s in splits}
+    train, val = ((x[s], labels[s]) for s in ("train", "val"))
+    for times in (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8):
+        epochs = max(1, round(times * usual.epochs))
+        how = usual.model_copy(update={"epochs": epochs})
+        probe = fit_paper_probes(train, val, how, seed=run.profile.seed)
+        rows.append((model, "paper", features, epochs, auroc_of(probe, x)))
+    if features == "standardised":
+        score = auroc_of(fit_probes(train, val), x)
+        rows.append((model, "converged", features, np.nan, score))
+
+# %% mystnb={"image": {"alt": "AUROC of MAE and PaCX-MAE from the CLS token against the epochs of the AdamW probe, one panel for raw and one for standardised features; horizontal lines show the converged probe, a vertical line the paper's number of epochs."}}
 from pacx.figures.ladder import probe_length
 
+names = ["model", "probe", "features", "epochs", "value"]
+facts = {"dataset": asked.name, "pooling": "cls", "metric": "AUROC"}
+lengths = pd.DataFrame(rows, columns=names).assign(**facts)
+lengths = run.save_results("probe_length", lengths)
 _ = probe_length(lengths, usual.epochs)
 
 # %% [markdown]
@@ -310,50 +319,41 @@ _ = probe_length(lengths, usual.epochs)
 # the two single intervals suggest, and it is the one to look at.
 
 # %%
-from itertools import product
-
 from pacx.evaluation.baselines import POOLINGS
 from pacx.evaluation.transfer import compare_segmentation
 
-parts = [compare_segmentation(run, dataset, models) for dataset in segmented]
+parts = [compare_segmentation(run, d, models) for d in segmented]
 for probe, pooling in product(("converged", "paper"), POOLINGS):
-    yardstick = (probe, pooling) == ("converged", "cls")
-    metrics = ("AUROC", "F1", *(("AUPRC", "F1 (tuned)") if yardstick else ()))
-    parts += [
-        compare_probes(run, d, models, metric=metric, probe=probe, pooling=pooling)
-        for d, metric in product(probed, metrics)
-    ]
+    metrics = ["AUROC", "F1"]
+    if (probe, pooling) == ("converged", "cls"):
+        metrics += ["AUPRC", "F1 (tuned)"]
+    for d, metric in product(probed, metrics):
+        how = {"metric": metric, "probe": probe, "pooling": pooling}
+        parts.append(compare_probes(run, d, models, **how))
 transfer = pd.concat(parts, ignore_index=True).drop(columns="fraction")
 run.save_results("transfer", transfer)
-by_masks = transfer["task"] == "segmentation"
-_ = run.save_results("segmentation", transfer[by_masks])
+by_masks = transfer[transfer["task"] == "segmentation"]
+_ = run.save_results("segmentation", by_masks)
 
-# %% mystnb={"image": {"alt": "Four panels, the converged probe and the paper's probe on the CLS token and on the mean of patches: AUROC of each encoder on each benchmark with labels, as dots with 95 percent intervals."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Four panels, the converged probe and the paper's probe on the CLS token and on the mean of patches: AUROC of each encoder on each benchmark with labels, as dots with 95 percent intervals."}}
 from pacx.figures.results import dots, forest_panels
 from pacx.figures.tables import POOLING_NAMES
 
-probe_names = {"converged": "converged probe", "paper": "the paper's probe"}
-auroc = transfer[transfer["metric"] == "AUROC"].replace({"pooling": POOLING_NAMES})
-auroc["probe"] = auroc["probe"].map(probe_names)
-_ = dots(
-    auroc.assign(reading=auroc["probe"] + ", " + auroc["pooling"]),
-    rows="dataset",
-    panels="reading",
-    chance=0.5,
-    one_scale=True,
-)
+kinds = {"converged": "converged probe", "paper": "the paper's probe"}
+auroc = transfer[transfer["metric"] == "AUROC"]
+auroc = auroc.replace({"pooling": POOLING_NAMES, "probe": kinds})
+auroc["reading"] = auroc["probe"] + ", " + auroc["pooling"]
+look = {"rows": "dataset", "chance": 0.5, "one_scale": True}
+_ = dots(auroc, panels="reading", **look)
 
 # %% [markdown]
 # The paired differences, right of the line PaCX-MAE is ahead:
 
-# %% mystnb={"image": {"alt": "Forest plot in two panels, the converged probe and the paper's probe: paired difference in AUROC, PaCX-MAE minus MAE, on each benchmark with labels, filled for the CLS token and hollow for the mean of patches, with 95 percent intervals around zero."}} tags=["hide-input"]
-_ = forest_panels(
-    auroc[auroc["model"] == "pacx"],
-    rows="dataset",
-    panels="probe",
-    filled="pooling",
-    x_label="difference in AUROC, PaCX-MAE minus MAE",
-)
+# %% mystnb={"image": {"alt": "Forest plot in two panels, the converged probe and the paper's probe: paired difference in AUROC, PaCX-MAE minus MAE, on each benchmark with labels, filled for the CLS token and hollow for the mean of patches, with 95 percent intervals around zero."}}
+gain = auroc[auroc["model"] == "pacx"]
+x_label = "difference in AUROC, PaCX-MAE minus MAE"
+look = {"rows": "dataset", "filled": "pooling", "x_label": x_label}
+_ = forest_panels(gain, panels="probe", **look)
 
 # %% [markdown]
 # Each interval may miss the truth once in twenty, and there are many of them. [Chapter
@@ -374,21 +374,6 @@ _ = forest_panels(
 # AUROC, and one without a positive no AUPRC: the averages leave it out. F1 counts 0 for a label without
 # a positive.
 
-# %% tags=["remove-input"]
-from pacx.figures.tables import folded, in_words
-
-readings = in_words(transfer.query("probe == 'converged'"), "dataset", "metric", "pooling")
-display(folded(show(readings), "All scores of the converged probe"))
-
-# %% tags=["remove-input"]
-from pacx.evaluation.transfer import labels_left_out
-
-left_out = pd.DataFrame(
-    [(dataset.name, label) for dataset in probed for label in labels_left_out(dataset)],
-    columns=["data set", "label that the averages leave out"],
-)
-display(folded(show(left_out), "Labels that the averages leave out in this run"))
-
 # %% [markdown]
 # ## Segmentation
 #
@@ -397,56 +382,32 @@ display(folded(show(left_out), "Labels that the averages leave out in this run")
 # here: the question is whether distillation has spoiled the map of patches. The decoder of the last
 # epoch is scored; the paper keeps the epoch with the best validation Dice.
 
-# %% mystnb={"image": {"alt": "Two panels, IoU and Dice: each encoder on each benchmark with masks, as dots with 95 percent intervals, one colour a model."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Two panels, IoU and Dice: each encoder on each benchmark with masks, as dots with 95 percent intervals, one colour a model."}}
 if segmented:
-    _ = dots(transfer[by_masks], rows="dataset", panels="metric")
+    _ = dots(by_masks, rows="dataset", panels="metric")
 
-# %%
+# %% [markdown]
+# Outlines of two good masks look alike. So the last two columns show in white where a mask is wrong:
+
+# %% mystnb={"image": {"alt": "Three test X-rays of the first benchmark with masks in rows: the X-ray, the true mask, and in white the pixels where the mask found from the MAE encoder, and from the PaCX-MAE encoder, differs from the true one."}}
 from pacx.evaluation.features import images_of
+from pacx.figures.cxr import reconstructions
 from pacx.training.segmentation import segment
 
 if segmented:
-    dataset, n = segmented[0], 4
-    train = images_of(run, dataset, "train"), images_of(run, dataset, "train", "mask")
-    images = images_of(run, dataset, "test")[:n]
-    found = [segment(run, dataset.name, model, train, images) for model in ("mae", "pacx")]
-
-# %% mystnb={"image": {"alt": "Test X-rays of the segmentation benchmark in rows: the true lung mask outlined, then the outlines found with the MAE encoder and with the PaCX-MAE encoder."}} tags=["hide-input"]
-from pacx.figures.cxr import montage
-
-if segmented:
-    true = images_of(run, dataset, "test", "mask")[:n] > 0
-    titles = [who if i == 0 else "" for who in ("true mask", "MAE", "PaCX-MAE") for i in range(n)]
-    figure = montage(
-        np.concatenate([images] * 3),
-        titles,
-        columns=n,
-        masks={"lungs": np.concatenate([true, *found])},
-    )
-    _ = declare(run, figure, dataset.name)
+    d = segmented[0]
+    train = [images_of(run, d, "train", what) for what in ("image", "mask")]
+    images = images_of(run, d, "test")[:3]
+    true = images_of(run, d, "test", "mask")[:3] > 0
+    columns = {"X-ray": images, "true mask": np.uint8(255 * true)}
+    for m in ("mae", "pacx"):
+        wrong = segment(run, d.name, m, train, images) != true
+        columns[f"{name_of(m)}: wrong"] = np.uint8(255 * wrong)
+    _ = declare(run, reconstructions(columns), d.name)
 
 # %% [markdown]
-# ## Beside the paper
+# The paper's numbers stand beside this run's on [a page of their own](../book/beside_the_paper).
 #
-# The paper's numbers are the paper's: real patients, ViT-B/16, hundreds of epochs. Ours come from
-# this run, from the CLS token, by the converged probe and by the paper's. Do not compare cell by cell.
-# Compare the order of the models; whether a difference is more than chance, its interval says. First
-# the main score, in the paper's order.
-
-# %% tags=["hide-input"]
-from pacx.figures.tables import beside_the_paper
-
-beside = beside_the_paper(transfer, "transfer")
-main = beside["metric"].isin(["AUROC", "IoU"])
-show(beside[main])
-
-# %% [markdown]
-# Then the second one: F1 at 0.5, or Dice.
-
-# %% tags=["remove-input"]
-show(beside[~main])
-
-# %% [markdown]
 # ## What only phantoms can tell
 #
 # A phantom's true state is known. With real data this section is empty. Its tasks can be sorted by
@@ -466,26 +427,22 @@ from pacx.constants import ANATOMY_TASKS
 
 groups = {"physiology": PHYSIOLOGY_TASKS, "anatomy": ANATOMY_TASKS}
 if run.is_phantom:
-    phantoms = open_benchmark(run, "phantom-truth")
-    parts = [
-        compare_probes(run, phantoms, models, tasks=tasks, pooling=pooling).assign(
-            group=group, task=name
-        )
-        for pooling in POOLINGS
-        for group, whole in groups.items()
-        for name, tasks in [*((t, [t]) for t in whole), (f"mean of {group}", whole)]
-    ]
-    physiology = run.save_results("physiology", pd.concat(parts, ignore_index=True))
+    phantoms, parts = open_benchmark(run, "phantom-truth"), []
+    for pooling, (group, whole) in product(POOLINGS, groups.items()):
+        sets = {name: [name] for name in whole} | {f"mean of {group}": whole}
+        for task, some in sets.items():
+            how = {"tasks": some, "pooling": pooling}
+            table = compare_probes(run, phantoms, models, **how)
+            parts.append(table.assign(group=group, task=task))
+    physiology = pd.concat(parts, ignore_index=True)
+    run.save_results("physiology", physiology)
 
-# %% mystnb={"image": {"alt": "Forest plot of the difference in AUROC, PaCX-MAE minus MAE, for every task of physiology and anatomy and for the mean of each group, filled for the CLS token and hollow for the mean of patches, with 95 percent intervals."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Forest plot of the difference in AUROC, PaCX-MAE minus MAE, for every task of physiology and anatomy and for the mean of each group, filled for the CLS token and hollow for the mean of patches, with 95 percent intervals."}}
 if run.is_phantom:
-    _ = forest_panels(
-        physiology[physiology["model"] == "pacx"].replace({"pooling": POOLING_NAMES}),
-        rows="task",
-        panels="metric",
-        filled="pooling",
-        x_label="difference in AUROC, PaCX-MAE minus MAE",
-    )
+    gain = physiology[physiology["model"] == "pacx"]
+    gain = gain.replace({"pooling": POOLING_NAMES})
+    look = {"rows": "task", "filled": "pooling", "x_label": x_label}
+    _ = forest_panels(gain, panels="metric", **look)
 
 # %% [markdown]
 # ### Baselines and ceilings
@@ -504,111 +461,20 @@ if run.is_phantom:
 # The number of components, and the rank of the ridge, are chosen by the loss on validation images. Of
 # anatomy, neither the teachers nor the states know more than who tends to carry a device.
 
-# %%
+# %% mystnb={"image": {"alt": "The ladder: AUROC on physiology and on anatomy, one row a model from random weights over pixels, MAE and PaCX-MAE to a network trained on the labels, the teachers and the true states, beside a line at chance; filled for all labels and hollow for few, circles for the CLS token, squares for the mean of patches, with 95 percent intervals."}}
 from pacx.evaluation.ladder import ladder
+from pacx.figures import ladder as figures
 
-simpler = ["pixels", "pixels-teachers", "mae-teachers"]
 if run.is_phantom:
     train_encoders(run, "supervised")
-    steps = ladder(run, phantoms, [*models, *simpler, "supervised", "states"])
-    run.save_results("ladder", steps)
-
-# %% mystnb={"image": {"alt": "The ladder: AUROC on physiology and on anatomy, one row a model from random weights over pixels, MAE and PaCX-MAE to a network trained on the labels, the teachers and the true states, beside a line at chance; filled for all labels and hollow for few, circles for the CLS token, squares for the mean of patches, with 95 percent intervals."}} tags=["hide-input"]
-from pacx.figures.ladder import ladder as draw_ladder
-
-if run.is_phantom:
-    _ = draw_ladder(steps)
-
-# %% tags=["remove-input"]
-if run.is_phantom:
-    columns = ["group", "fraction", "probe", "pooling"]
-    values = show(in_words(steps, *columns))
-    display(folded(values, "All values of the ladder, with the paper's probe"))
+    simpler = ["pixels", "pixels-teachers", "mae-teachers"]
+    rungs = [*models, *simpler, "supervised", "states"]
+    steps = ladder(run, phantoms, rungs)
+    _ = figures.ladder(run.save_results("ladder", steps))
 
 # %% [markdown]
 # An MAE that is no better than the pixels' components would mean that a linear model sees all there is:
 # such phantoms could say nothing about networks. `pacx accept` tests that before any claim is made.
-#
-# ### A shortcut
-#
-# Sicker patients carry devices more often, as in hospitals {cite:p}`zech2018variable`. So a probe can
-# score on the task by finding the device. `pacemaker and tube alone` sees these two labels and no
-# picture; on patients without a device it can only guess. Compare how far the encoders fall there.
-# Not all of a fall is the device's: these patients are less ill, so they are harder to tell apart.
-
-# %%
-from pacx.evaluation.shortcut import shortcut_scores
-
-concerned = {t: [t] for t in ("congestion", "inflammation")}
-concerned["mean of physiology"] = PHYSIOLOGY_TASKS
-if run.is_phantom:
-    shortcut = shortcut_scores(run, phantoms, ["mae", "pacx"], concerned)
-    run.save_results("shortcut", shortcut)
-
-# %% mystnb={"image": {"alt": "Four panels, all test patients and those without pacemaker or tube, read from the CLS token and from the mean of patches: AUROC of the two device labels alone, of MAE and of PaCX-MAE on congestion, inflammation and the mean of physiology, with 95 percent intervals and a line at chance."}} tags=["hide-input"]
-if run.is_phantom:
-    reading = shortcut["patients"] + ", " + shortcut["pooling"].map(POOLING_NAMES)
-    shown = shortcut.assign(reading=reading)
-    _ = dots(shown, rows="task", panels="reading", chance=0.5, one_scale=True)
-
-# %% [markdown]
-# ### Another hospital
-#
-# The test split `shifted` comes from a hospital with another exposure, more devices and more AP views.
-# The probes stay as they are. Its patients are others, so look at each interval by itself, and at
-# whether the order of the models stays.
-
-# %%
-hospitals = {"test": "same hospital", "shifted": "another hospital"}
-if run.is_phantom:
-    elsewhere = pd.concat(
-        compare_probes(
-            run, phantoms, models, tasks=PHYSIOLOGY_TASKS, pooling=p, split=split
-        ).assign(hospital=name)
-        for p, (split, name) in product(POOLINGS, hospitals.items())
-        if split in set(phantoms.table["split"])
-    )
-    run.save_results("another_hospital", elsewhere)
-
-# %% mystnb={"image": {"alt": "AUROC on physiology of each encoder among test patients of the same hospital and of another one, from the CLS token and from the mean of patches, with 95 percent intervals and a line at chance."}} tags=["hide-input"]
-if run.is_phantom:
-    _ = dots(
-        elsewhere.assign(reading="AUROC, " + elsewhere["pooling"].map(POOLING_NAMES)),
-        rows="hospital",
-        panels="reading",
-        chance=0.5,
-        one_scale=True,
-    )
-
-# %% [markdown]
-# ### Is it the state itself?
-#
-# A task can be read through its neighbours: a wide heart makes kidney disease more likely. The
-# *residual* of a state is what the other states do not predict. A {term}`R²` above zero says that the
-# X-ray's features hold something of this state itself. Two states are negative controls: a phantom's
-# X-ray shows neither potassium nor a delay of conduction, so their R² must not be above zero. Part of
-# what is read of age, atrial load, inflammation and fluid may come from devices and the view.
-
-# %%
-from pacx.evaluation.teachers import residual_scores
-
-controls = {state: f"{state} (control: zero)" for state in ("potassium", "conduction")}
-if run.is_phantom:
-    residuals = residual_scores(run, phantoms, ["random", "pixels", "mae", "pacx"])
-    run.save_results("residual_states", residuals)
-
-# %% mystnb={"image": {"alt": "R squared of ridge regressions from random weights, pixels, MAE and PaCX-MAE to the residual of each state, from the CLS token and from the mean of patches, with 95 percent intervals around a line at zero; potassium and conduction, the last two rows, are controls."}} tags=["hide-input"]
-if run.is_phantom:
-    _ = dots(
-        residuals.assign(
-            state=residuals["state"].replace(controls),
-            reading="R², " + residuals["pooling"].map(POOLING_NAMES),
-        ),
-        rows="state",
-        panels="reading",
-        chance=0,
-        one_scale=True,
-    )
 
 # %% [markdown]
 # ## Beside the evidence
@@ -621,8 +487,10 @@ if run.is_phantom:
 # %% tags=["remove-input"]
 from pacx.figures.tables import beside_the_evidence
 
-main_reading = "model == 'pacx' and (metric == 'IoU' or metric == 'AUROC' and probe == 'converged')"
-beside_the_evidence(transfer.query(main_reading), "transfer")
+converged = "metric == 'AUROC' and probe == 'converged'"
+parts = [by_masks.query("metric == 'IoU'"), transfer.query(converged)]
+main = pd.concat(parts)
+beside_the_evidence(main[main["model"] == "pacx"], "transfer")
 
 # %% [markdown]
 # ## Check it yourself
@@ -631,42 +499,36 @@ beside_the_evidence(transfer.query(main_reading), "transfer")
 from sklearn.metrics import roc_auc_score
 
 # Our AUROC is scikit-learn's.
-row = transfer.query("dataset == @first.name and metric == 'AUROC' and model == 'pacx'")
-value = row.query("probe == 'converged' and pooling == 'cls'")["value"].item()
-truth = labels_of(first, "test")
-scores = np.asarray(probe_scores(run, first, "pacx"))[0]
-both = [(t[~np.isnan(t)], s[~np.isnan(t)]) for t, s in zip(truth.T, scores.T, strict=True)]
-theirs = np.mean([roc_auc_score(t, s) for t, s in both if len(set(t)) == 2])
-assert abs(value - theirs) < 1e-6
+score = probe_scores(run, first, "pacx")[0, :, 0]
+ours = compare_probes(run, first, ["pacx"], tasks=[first.labels[0]])
+theirs = roc_auc_score(y["test"], score)
+np.testing.assert_allclose(ours["value"].item(), theirs, atol=1e-6)
 
-# Labels that belong to somebody else cannot be predicted: 0.5 on average.
-shuffle = np.random.default_rng(0).permutation
-once = np.ones((1, len(scores)))
-null = [macro_auroc(truth[shuffle(len(scores))], scores, once)[0] for _ in range(200)]
+# Shuffled labels cannot be predicted: 0.5 on average.
+rng, null = np.random.default_rng(0), []
+for _ in range(200):
+    null.append(roc_auc_score(rng.permutation(y["test"]), score))
 assert abs(np.mean(null) - 0.5) < 0.03
 
-# Nobody is in two splits.
-assert run.profile.leaks == "waive" or not any(d.patients_in_two_splits for d in benchmarks)
+# No patient is in two splits, unless the profile says that it accepts this.
+if run.profile.leaks != "waive":
+    assert not any(d.patients_in_two_splits for d in benchmarks)
+
+# %%
+# Exercise 4: AUROC is the share of pairs that are in the right order.
+ill, well = score[y["test"] == 1], score[y["test"] == 0]
+right = (ill[:, None] > well) + 0.5 * (ill[:, None] == well)
+np.testing.assert_allclose(right.mean(), theirs)
 print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
 #
-# PaCX-MAE minus MAE with all labels, in this run:
-
-# %% tags=["remove-input"]
-if run.is_phantom:
-    answers, keys = steps[steps["fraction"] == 1], ["group", "probe", "pooling"]
-else:
-    answers, keys = transfer[transfer["metric"] == "AUROC"], ["dataset", "probe", "pooling"]
-show(in_words(answers[answers["model"] == "pacx"], *keys))
-
-# %% [markdown]
-# The rows of the converged probe say what distillation has changed in what the encoder holds, on the
-# CLS token and on the patches; where an interval includes zero, no difference was shown. The paper's
-# probe also measures how quickly features are read, so a gain that it alone shows is not one of
-# knowledge. Whether a gain matters, the ladder says: beside what the pixels and a ridge to the teachers
-# reach, and below what the labels allow.
+# Which encoder reveals more is answered by the figures of paired differences, for each benchmark, on the CLS
+# token and on the patches: where an interval of the converged probe includes zero, no difference was shown.
+# The paper's probe also measures how quickly features are read, so a gain that it alone shows is no gain in
+# what the encoder holds. Whether a gain matters is answered by the ladder, between what the pixels and a ridge
+# to the teachers reach and what the labels allow.
 
 # %% [markdown]
 # ## Exercises
@@ -697,11 +559,112 @@ show(in_words(answers[answers["model"] == "pacx"], *keys))
 # points may be the probe's. Look at the curve of how long the probe was trained.
 # ```
 #
+# 4. Compute the AUROC of the first benchmark without a ROC curve: the chance that a random patient with the
+#    finding scores higher than a random patient without it. Count a tie as one half.
+#
+# ```{dropdown} Answer
+# Compare every patient with the finding with every patient without it:
+#
+#     score = probe_scores(run, first, "pacx")[0, :, 0]
+#     ill, well = score[y["test"] == 1], score[y["test"] == 0]
+#     right = (ill[:, None] > well) + 0.5 * (ill[:, None] == well)
+#     right.mean()
+# ```
+#
 # ## Next
 #
 # These probes had all labels. Hospitals seldom do: [chapter 07](07_label_efficiency) takes most of
 # them away.
+
+# %% [markdown]
+# ## Appendix
 #
+# ### All scores
+#
+# A table to look things up in: all scores of the converged probe, those of the ladder with the paper's probe,
+# and the labels that the averages leave out because their known test cases all have one value.
+
+# %%
+from IPython.display import display
+
+from pacx.evaluation.transfer import labels_left_out
+from pacx.figures.tables import folded
+
+converged = transfer.query("probe == 'converged'")
+numbers = show(in_words(converged, "dataset", "metric", "pooling"))
+display(folded(numbers, "All scores of the converged probe"))
+if run.is_phantom:
+    keys = ["group", "fraction", "probe", "pooling"]
+    numbers = show(in_words(steps, *keys))
+    display(folded(numbers, "All values of the ladder"))
+pairs = [(d.name, label) for d in probed for label in labels_left_out(d)]
+numbers = show(pd.DataFrame(pairs, columns=["data set", "label"]))
+display(folded(numbers, "Labels that the averages leave out"))
+
+# %% [markdown]
+# ### A shortcut
+#
+# Sicker patients carry devices more often, as in hospitals {cite:p}`zech2018variable`. So a probe can
+# score on the task by finding the device. `pacemaker and tube alone` sees these two labels and no
+# picture; on patients without a device it can only guess. Compare how far the encoders fall there.
+# Not all of a fall is the device's: these patients are less ill, so they are harder to tell apart.
+
+# %% mystnb={"image": {"alt": "Four panels, all test patients and those without pacemaker or tube, read from the CLS token and from the mean of patches: AUROC of the two device labels alone, of MAE and of PaCX-MAE on congestion, inflammation and the mean of physiology, with 95 percent intervals and a line at chance."}}
+from pacx.evaluation.shortcut import shortcut_scores
+
+single = {task: [task] for task in ("congestion", "inflammation")}
+asked = single | {"mean of physiology": PHYSIOLOGY_TASKS}
+look = {"panels": "reading", "chance": 0.5, "one_scale": True}
+if run.is_phantom:
+    shortcut = shortcut_scores(run, phantoms, ["mae", "pacx"], asked)
+    run.save_results("shortcut", shortcut)
+    read = shortcut["pooling"].map(POOLING_NAMES)
+    shortcut["reading"] = shortcut["patients"] + ", " + read
+    _ = dots(shortcut, rows="task", **look)
+
+# %% [markdown]
+# ### Another hospital
+#
+# The test split `shifted` comes from a hospital with another exposure, more devices and more AP views.
+# The probes stay as they are. Its patients are others, so look at each interval by itself, and at
+# whether the order of the models stays.
+
+# %% mystnb={"image": {"alt": "AUROC on physiology of each encoder among test patients of the same hospital and of another one, from the CLS token and from the mean of patches, with 95 percent intervals and a line at chance."}}
+hospitals = {"test": "same hospital", "shifted": "another hospital"}
+if run.is_phantom:
+    parts, known = [], set(phantoms.table["split"])
+    for p, split in product(POOLINGS, [s for s in hospitals if s in known]):
+        how = {"tasks": PHYSIOLOGY_TASKS, "pooling": p, "split": split}
+        table = compare_probes(run, phantoms, models, **how)
+        parts.append(table.assign(hospital=hospitals[split]))
+    elsewhere = run.save_results("another_hospital", pd.concat(parts))
+    read = elsewhere["pooling"].map(POOLING_NAMES)
+    elsewhere["reading"] = "AUROC, " + read
+    _ = dots(elsewhere, rows="hospital", **look)
+
+# %% [markdown]
+# ### Is it the state itself?
+#
+# A task can be read through its neighbours: a wide heart makes kidney disease more likely. The
+# *residual* of a state is what the other states do not predict. A {term}`R²` above zero says that the
+# X-ray's features hold something of this state itself. Two states are negative controls: a phantom's
+# X-ray shows neither potassium nor a delay of conduction, so their R² must not be above zero. Part of
+# what is read of age, atrial load, inflammation and fluid may come from devices and the view.
+
+# %% mystnb={"image": {"alt": "R squared of ridge regressions from random weights, pixels, MAE and PaCX-MAE to the residual of each state, from the CLS token and from the mean of patches, with 95 percent intervals around a line at zero; potassium and conduction, the last two rows, are controls."}}
+from pacx.evaluation.teachers import residual_scores
+
+control = {s: f"{s} (control: zero)" for s in ("potassium", "conduction")}
+if run.is_phantom:
+    some = ["random", "pixels", "mae", "pacx"]
+    residuals = residual_scores(run, phantoms, some)
+    run.save_results("residual_states", residuals)
+    residuals["state"] = residuals["state"].replace(control)
+    read = residuals["pooling"].map(POOLING_NAMES)
+    residuals["reading"] = "R², " + read
+    _ = dots(residuals, rows="state", **(look | {"chance": 0}))
+
+# %% [markdown]
 # ## References
 #
 # The method: {cite:p}`liu2026pacx`. The data sets: {cite:p}`jaeger2014shenzhen`,

@@ -404,7 +404,7 @@ show(pd.DataFrame([measured_on]), digits=2)
 #   {cite:p}`seyyedkalantari2021underdiagnosis,zech2018variable`. Check subgroups and a second
 #   hospital.
 # - **Not the last word on devices and positioning.** Distillation may have cost some of that;
-#   see [chapter 09](09_components).
+#   see [chapter 14](14_forgetting).
 #
 # ## Model card
 #

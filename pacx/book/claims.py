@@ -16,7 +16,7 @@ from pacx.evaluation.evidence import (
     provenance_of_evidence,
 )
 from pacx.evaluation.statistics import Estimate, difference_of
-from pacx.figures.components import claims_repeated
+from pacx.figures.components import repeated
 from pacx.figures.first_page import claims_in_words, claims_to_come, ladder_in_words, one_patient
 from pacx.figures.ladder import ladder
 from pacx.figures.style import use_style
@@ -114,7 +114,10 @@ def _claims(evidence: Path, folder: Path) -> str:
     if not evidence.is_dir():
         return NOT_GATHERED
     pooled = pooled_claims(evidence)
-    figure = claims_repeated(load_evidence("claims", evidence), pooled)
+    claims = load_evidence("claims", evidence).assign(row=lambda table: table["claim"])
+    shown = pooled[pooled["claim"].isin(claims["claim"])]
+    shown = shown.rename(columns={"claim": "row", "estimate": "value"})
+    figure = repeated(claims, shown, "estimate")
     _draw(figure, folder / "claims.svg", metadata={"Date": None})
     table = claims_in_words(pooled)
     table["holds alone in"] = [

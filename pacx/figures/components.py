@@ -1,4 +1,4 @@
-"""Figures of chapter 09: repeated claims, what teachers know, what is kept, and at what price."""
+"""Figures of controls and forgetting: repeated claims, what teachers know, the price of keeping."""
 
 from collections.abc import Mapping
 from textwrap import fill
@@ -11,27 +11,28 @@ from matplotlib.figure import Figure
 from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
 
 
-def claims_repeated(claims: pd.DataFrame, pooled: pd.DataFrame) -> Figure:
-    """A claim a row: its difference in each cohort, their mean with its interval, and its margin.
+def repeated(table: pd.DataFrame, pooled: pd.DataFrame, value: str) -> Figure:
+    """Differences in each cohort, and their mean with its interval, one row each.
 
     Args:
-        claims: The evidence's table `claims`.
-        pooled: From `pacx.evaluation.evidence.pooled_claims`.
+        table: The evidence's, with `row` and one row a cohort.
+        pooled: `row`, `value`, `low`, `high`; of claims also `kind`, `margin` and `holds`.
+        value: Column of `table` to show.
     """
-    pooled = pooled[pooled["claim"].isin(claims["claim"])].reset_index(drop=True)
-    figure, axis = plt.subplots(figsize=(8.0, 0.6 + 0.5 * len(pooled)))
+    pooled = pooled.reset_index(drop=True)
+    figure, axis = plt.subplots(figsize=(8.0, 0.6 + 0.45 * len(pooled)))
     axis.axvline(0, color="0.6", linewidth=1)
     for row in pooled.itertuples():
-        if row.kind == "within":
+        if getattr(row, "kind", "") == "within":
             axis.barh(row.Index, 2 * row.margin, 0.8, -row.margin, color="0.9", zorder=0)
-        else:
+        elif hasattr(row, "kind"):
             axis.vlines(row.margin, row.Index - 0.4, row.Index + 0.4, color="0.5", linestyle=":")
-        cohorts = claims.loc[claims["claim"] == row.claim, "estimate"]
+        cohorts = table.loc[table["row"] == row.row, value]
         axis.plot(cohorts, np.full(len(cohorts), row.Index + 0.2), ".", color="0.45", markersize=6)
-        reach = [[row.estimate - row.low], [row.high - row.estimate]]
-        colour = colour_of("pacx" if row.holds else "random")
-        axis.errorbar(row.estimate, row.Index - 0.1, xerr=reach, fmt="D", color=colour, capsize=3)
-    axis.set_yticks(range(len(pooled)), [fill(claim, 46) for claim in pooled["claim"]], fontsize=9)
+        reach = [[row.value - row.low], [row.high - row.value]]
+        colour = colour_of("pacx" if getattr(row, "holds", True) else "random")
+        axis.errorbar(row.value, row.Index - 0.1, xerr=reach, fmt="D", color=colour, capsize=3)
+    axis.set_yticks(range(len(pooled)), [fill(text, 46) for text in pooled["row"]], fontsize=9)
     axis.set(ylim=(len(pooled) - 0.4, -0.6), xlabel="difference in AUROC")
     return as_aggregate(figure)
 

@@ -173,21 +173,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         pairs = load_pairs(run, "train")
-        embeddings = teacher_embeddings(run, pairs, training=variant.teacher_training)
-        targets = {modality: embeddings[modality] for modality in modalities}
-        if variant.targets is not None:
-            states = None
-            if run.is_phantom:
-                states = states_in(truth_of(run, "train", pairs)).to_numpy(np.float32)
-            targets = TARGETS[variant.targets](targets, pairs, states)
-        if settings.standardise_targets:
-            targets = {name: standardise(target) for name, target in targets.items()}
-        if variant.shuffled:
-            # One cycle through all patients: none keeps their own.
-            order = np.random.default_rng(seed).permutation(len(pairs.table))
-            giver = np.empty_like(order)
-            giver[order] = np.roll(order, 1)
-            targets = {name: target[giver] for name, target in targets.items()}
+        targets = targets_of(run, variant, pairs)
         student = add_lora(
             load_encoder(run.artefact(variant.start)),
             rank=settings.lora_rank,
@@ -195,7 +181,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
             dropout=settings.lora_dropout,
             norms=settings.norms,
         )
-        widths = {name: target.shape[1] for name, target in targets.items()}
+        widths = {m: t.shape[1] for m, t in targets.items()}
         heads = DistillationHeads(run.profile.vit.width, widths, settings.shared_dim)
         loss = DistillationLoss(
             contrastive_weight=settings.contrastive_weight,
@@ -221,8 +207,32 @@ def distill(run: Run, name: str = "pacx") -> Path:
     return run.build(name, make, settings, variant, modalities, run.profile.precision, seed, *keys)
 
 
+def targets_of(run: Run, variant: Variant, pairs: Pairs) -> dict[str, np.ndarray]:
+    """What the X-rays of the training pairs learn from in a variant.
+
+    Returns:
+        Teacher -> (N, D_teacher), in the order of `modalities_of`; of some targets other names.
+    """
+    embeddings = teacher_embeddings(run, pairs, training=variant.teacher_training)
+    targets = {modality: embeddings[modality] for modality in modalities_of(run, variant)}
+    if variant.targets is not None:
+        states = None
+        if run.is_phantom:
+            states = states_in(truth_of(run, "train", pairs)).to_numpy(np.float32)
+        targets = TARGETS[variant.targets](targets, pairs, states)
+    if settings_of(run, variant).standardise_targets:
+        targets = {modality: standardise(target) for modality, target in targets.items()}
+    if variant.shuffled:
+        # One cycle through all pairs: no X-ray keeps its own.
+        order = np.random.default_rng(run.profile.seed).permutation(len(pairs.table))
+        giver = np.empty_like(order)
+        giver[order] = np.roll(order, 1)
+        targets = {modality: target[giver] for modality, target in targets.items()}
+    return targets
+
+
 def standardise(embeddings: np.ndarray) -> np.ndarray:
-    """Centre and scale each dimension: raw embeddings point nearly the same way for everybody."""
+    """Centre and scale each dimension: raw embeddings point nearly the same way for all."""
     mean, std = embeddings.mean(0), embeddings.std(0)
     return ((embeddings - mean) / np.maximum(std, 1e-6)).astype(np.float32)
 

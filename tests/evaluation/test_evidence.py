@@ -18,7 +18,6 @@ from pacx.evaluation.evidence import (
     pooled_claims,
 )
 from pacx.figures import tables
-from pacx.figures.components import claims_repeated
 from pacx.figures.tables import beside_the_evidence, in_the_evidence
 from pacx.profile import load_profile
 
@@ -82,7 +81,6 @@ def test_claims_are_judged_on_all_cohorts(tmp_path):
              for m, a in ((-0.02, "greater"), (0.02, "less"))]  # fmt: skip
     assert table.loc["same", "p"] == pytest.approx(max(sides))
     assert list(table["holds_in"]) == [(values > 0.02).sum() for values in (clear, none, same)]
-    assert claims_repeated(load_evidence("claims", tmp_path), table.reset_index()).axes
 
 
 def test_a_claim_of_a_gain_that_is_the_margin_is_rarely_called_one(tmp_path):
