@@ -174,7 +174,7 @@ figure = declare(run, ecg_paper(ecg, LEADS_MIMIC, 500, title))
 # %% [markdown]
 # And the blood tests. The band runs from the low to the high end of each test's own
 # {term}`reference range`; the number on the right is the value. A triangle lies beyond the drawn scale.
-# A cross marks a test without a result, mostly because nobody ordered it; where it stands means
+# A cross marks a test without a result, mostly because it was not ordered; where it stands means
 # nothing. H, I and L are the indices of haemolysis, icterus and lipaemia.
 
 # %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, ones of another colour lie outside. Crosses mark tests without a result."}}
@@ -268,7 +268,7 @@ _ = declare(run, figure)
 #   often. The first table has the share of patients with each fact, and the states that make it likelier,
 #   as weights in a probit. A probe can read the device instead of the disease.
 # - **Another hospital.** `phantom-truth` has a second test split, `shifted` ({term}`shifted test split`),
-#   with another exposure and more devices and AP views, whoever the patient is.
+#   with another exposure and more devices and AP views for all patients.
 
 # %%
 from pacx.phantom.state import FACTS
@@ -369,7 +369,7 @@ figure = pairing_timeline()
 # averaged over labels. *Terms* are those of the real data set: patients of one that is not open are never
 # shown in a book, and counts of fewer than ten of them are left out.
 
-# %%
+# %% mystnb={"code_prompt_show": "How the sets are counted"} tags=["hide-input"]
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
 from pacx.data.table import SPLITS, TERMS
@@ -392,7 +392,6 @@ def describe(name):
     return about | {"terms": TERMS[name]}, table
 
 
-# %%
 there = [name for name in TERMS if (run.data_root / name).is_dir()]
 described = {k: describe(k) for k in there if k != "ecg-archive"}
 tables = {name: table for name, (_, table) in described.items()}
@@ -411,7 +410,7 @@ show(cohort).format(dict.fromkeys(counts, "{:.0f}"), na_rep="–").format(
 #
 # The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6,
 # COVID-QU-Ex, VinDr-CXR and a part of QaTa-COV19 carry no patient numbers, there or here: each image
-# counts as a patient, and nobody can check more. TB names a patient by the file of its only X-ray.
+# counts as a patient, and more cannot be checked. TB names a patient by the file of its only X-ray.
 #
 # ## No patient in two places
 #
@@ -422,7 +421,7 @@ show(cohort).format(dict.fromkeys(counts, "{:.0f}"), na_rep="–").format(
 # **The first leak is a choice of split.** The paper splits some data sets by image. This book splits
 # by patient; `benchmark_split: paper` in a profile repeats the paper's choice. What it leaks:
 
-# %%
+# %% mystnb={"code_prompt_show": "How a leak is counted"} tags=["hide-input"]
 from IPython.display import display
 
 from pacx.data.datasets import SPLIT_BY_IMAGE_IN_PAPER
@@ -444,7 +443,6 @@ def leak(name, policy):
     return row
 
 
-# %%
 names = [name for name in SPLIT_BY_IMAGE_IN_PAPER if name in tables]
 choice = [leak(name, how) for name in names for how in ("patient", "paper")]
 if names:
@@ -483,7 +481,7 @@ folded(show(overlaps, digits=0), "All pairs of data sets")
 # %% [markdown]
 # All data sets of this run in one table:
 
-# %%
+# %% tags=["hide-input"]
 audit = []
 for name, table in tables.items():
     per = table.groupby("patient")
