@@ -503,7 +503,8 @@ if phantom:
 #
 # ### All shares
 #
-# The share of the rollout in each region, divided by the region's area: 1 is no preference.
+# The share of the rollout in each region, divided by the region's mean area, which the intervals hold fixed:
+# 1 is no preference.
 
 # %% mystnb={"code_prompt_show": "Shares of all encoders", "image": {"alt": "Share of the rollout over the area of heart, lungs, bones, devices and outside the body for five encoders, with 95 percent intervals; a dashed line at one marks no preference."}} tags=["hide-cell"]
 from pacx.figures.results import dots
