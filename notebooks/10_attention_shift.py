@@ -92,7 +92,7 @@ def rollout(attention):
 
 
 # %% [markdown]
-# On eight test X-rays of this run the function gives what the library gives. (The library divides by the
+# On the first test X-rays of this run the function gives what the library gives. (The library divides by the
 # sum plus $10^{-6}$ and carries only the CLS token's row from layer to layer, so the last digits differ.)
 
 # %%
@@ -109,9 +109,9 @@ images = images_of(run, dataset, "test")[: None if phantom else 6]
 
 # %%
 encoder = encoder_of(run, "pacx")
-eight = normalise(torch.from_numpy(images[:8].copy()))
-by_hand = rollout(attention_maps(encoder, eight))
-by_library = rollout_of(encoder, eight).flatten(1)
+few_images = normalise(torch.from_numpy(images[:8].copy()))
+by_hand = rollout(attention_maps(encoder, few_images))
+by_library = rollout_of(encoder, few_images).flatten(1)
 torch.testing.assert_close(by_hand, by_library, rtol=1e-4, atol=1e-6)
 
 # %% [markdown]
