@@ -16,7 +16,9 @@
 # # The cohort and how it is paired
 #
 # Before any network is trained, this chapter shows whose X-rays, ECGs and blood tests the book
-# uses, what causes them, how they lie on disk, and why no patient is in two places at once.
+# uses, what causes them, and why no patient is in two places at once.
+#
+# Reading time: about 21 minutes, and 6 for the appendix.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -32,7 +34,7 @@ if importlib.util.find_spec("pacx") is None:
 profile = "demo"  # name of a profile, or path of a .yaml file
 runs = "runs"  # folder that holds all runs
 
-# %% tags=["remove-input"]
+# %%
 from pacx.book.chapter import banner, open_chapter
 
 run = open_chapter(profile, runs, needs="symile-mimic")
@@ -80,115 +82,79 @@ from pacx.phantom.state import EQUATIONS
 figure = causal_graph(EQUATIONS)
 
 # %% [markdown]
-# The figure and the equations below are printed from the same table that samples the patients
-# (`pacx.phantom.state.EQUATIONS`), so they cannot disagree with the data.
-
-# %% tags=["remove-input"]
-from IPython.display import Math, display
-
-from pacx.book.privacy import declare
-from pacx.figures.graph import equations_as_latex
-
-display(declare(run, Math(equations_as_latex(EQUATIONS))))
-
-# %% [markdown]
-# The same table says what each state stands for:
+# What each state stands for is folded here; the equations with their weights are in the appendix.
 
 # %% tags=["hide-input"]
 import pandas as pd
 
-from pacx.figures.tables import say, show
+from pacx.figures.tables import folded, show
 
-meanings = {state.replace("_", " "): equation.meaning for state, equation in EQUATIONS.items()}
-show(pd.DataFrame(meanings.items(), columns=["state", "what it means"]))
+meanings = [(k.replace("_", " "), e.meaning) for k, e in EQUATIONS.items()]
+meanings = pd.DataFrame(meanings, columns=["state", "what it means"])
+folded(show(meanings), "What each state means")
+
+# %% [markdown]
+# Twelve patients by hand: causes come before effects, and each state gets noise of its own. The library
+# draws the same patients.
+
+# %%
+import numpy as np
+
+from pacx.phantom.state import sample_patients
+
+seed = run.profile.phantom.seed
+rng, z = np.random.default_rng([seed, 1]), {}
+for state, equation in EQUATIONS.items():
+    noise = equation.noise * rng.standard_normal(12)
+    causes = [w * z[j] for j, w in equation.parents.items()]
+    z[state] = sum(causes, noise)
+
+patients = sample_patients(12, seed)
+by_hand = pd.DataFrame(z, dtype="float32")
+pd.testing.assert_frame_equal(patients[list(z)], by_hand)
 
 # %% [markdown]
 # ## What they look like
 #
 # An X-ray is drawn from shapes: body, lungs, heart, vessels, ribs, devices. The states move and
-# darken these shapes a little. Much more of the picture is no matter of the states: no two patients
+# darken these shapes a little. Much more of the picture does not depend on the states: no two patients
 # have the same proportions, so all shapes are shifted, turned, stretched and bent at random; breathing,
 # exposure, scattered radiation, the texture of lung and bone, the detector's blur and noise, the lines
 # of a grid, shutters, devices, and a lead letter L on the patient's left come on top. **What a linear
 # model of the pixels could use, brightness in a fixed place, is mostly gone**; earlier editions of this
 # book had phantoms that such a model reads better than any network. Because each shape is a function of
 # continuous coordinates, one patient can be drawn at any size, and the masks of the organs stay exact.
-# Here are some patients, large enough to look at.
+# The appendix compares the pictures' power spectrum with that of real X-rays.
 
-# %%
-from pacx.phantom.radiograph import render_radiographs
-from pacx.phantom.state import sample_patients
-
-patients = sample_patients(12, seed=run.profile.phantom.seed)
-films, masks = render_radiographs(patients, 256, seed=1, masks=True)
-
-# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs, the heart and, where there are any, pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs and the heart; some patients have pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}}
+from pacx.book.privacy import declare
 from pacx.figures.cxr import montage
+from pacx.phantom.radiograph import render_radiographs
 
+films, masks = render_radiographs(patients, 256, seed=1, masks=True)
 titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
-figure = montage(films, titles, 4, masks={k: masks[k] for k in ("lungs", "heart", "devices")})
+outlines = {organ: masks[organ] for organ in ("lungs", "heart")}
+figure = montage(films, titles, 4, outlines)
 _ = declare(run, figure)  # phantoms in every run
 
 # %% [markdown]
-# ## Do they look like X-rays?
-#
-# To the eye they are drawings. But how much of an image lies in coarse and how much in fine structure can
-# be compared: the **power spectrum** below is the mean squared strength of each number of waves across
-# the image, at the size that this book's encoders see. The real X-rays are of NIH ChestX-ray14
-# {cite:p}`wang2017chestxray8`; no image of theirs is here, only their mean spectrum. The band is half to
-# twice the real power. A spectrum does not say *where* things are, so it can show that phantoms are
-# wrong, never that they are right.
-
-# %% mystnb={"image": {"alt": "Two falling curves of power against the number of waves across the image, on logarithmic axes, one of real X-rays with a band of half to twice its value, and one of phantoms."}} tags=["hide-input"]
-import json
-from pathlib import Path
-
-import matplotlib.pyplot as plt
-
-import pacx
-from pacx.figures.style import COLOURS
-
-file = Path(pacx.__file__).parents[1] / "book" / "benchmarks" / "spectrum.json"
-if file.is_file():
-    spectrum = json.loads(file.read_text())
-    waves, power = spectrum["frequency"], spectrum["power"]
-    real = pd.Series(power["real"])
-    figure, axis = plt.subplots(figsize=(6.5, 3.4))
-    axis.fill_between(waves, real / 2, real * 2, color=COLOURS["blue"], alpha=0.15, linewidth=0)
-    axis.loglog(waves, real, color=COLOURS["blue"], label="real X-rays")
-    axis.loglog(waves, power["phantom"], "--", color=COLOURS["vermilion"], label="phantoms")
-    axis.set(xlabel="waves across the image", ylabel="power (squared grey values)")
-    axis.legend()
-    declare(run, figure)
-else:
-    say("The measurement is in the book's repository, not in the package.")
-
-# %% [markdown]
-# `python benchmarks/spectrum.py --real FOLDER` repeats the measurement with a folder of X-rays of your
-# own. Whether phantoms can tell a network from a linear model is another question, which
-# `pacx accept` asks ([protocol](../book/protocol)).
-#
 # ## One patient, three modalities
 #
 # All three records depend on the same hidden states. That is the only thing that the method
 # can use: what the ECG and the blood say about a state, the X-ray may show as well. The patient
-# below is the one with the most fluid in a crowd.
+# below is the one with the most fluid of two hundred. Fluid leaves its mark in all three: on the X-ray
+# the upper vessels thicken and the lungs haze; on the ECG the rate tends to be higher and the deflections
+# smaller; in the blood sodium and haemoglobin tend to be lower, urea, bilirubin and liver enzymes higher.
+# Noise and other states can hide each of these marks in a single patient.
 
-# %%
-crowd = sample_patients(200, seed=run.profile.phantom.seed + 1)
+# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}}
+crowd = sample_patients(200, seed + 1)
 patient = crowd.nlargest(1, "fluid")
-
-# %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}} tags=["hide-input"]
 film, mask = render_radiographs(patient, 384, seed=2, masks=True)
 about = f"{patient['sex'].item()}, {patient['age_years'].item()} years"
-figure = montage(
-    film.repeat(2, axis=0),
-    [about, "lungs, heart, bones"],
-    columns=2,
-    masks={
-        k: mask[k].repeat(2, axis=0) & [[[False]], [[True]]] for k in ("lungs", "heart", "bones")
-    },
-)
+organs = ("lungs", "heart", "bones")
+second = {k: np.concatenate([mask[k] & False, mask[k]]) for k in organs}
+figure = montage(film.repeat(2, axis=0), [about, "the same"], 2, second)
 figure.set_size_inches(6.4, 3.7)
 _ = declare(run, figure)
 
@@ -202,12 +168,13 @@ from pacx.figures.ecg import ecg_paper
 from pacx.phantom.ecg import render_ecgs
 
 ecg = render_ecgs(patient, 500, seed=2)[0]
-figure = declare(run, ecg_paper(ecg, LEADS_MIMIC, 500, f"Phantom patient, {about}"))
+title = f"Phantom patient, {about}"
+figure = declare(run, ecg_paper(ecg, LEADS_MIMIC, 500, title))
 
 # %% [markdown]
 # And the blood tests. The band runs from the low to the high end of each test's own
 # {term}`reference range`; the number on the right is the value. A triangle lies beyond the drawn scale.
-# A cross marks a test without a result, mostly because nobody ordered it; where it stands means
+# A cross marks a test without a result, mostly because it was not ordered; where it stands means
 # nothing. H, I and L are the indices of haemolysis, icterus and lipaemia.
 
 # %% mystnb={"image": {"alt": "Panel of fifty blood tests of the same phantom patient in two columns. Dots show where a value lies relative to its reference range, ones of another colour lie outside. Crosses mark tests without a result."}}
@@ -219,34 +186,39 @@ figure = declare(run, lab_panel(draw_labs(patient, seed=2)[0]))
 # %% [markdown]
 # ## Which state shows in which record
 #
-# Two more tables, `pacx.phantom.ecg.TRAITS` and `pacx.phantom.labs.ANALYTES`, lead from the states to the
-# records. Each trait of the ECG and each substance in the blood is, like a state, a weighted sum of
-# states and of noise of its own. A weight says by how many of its standard deviations a trait or
+# Why does an ECG say anything about the size of a heart? With each beat a wave of electrical activity runs
+# through the muscle, and electrodes on the skin record the sum. A thicker wall (*hypertrophy*) holds more
+# muscle: the QRS complex, the large deflection of a beat, grows, and what follows it (ST and T) sinks. A
+# wider cavity (*dilation*) gives the wave a longer way, so the QRS complex becomes wider. A stretched
+# atrium makes the P wave before it taller and may lose its rhythm (fibrillation). On an X-ray a wide
+# cavity widens the heart's silhouette; a thick wall hardly shows.
+#
+# The phantoms follow two tables, `pacx.phantom.ecg.TRAITS` and `pacx.phantom.labs.ANALYTES`. Each trait of
+# the ECG and each substance in the blood is, like a state, a weighted sum of states and of noise of its
+# own. A weight says by how many of its standard deviations a trait or
 # substance moves when the state rises by one. White is no weight: a state whose row is white in a map
 # reaches that record only through others. The names are those of the code. `pr` and `qrs` are durations,
 # `st` and `t` heights of the ECG's last parts, and `rotation` is that of the heart. Tests that are not in
 # the right map, such as the haematocrit, are computed from those that are.
 
 # %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
 import seaborn as sns
 
 from pacx.phantom.ecg import TRAITS
 from pacx.phantom.labs import ANALYTES
 
 weights = {
-    "trait of the ECG": {trait: by_state for trait, (_, _, by_state, _) in TRAITS.items()},
-    "substance in the blood": {name: analyte.weights for name, analyte in ANALYTES.items()},
+    "trait of the ECG": pd.DataFrame({name: trait[2] for name, trait in TRAITS.items()}),
+    "substance in the blood": pd.DataFrame({name: a.weights for name, a in ANALYTES.items()}),
 }
-words = {name: name.replace("_", " ") for name in (*EQUATIONS, *TRAITS)}
-sizes = [len(columns) for columns in weights.values()]
-figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, width_ratios=sizes)
-for axis, (title, columns) in zip(axes, weights.items(), strict=True):
-    table = pd.DataFrame(columns).reindex(EQUATIONS).rename(index=words, columns=words)
-    sns.heatmap(
-        table, ax=axis, cmap="RdBu_r", vmin=-1, vmax=1, linewidths=0.4, linecolor="0.9",
-        xticklabels=True, cbar=axis is axes[1],
-        cbar_kws={"label": "weight (standard deviations\nper standard deviation)"},
-    )  # fmt: skip
+ratios = [table.shape[1] for table in weights.values()]
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, width_ratios=ratios)
+colours = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "linewidths": 0.4, "linecolor": "0.9"}
+for axis, (title, table) in zip(axes, weights.items(), strict=True):
+    table = table.reindex(EQUATIONS).rename(lambda k: k.replace("_", " "))
+    bar = {"cbar": axis is axes[1], "cbar_kws": {"label": "weight (standard deviations)"}}
+    sns.heatmap(table, ax=axis, xticklabels=True, **colours, **bar)
     axis.tick_params(axis="x", labelsize=7, rotation=90)
     axis.set(xlabel=title, ylabel="state" if axis is axes[0] else "")
 axes[1].tick_params(axis="y", length=0)
@@ -256,46 +228,33 @@ _ = declare(run, figure)
 # ## What the X-ray shows of a state
 #
 # The X-ray has no such table: a state, with a little noise of the picture's own, moves and darkens shapes
-# in `pacx.phantom.radiograph`. Here one patient is drawn five times for each of four states. In a row
-# positioning and noise stay, all other states are 0, and one moves from −2 to +2. With dilation the heart widens. With fluid
+# in `pacx.phantom.radiograph`. Here one patient is drawn at −2, 0 and +2 of each of four states. In a row
+# positioning and noise stay, and all other states are 0. The last picture is the difference of the two
+# ends: mid-grey is no change, brighter is brighter at +2. With dilation the heart widens. With fluid
 # the upper vessels thicken, the lungs haze and their angles fill. With COPD the lungs lengthen and darken.
-# With anaemia heart and vessels fade; this sign is our invention, borrowed from CT: nobody reads anaemia
-# off a real chest X-ray in this way. The changes are small on purpose: that is what the encoder has to
-# find.
+# With anaemia heart and vessels fade; this sign is our invention, borrowed from CT: no radiologist reads
+# anaemia off a real chest X-ray in this way. The changes are small on purpose, because the encoder has to
+# find them. How strongly pictures show the states is one number, the {term}`coupling`; the appendix draws
+# what it does.
 
-# %% mystnb={"image": {"alt": "Four rows of five X-rays of one phantom patient. From left to right one state rises from minus two to plus two. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}} tags=["hide-input"]
-shown, steps = ("dilation", "fluid", "copd", "anaemia"), (-2, -1, 0, 1, 2)
-plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)].iloc[[0]]
-average = plain.assign(**dict.fromkeys(EQUATIONS, 0.0))
-versions = pd.concat([average.assign(**{state: step}) for state in shown for step in steps])
-films = [render_radiographs(versions.iloc[[i]], 192, seed=3)[0][0] for i in range(len(versions))]
-figure = montage(
-    films, [f"{state} {step:+d}".replace("+0", "0") for state in shown for step in steps], columns=5
-)
+# %% mystnb={"image": {"alt": "Four rows of X-rays of one phantom patient at minus two, zero and plus two of a state, and the difference between the ends. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}}
+plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)]
+average = plain.iloc[[0]].assign(**dict.fromkeys(EQUATIONS, 0.0))
+
+
+def draw(state, step):
+    one = average.assign(**{state: step})
+    return render_radiographs(one, 192, seed=3)[0][0].astype(int)
+
+
+films, titles = [], []
+for state in ("dilation", "fluid", "copd", "anaemia"):
+    low, middle, high = (draw(state, step) for step in (-2, 0, 2))
+    difference = np.clip(128 + high - low, 0, 255)
+    films += [low, middle, high, difference]
+    titles += [f"{state} −2", f"{state} 0", f"{state} +2", "difference"]
+figure = montage(np.array(films), titles, columns=4)
 _ = declare(run, figure)
-
-# %% [markdown]
-# How strongly a picture shows the states is one number of the phantom, the {term}`coupling`. It is 1 in
-# all runs of this book; the evidence of [chapter 09](09_components) also tries lower ones. At 0 the
-# picture knows nothing of the patient's state, and no distillation could help. The ratio of the heart's
-# width to that of the lungs, measured on the exact masks, shows the difference. It is no cardiothoracic
-# ratio: the lungs are counted without the mediastinum, so the limit of one half does not apply. At
-# coupling 1 the points still scatter, because positioning and build move the heart as well.
-
-# %% mystnb={"image": {"alt": "Two scatter plots of the heart's width divided by the lungs' width against the state dilation. With coupling 0 the points form a level cloud, with coupling 1 the ratio rises with dilation."}} tags=["hide-input"]
-many = sample_patients(300, seed=run.profile.phantom.seed + 2)
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
-rows = []
-for axis, coupling in zip(axes, (0.0, 1.0), strict=True):
-    _, mask = render_radiographs(many, 96, seed=4, masks=True, coupling=coupling)
-    width = {organ: mask[organ].any(axis=1).sum(axis=1) for organ in ("heart", "lungs")}
-    ratio = width["heart"] / width["lungs"]
-    axis.plot(many["dilation"], ratio, ".", color=COLOURS["green"], alpha=0.6)
-    axis.set(title=f"coupling {coupling:g}", xlabel="dilation (standard deviations)")
-    rows.append({"coupling": coupling, "correlation": many["dilation"].corr(pd.Series(ratio))})
-axes[0].set_ylabel("width of heart / lungs")
-declare(run, figure)
-coupling = run.save_results("coupling", pd.DataFrame(rows))
 
 # %% [markdown]
 # ## What could mislead a model
@@ -309,32 +268,27 @@ coupling = run.save_results("coupling", pd.DataFrame(rows))
 #   often. The first table has the share of patients with each fact, and the states that make it likelier,
 #   as weights in a probit. A probe can read the device instead of the disease.
 # - **Another hospital.** `phantom-truth` has a second test split, `shifted` ({term}`shifted test split`),
-#   with another exposure and more devices and AP views, whoever the patient is.
+#   with another exposure and more devices and AP views for all patients.
 
-# %% tags=["hide-input"]
+# %%
 from pacx.phantom.state import FACTS
 
-show(
-    pd.DataFrame(
-        {
-            "what the picture shows": fact.replace("_", " ").replace("ap view", "AP view"),
-            "share of patients": f"{share:.0%}",
-            "likelier with": ", ".join(f"{state} ({w:+g})" for state, w in weights.items()),
-        }
-        for fact, (share, weights) in FACTS.items()
-    )
-)
+facts = []
+for fact, (share, by_state) in FACTS.items():
+    likelier = [f"{s} ({w:+g})" for s, w in by_state.items()]
+    facts.append([fact, f"{share:.0%}", ", ".join(likelier)])
+columns = ["what the picture shows", "patients", "likelier with"]
+words = {"ap_view": "AP view", "_": " "}
+show(pd.DataFrame(facts, columns=columns).replace(words, regex=True))
 
 # %% [markdown]
 # What is left of an acute state, as its correlation with the value at the time of the X-ray:
 
-# %% tags=["hide-input"]
-import numpy as np
-
+# %%
 phantom = run.profile.phantom
 days = np.array([0, phantom.lag_days, 4])
 kept = np.exp(-phantom.drift * days)
-show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), digits=2)
+show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), 2)
 
 # %% [markdown]
 # ## What is missing tells something
@@ -345,32 +299,40 @@ show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), digits=2
 #
 # $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
 #
-# The figure reads it back from the data on disk. Each panel is set against the state that drives it
+# The table has the mean share of tests with a result. The figure reads the formula back from the data on
+# disk (a run on real data has none, because the true states are not known). Each panel is set against the state that drives it
 # most, by its weight $b_k$; the sigmoid squeezes any number into the range from 0 to 1.
 # [Chapter 03](03_lab_autoencoder) must therefore tell the network what was {term}`Observed`.
 
-# %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}}
 from pacx.constants import LABS
+from pacx.data.datasets import load_pairs
 from pacx.figures.labs import ordering_curves
 from pacx.phantom.labs import PANELS
 
-symile = run.data_root / "symile-mimic"
-observed = np.load(symile / "data_npy" / "train" / "labs_missingness_train.npy") == 1
-if run.is_phantom:
+
+def states_and_orders():
+    """Panel -> its strongest state (N,), and whether it was ordered."""
     truth = pd.read_csv(symile / "data_npy" / "train" / "truth.csv")
-    column = {lab.name: k for k, lab in enumerate(LABS)}
-    panels = {}
+    tests, curves = [lab.name for lab in LABS], {}
     for panel in ("blood gas", "differential", "coagulation", "muscle"):
-        weight = PANELS[panel].sickness
-        state = max(weight, key=lambda name: abs(weight[name]))
-        ordered = observed[:, [column[name] for name in PANELS[panel].labs]].any(axis=1)
-        panels[f"{panel} (by {state.replace('_', ' ')})"] = (
-            truth[f"state_{state}"].to_numpy(),
-            ordered,
-        )
-    figure = ordering_curves(panels, "state of the patient (standard deviations)")
-else:
-    say("No figure: the true state of real patients is not known.")
+        weight = pd.Series(PANELS[panel].sickness)
+        state = weight.abs().idxmax()
+        own = [tests.index(lab) for lab in PANELS[panel].labs]
+        name = f"{panel} (by {state.replace('_', ' ')})"
+        ordered = observed[:, own].any(axis=1)
+        curves[name] = truth[f"state_{state}"].to_numpy(), ordered
+    return curves
+
+
+# %%
+symile = run.data_root / "symile-mimic"
+observed = load_pairs(run, "train").observed == 1
+if run.is_phantom:
+    label = "state of the patient (standard deviations)"
+    figure = ordering_curves(states_and_orders(), label)
+mean = {"tests": len(LABS), "share observed, mean": observed.mean()}
+show(pd.DataFrame([mean]))
 
 # %% [markdown]
 # ## How three records become one row
@@ -386,7 +348,7 @@ else:
 #   at least one must exist.
 #
 # An admission without all three is left out. The X-ray is the *latest* of the three: the ECG and
-# the blood precede the picture that is taught to know them. Up to 96 hours can lie between them, and
+# the blood precede the X-ray whose encoder is trained with them. Up to 96 hours can lie between them, and
 # what is acute may have been treated by then.
 
 # %% mystnb={"image": {"alt": "Timeline in hours since admission. X-rays count from hour 24 to 72, ECGs and labs from hour minus 24 to 24. In each window the earliest record, a filled dot, is taken and later ones, hollow dots, are left out."}} tags=["hide-input"]
@@ -395,101 +357,50 @@ from pacx.figures.graph import pairing_timeline
 figure = pairing_timeline()
 
 # %% [markdown]
-# If you have the raw tables, run `pacx pair`. Its rule is the SQL below, in
-# [DuckDB](https://duckdb.org), which reads the compressed files where they lie and writes to disk
-# what does not fit the memory. Each statement makes the table it is named after. Between them Python
-# looks whether files are there and hold a signal; afterwards it divides patients into splits and writes
-# the arrays.
-#
-# **X-rays.** Read aloud: of all images keep those from the front ({term}`AP`, {term}`PA`) and put date
-# and time together; join them to the patient's admissions; keep those more than 24 and at most 72 hours
-# after. Now each path is looked up, and rows without a file are deleted. Of what is left an admission
-# keeps its earliest image (of two at the same second, the first in the file). If the table of findings
-# lacks that image's study, the admission is lost, even if a later image has one.
-
-# %% tags=["remove-input"]
-from pacx.figures.source import show_sql
-from pacx.pairing.admissions import STEPS
-
-show_sql(*(STEPS[name] for name in ("frontal_xrays", "xrays_in_time", "with_xray")))
-
-# %% [markdown]
-# **ECGs.** Of the ECGs of these patients keep those at most 24 hours before or after admission.
-# Each is opened, and one that is all zero or has a gap is deleted. The earliest is taken.
-
-# %% tags=["remove-input"]
-show_sql(*(STEPS[name] for name in ("ecgs", "ecgs_in_time", "with_ecg")))
-
-# %% [markdown]
-# **Labs.** MIMIC's largest table is read once, and only rows that can matter are kept: one of the
-# 50 tests, a number, a patient who is still in. Of each test the earliest value in the window
-# counts. The last statement turns rows into columns; an admission without any test drops out.
-
-# %% tags=["remove-input"]
-show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))
-
-# %% [markdown]
+# If you have the raw tables, run `pacx pair`; its SQL is in the appendix.
 # The phantom hospital writes pairs directly, one row an admission, so this rule has nothing to do
 # there. Its lag runs the other way, from the X-ray to ECG and labs; what matters to the method is that the
 # records are apart.
 #
-# ## What lies on disk
-#
-# The phantom hospital writes every data set in the layout of the real one. The loaders do not know
-# the difference. This is Symile-MIMIC; of several folders only the first is opened.
-
-# %% tags=["remove-input"]
-from pacx.figures.source import show_tree
-
-show_tree(symile, most=8)
-
-# %% [markdown]
-# One row of `train.csv` holds the blood tests in their units and as percentiles of the training
-# split. An empty place is a test without a result.
-
-# %% tags=["hide-input"]
-columns = ["subject_id", "hadm_id", "50912", "50971", "51222", "50912_percentile"]
-names = {str(lab.itemid): f"{lab.name} ({lab.unit})" for lab in LABS}
-names["50912_percentile"] = "Creatinine (percentile)"
-if run.is_phantom:
-    admissions = pd.read_csv(symile / "train.csv", nrows=4)
-    display(admissions[columns].rename(columns=names).style.hide(axis="index").format(precision=2))
-else:
-    say("No rows: records of real patients are not shown.")
-
-# %% [markdown]
 # ## All data sets of this run
 #
-# A row is one data set. *Positive* is the share of positive labels among the known ones, averaged
-# over labels. *Terms* are those of the real data set: patients of one that is not open are never
+# The phantom hospital writes every data set in the layout of the real one, and the loaders do not know
+# the difference. A row is one data set. *Positive* is the share of positive labels among the known ones,
+# averaged over labels. *Terms* are those of the real data set: patients of one that is not open are never
 # shown in a book, and counts of fewer than ten of them are left out.
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "How the sets are counted"} tags=["hide-input"]
 from pacx.data.datasets import load_dataset
 from pacx.data.datasets.symile_mimic import read_patients
-from pacx.data.table import TERMS
+from pacx.data.table import SPLITS, TERMS
 
-tables, rows = {}, []
-for name in [n for n in TERMS if n != "ecg-archive" and (run.data_root / n).is_dir()]:
+
+def describe(name):
+    """A row of the table, and the data set's own table."""
     if name == "symile-mimic":
-        parts = [read_patients(run.data_root, s).assign(split=s) for s in ("train", "val", "test")]
-        tables[name] = pd.concat(parts).drop_duplicates(["study", "split"])
-        task, positive = "pairs", float("nan")
+        parts = {s: read_patients(run.data_root, s) for s in SPLITS}
+        table = pd.concat([part.assign(split=s) for s, part in parts.items()])
+        table = table.drop_duplicates(["study", "split"])
+        task, labels = "pairs", []
     else:
         dataset = load_dataset(name, run.data_root)
-        tables[name], task = dataset.table, dataset.task
-        positive = (
-            dataset.table[list(dataset.labels)].mean().mean() if dataset.labels else float("nan")
-        )
-    table = tables[name]
-    counts = {split: (table["split"] == split).sum() for split in ("train", "val", "test")}
-    rows.append({"dataset": name, "task": task, "images": len(table), **counts,
-                 "patients": table["patient"].nunique(), "positive": positive, "terms": TERMS[name]})  # fmt: skip
-cohort = declare(run, pd.DataFrame(rows), counts=["images", *counts, "patients"])
-run.save_results("cohort", cohort)
-counted = dict.fromkeys(["images", *counts, "patients"], "{:.0f}")
-styled = cohort.style.hide(axis="index")
-display(declare(run, styled.format(counted | {"positive": "{:.0%}"}, na_rep="–")))
+        table, task, labels = dataset.table, dataset.task, [*dataset.labels]
+    counts = table["split"].value_counts().reindex(SPLITS, fill_value=0)
+    about = {"dataset": name, "task": task, "images": len(table), **counts}
+    about["patients"] = table["patient"].nunique()
+    about["positive"] = table[labels].mean().mean()
+    return about | {"terms": TERMS[name]}, table
+
+
+there = [name for name in TERMS if (run.data_root / name).is_dir()]
+described = {k: describe(k) for k in there if k != "ecg-archive"}
+tables = {name: table for name, (_, table) in described.items()}
+cohort = pd.DataFrame([about for about, _ in described.values()])
+counts = ["images", *SPLITS, "patients"]
+cohort = run.save_results("cohort", declare(run, cohort, counts=counts))
+show(cohort).format(dict.fromkeys(counts, "{:.0f}"), na_rep="–").format(
+    "{:.0%}", subset=["positive"], na_rep="–"
+)
 
 # %% [markdown]
 # `phantom-truth` has no real counterpart. Its labels are read off the true states: 1 where a state plus
@@ -499,31 +410,8 @@ display(declare(run, styled.format(counted | {"positive": "{:.0%}"}, na_rep="–
 #
 # The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6,
 # COVID-QU-Ex, VinDr-CXR and a part of QaTa-COV19 carry no patient numbers, there or here: each image
-# counts as a patient, and nobody can check more. TB names a patient by the file of its only X-ray.
+# counts as a patient, and more cannot be checked. TB names a patient by the file of its only X-ray.
 #
-# Before you trust a data set, yours or ours, let it be checked: `pacx data check NAME --root DIR`.
-# It looks for every file, decodes images, counts, and ends with an error when something would
-# spoil a result. This is what it says of this run's first benchmark:
-
-# %%
-from pacx.pairing.check import check_dataset
-
-checked = check_dataset(run.profile.benchmarks[0], run.data_root, most=500)
-
-# %% tags=["hide-input"]
-if run.is_phantom:
-    print(str(checked).replace(str(run.data_root), "data"))
-else:  # notes and problems may name files of patients
-    display(show(declare(run, checked.splits, counts=["images", "patients"])))
-    counted = {"counts": ["positive", "known"], "of": "known", "derived": ["share"]}
-    display(show(declare(run, checked.prevalence, **counted)))
-    say(f"{len(checked.problems)} problem(s) found.")
-
-# %% mystnb={"image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-input"]
-figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
-_ = declare(run, figure, checked.name)
-
-# %% [markdown]
 # ## No patient in two places
 #
 # Two {term}`leaks <Leakage>` would make every later number too good. A patient with two X-rays could be
@@ -533,132 +421,147 @@ _ = declare(run, figure, checked.name)
 # **The first leak is a choice of split.** The paper splits some data sets by image. This book splits
 # by patient; `benchmark_split: paper` in a profile repeats the paper's choice. What it leaks:
 
-# %% tags=["hide-input"]
+# %% mystnb={"code_prompt_show": "How a leak is counted"} tags=["hide-input"]
+from IPython.display import display
+
 from pacx.data.datasets import SPLIT_BY_IMAGE_IN_PAPER
 
-rows = []
-for name in [name for name in SPLIT_BY_IMAGE_IN_PAPER if name in tables]:
-    for policy in ("patient", "paper"):
-        dataset = load_dataset(name, run.data_root, policy)
-        trained = set(dataset.split("train")["patient"])
-        rows.append(
-            {
-                "dataset": name,
-                "split": policy,
-                "patients in two splits": len(dataset.patients_in_two_splits),
-                **{
-                    f"{split} images of trained patients": dataset.split(split)["patient"]
-                    .isin(trained)
-                    .mean()
-                    for split in ("val", "test")
-                },
-            }
-        )
-choice, (twice, *shares) = pd.DataFrame(rows), list(rows[0])[2:]
-choice = run.save_results("split_leaks", declare(run, choice, counts=[twice], derived=shares))
-shown = {twice: "{:.0f}"} | dict.fromkeys(shares, "{:.0%}")
-display(declare(run, choice.style.hide(axis="index").format(shown, na_rep="–")))
+twice, *shares = leaked = [
+    "patients in two splits",
+    "val images of trained patients",
+    "test images of trained patients",
+]
+
+
+def leak(name, policy):
+    """What a split gives away."""
+    dataset = load_dataset(name, run.data_root, policy)
+    trained = set(dataset.split("train")["patient"])
+    row = [name, policy, len(dataset.patients_in_two_splits)]
+    for split in ("val", "test"):
+        row.append(dataset.split(split)["patient"].isin(trained).mean())
+    return row
+
+
+names = [name for name in SPLIT_BY_IMAGE_IN_PAPER if name in tables]
+choice = [leak(name, how) for name in names for how in ("patient", "paper")]
+if names:
+    choice = pd.DataFrame(choice, columns=["dataset", "split", *leaked])
+    choice = declare(run, choice, counts=[twice], derived=shares)
+    run.save_results("split_leaks", choice)
+    digits = {twice: "{:.0f}"} | dict.fromkeys(shares, "{:.0%}")
+    display(show(choice).format(digits, na_rep="–"))
 
 # %% [markdown]
 # **The second leak is one hospital under three names.** Symile-MIMIC, MedMod and CXL-Seg are made
 # from patients of one hospital. The audit compares them by subject and by admission. In the rows of
 # Symile-MIMIC's training split `shared` must be 0, or distilled physiology comes back in a test; the
 # others are for information. In the phantom hospital each data set has patients of its own, so every row
-# is 0; a check below plants some.
+# is 0; a check below plants some. The library counts what the loop counts by hand.
 
 # %%
 from pacx.data.datasets import load_populations
 from pacx.data.splits import audit_overlaps
 
-overlaps = audit_overlaps(load_populations(run))
+populations = load_populations(run)
+overlaps = audit_overlaps(populations)
+distilled = set(read_patients(run.data_root, "train")["patient"])
+asked = "first == 'symile-mimic' and split == 'train' and by == 'subject'"
+counted = overlaps.query(asked).set_index("second")["shared"]
+others = {k: p for k, p in populations.items() if k != "symile-mimic"}
+for name, people in others.items():
+    shared = distilled & set(people["patient"])
+    assert counted[name] == len(shared)
 
-# %% tags=["hide-input"]
-counted = declare(run, overlaps, counts=["in_first", "in_second", "shared"])
-display(show(run.save_results("overlaps", counted), digits=0))
-
-# %% [markdown]
-# `refuse_leaks` runs before every probe and stops at either leak. With `leaks: remove` a profile has
-# distilled patients taken out of the benchmark first, which the profile for real data does; with
-# `leaks: waive` the finding is printed and the number is not to be trusted.
-
-# %% tags=["remove-input"]
-from pacx.data.splits import refuse_leaks
-from pacx.figures.source import show_source
-
-show_source(refuse_leaks)
+# %%
+counts = ["in_first", "in_second", "shared"]
+overlaps = run.save_results("overlaps", declare(run, overlaps, counts=counts))
+folded(show(overlaps, digits=0), "All pairs of data sets")
 
 # %% [markdown]
 # All data sets of this run in one table:
 
 # %% tags=["hide-input"]
-distilled = read_patients(run.data_root, "train")
-audit = pd.DataFrame(
-    [
-        {
-            "dataset": name,
-            "patients with several images": int((table.groupby("patient").size() > 1).sum()),
-            "patients in two splits": int((table.groupby("patient")["split"].nunique() > 1).sum()),
-            "also in the distillation": "–" if name == "symile-mimic"
-            else len(set(table["patient"]) & set(distilled["patient"])),
-        }
-        for name, table in tables.items()
-    ]
-)  # fmt: skip
-counts = [column for column in audit if column.startswith("patients")]
-display(show(declare(run, audit, counts=counts), digits=0))
+audit = []
+for name, table in tables.items():
+    per = table.groupby("patient")
+    several = int((per.size() > 1).sum())
+    split = int((per["split"].nunique() > 1).sum())
+    also = len(set(per.groups) & distilled)
+    also = "–" if name == "symile-mimic" else also
+    audit.append([name, several, split, also])
+columns = ["dataset", "patients with several images"]
+columns += ["patients in two splits", "also in the distillation"]
+audit = pd.DataFrame(audit, columns=columns)
+show(declare(run, audit, counts=columns[1:3]), digits=0)
 
 # %% [markdown]
+# Before every probe `refuse_leaks` looks for both leaks and stops at either. With `leaks: remove` a profile
+# has distilled patients taken out of the benchmark first, which the profile for real data does; with
+# `leaks: waive` the finding is printed and the number is not to be trusted.
+#
 # ## Check it yourself
 #
 # Each of these can fail. Try it: put `t = tables["chexchonet"]; t.loc[t["patient"].duplicated(),
 # "split"] = "test"` above the code of the last table, and run that cell and this one again.
 
 # %%
-assert (audit["patients in two splits"] == 0).all(), "a patient is in two splits"
-assert not set(tables["symile-mimic"].query("split == 'test'")["patient"]) & set(
-    distilled["patient"]
-)
+assert (audit["patients in two splits"] == 0).all()
+pairs = tables["symile-mimic"]
+assert not set(pairs.query("split == 'test'")["patient"]) & distilled
 
-# The audit is not blind: three patients who are planted in MedMod are found.
-populations = load_populations(run)
-medmod = populations["medmod"]
-strangers = distilled.loc[~distilled["patient"].isin(medmod["patient"]), "patient"].unique()[:3]
-planted = pd.concat([medmod, medmod[:3].assign(patient=strangers)])
-these = "split == 'train' and second == 'medmod' and by == 'subject'"
-found = audit_overlaps(populations | {"medmod": planted}).query(these)["shared"].item()
-assert found == overlaps.query(these)["shared"].item() + 3
+# The audit is not blind: it finds three patients planted in another set.
+for name, people in list(others.items())[:1]:
+    strangers = sorted(distilled - set(people["patient"]))[:3]
+    planted = pd.concat([people, people[:3].assign(patient=strangers)])
+    found = audit_overlaps(populations | {name: planted}).query(asked)
+    assert found.set_index("second")["shared"][name] == counted[name] + 3
 
-first, again = (render_radiographs(patients, 64, seed=1)[0] for _ in range(2))
-assert (first == again).all(), "the same seed must draw the same pictures"
+# The same seed must draw the same pictures.
+first, again = (render_radiographs(patients, 64, seed=1)[0] for _ in "12")
+assert (first == again).all()
 
-assert coupling.set_index("coupling")["correlation"].abs().idxmax() == 1.0
+# %%
+# Exercise 1: effects along all paths, and the covariance they imply.
+from pacx.phantom.state import state_covariance
+
+names = list(EQUATIONS)
+W = pd.DataFrame({k: e.parents for k, e in EQUATIONS.items()}, index=names)
+total = np.linalg.inv(np.eye(len(names)) - W.fillna(0).to_numpy(float).T)
+effect = total[names.index("fluid"), names.index("hypertension")]
+to_dilation = W["hypertrophy"]["hypertension"] * W["dilation"]["hypertrophy"]
+by_atrium = W["atrial_load"]["dilation"] * W["fluid"]["atrial_load"]
+paths = to_dilation * (W["fluid"]["dilation"] + by_atrium)
+paths += W["renal"]["hypertension"] * W["fluid"]["renal"]
+np.testing.assert_allclose(effect, paths)
+noise = np.diag([e.noise**2 for e in EQUATIONS.values()])
+np.testing.assert_allclose(total @ noise @ total.T, state_covariance())
 print("All checks passed.")
 
 # %% [markdown]
 # ## Summary
-
-# %% tags=["hide-input"]
-r = coupling.set_index("coupling")["correlation"]
-say(
-    f"- This run has {cohort['images'].sum():,} X-rays of {cohort['patients'].sum():,} patients in "
-    f"{len(cohort)} data sets; {int(distilled['patient'].nunique()):,} patients have all three "
-    "modalities and train the distillation.\n"
-    f"- An average admission has results of {observed.mean():.0%} of the {len(LABS)} blood tests.\n"
-    f"- The correlation of the heart's relative width with the state dilation is {r[1.0]:.2f} at "
-    f"coupling 1 and {r[0.0]:.2f} at coupling 0. Its square says that the state explains "
-    f"{r[1.0] ** 2:.0%} and {r[0.0] ** 2:.0%} of the variance of that width.\n"
-    f"- {int(audit['patients in two splits'].sum())} patients are in two splits of one data set."
-)
-
-# %% [markdown]
+#
+# Each patient is a set of hidden states with known causes, and the X-ray, the ECG and the blood tests all
+# depend on them, as far as the maps of weights and the rows of X-rays show. Three records become one row if
+# they lie in the windows of the timeline, and which blood tests were ordered says how sick the patient was.
+# The last tables count how many patients are in two splits of a data set or in both the distillation and a
+# benchmark; both counts must be 0 for any later number to be trusted.
+#
 # ## Exercises
 #
-# 1. Along which paths does hypertension reach fluid overload, and with which total weight? Is that the
-#    covariance of the two?
+# 1. Along which paths does hypertension reach fluid overload, and with which total weight? Compute the
+#    total from the weights of `EQUATIONS` by code. Is it the covariance of the two?
 #
 # ```{dropdown} Answer
 # Through hypertrophy and dilation; through loss of kidney function; and through hypertrophy, dilation
-# and atrial load. Multiply the weights along each path and add up the three products.
+# and atrial load. The total is the sum of the three products of weights. With $W$ the matrix of the direct
+# weights (rows are effects), $(I - W)^{-1} = I + W + W^2 + \dots$ adds up the paths of every length:
+#
+#     names = list(EQUATIONS)
+#     W = pd.DataFrame({k: e.parents for k, e in EQUATIONS.items()}, index=names)
+#     total = np.linalg.inv(np.eye(len(names)) - W.fillna(0).to_numpy(float).T)
+#     total[names.index("fluid"), names.index("hypertension")]
+#
 # `pacx.phantom.state.state_covariance()` gives more, because age raises both: they go together more
 # than one causes the other.
 # ```
@@ -683,6 +586,163 @@ say(
 #
 # [Chapter 02](02_cxr_mae) trains the X-ray encoder on these pictures, without any label.
 #
+# ## Appendix
+#
+# Details, folded: the equations, the power spectrum, the coupling, the pairing in SQL, the files on disk,
+# and the check of a data set.
+#
+# ### The equations
+#
+# They are printed from the same table that samples the patients (`pacx.phantom.state.EQUATIONS`), so they
+# cannot disagree with the data.
+
+# %% mystnb={"code_prompt_show": "All equations"} tags=["hide-cell"]
+from IPython.display import Math
+
+from pacx.figures.graph import equations_as_latex
+
+declare(run, Math(equations_as_latex(EQUATIONS)))
+
+# %% [markdown]
+# ### Do they look like X-rays?
+#
+# To the eye phantoms are drawings. But how much of an image lies in coarse and how much in fine structure can
+# be compared: the **power spectrum** below is the mean squared strength of each number of waves across
+# the image, at the size that this book's encoders see. The real X-rays are of NIH ChestX-ray14
+# {cite:p}`wang2017chestxray8`; no image of theirs is here, only their mean spectrum. The band is half to
+# twice the real power. A spectrum does not say *where* things are, so it can show that phantoms are
+# wrong, never that they are right.
+# `python benchmarks/spectrum.py --real FOLDER` repeats the measurement with a folder of X-rays of your
+# own; the committed one is in the book's repository, not in the package. Whether phantoms can tell a network
+# from a linear model is another question, which `pacx accept` asks ([protocol](../book/protocol)).
+
+# %% mystnb={"code_prompt_show": "The two spectra", "image": {"alt": "Two falling curves of power against the number of waves across the image, on logarithmic axes, one of real X-rays with a band of half to twice its value, and one of phantoms."}} tags=["hide-cell"]
+import json
+from pathlib import Path
+
+import pacx
+from pacx.figures.style import COLOURS
+
+file = Path(pacx.__file__).parents[1] / "book" / "benchmarks" / "spectrum.json"
+if file.is_file():
+    spectrum = json.loads(file.read_text())
+    waves, power = spectrum["frequency"], spectrum["power"]
+    real = np.array(power["real"])
+    figure, axis = plt.subplots(figsize=(6.5, 3.4))
+    axis.fill_between(waves, real / 2, real * 2, color=COLOURS["blue"], alpha=0.15, linewidth=0)
+    axis.loglog(waves, real, color=COLOURS["blue"], label="real X-rays")
+    axis.loglog(waves, power["phantom"], "--", color=COLOURS["vermilion"], label="phantoms")
+    axis.set(xlabel="waves across the image", ylabel="power (squared grey values)")
+    axis.legend()
+    declare(run, figure)
+
+# %% [markdown]
+# ### Coupling
+#
+# The {term}`coupling` is 1 in all runs of this book; the evidence of [chapter 09](09_components) also tries
+# lower ones. At 0 the picture does not depend on the patient's state, and no distillation could help. The
+# ratio of the heart's width to that of the lungs, measured on the exact masks, shows the difference. It is
+# no cardiothoracic ratio: the lungs are counted without the mediastinum, so the limit of one half does not
+# apply. At coupling 1 the points still scatter, because positioning and build move the heart as well. The
+# square of the correlation is the share of the ratio's variance that the state explains.
+
+# %%
+many = sample_patients(300, seed + 2)
+ratios, rows = {}, []
+for strength in (0.0, 1.0):
+    how = {"masks": True, "coupling": strength}
+    mask = render_radiographs(many, 96, seed=4, **how)[1]
+    organs = mask["heart"], mask["lungs"]
+    heart, lungs = (m.any(axis=1).sum(axis=1) for m in organs)  # widths
+    ratios[strength] = heart / lungs
+    r = np.corrcoef(many["dilation"], ratios[strength])[0, 1]
+    rows.append({"coupling": strength, "correlation": r})
+coupling = run.save_results("coupling", pd.DataFrame(rows))
+assert abs(coupling["correlation"]).idxmax() == 1, "coupling must show"
+show(coupling, digits=2)
+
+# %% mystnb={"code_prompt_show": "The ratio against the state", "image": {"alt": "Two scatter plots of the heart's width divided by the lungs' width against the state dilation. With coupling 0 the points form a level cloud, with coupling 1 the ratio rises with dilation."}} tags=["hide-cell"]
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+for axis, (strength, ratio) in zip(axes, ratios.items(), strict=True):
+    axis.plot(many["dilation"], ratio, ".", color=COLOURS["green"], alpha=0.6)
+    axis.set(title=f"coupling {strength:g}", xlabel="dilation (standard deviations)")
+axes[0].set_ylabel("width of heart / lungs")
+_ = declare(run, figure)
+
+# %% [markdown]
+# ### The pairing in SQL
+#
+# The rule of `pacx pair` is written in
+# [DuckDB](https://duckdb.org), which reads the compressed files where they lie and writes to disk
+# what does not fit the memory. Each statement makes the table it is named after. Between them Python
+# looks whether files are there and hold a signal; afterwards it divides patients into splits and writes
+# the arrays.
+#
+# **X-rays.** Read aloud: of all images keep those from the front ({term}`AP`, {term}`PA`) and put date
+# and time together; join them to the patient's admissions; keep those more than 24 and at most 72 hours
+# after. Now each path is looked up, and rows without a file are deleted. Of what is left an admission
+# keeps its earliest image (of two at the same second, the first in the file). If the table of findings
+# lacks that image's study, the admission is lost, even if a later image has one.
+
+# %% mystnb={"code_prompt_show": "SQL"} tags=["hide-cell"]
+from pacx.figures.source import show_sql
+from pacx.pairing.admissions import STEPS
+
+show_sql(*(STEPS[name] for name in ("frontal_xrays", "xrays_in_time", "with_xray")))
+
+# %% [markdown]
+# **ECGs.** Of the ECGs of these patients keep those at most 24 hours before or after admission.
+# Each is opened, and one that is all zero or has a gap is deleted. The earliest is taken.
+
+# %% mystnb={"code_prompt_show": "SQL"} tags=["hide-cell"]
+show_sql(*(STEPS[name] for name in ("ecgs", "ecgs_in_time", "with_ecg")))
+
+# %% [markdown]
+# **Labs.** MIMIC's largest table is read once, and only rows that can matter are kept: one of the
+# 50 tests, a number, a patient who is still in. Of each test the earliest value in the window
+# counts. The last statement turns rows into columns; an admission without any test drops out.
+
+# %% mystnb={"code_prompt_show": "SQL"} tags=["hide-cell"]
+show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))
+
+# %% [markdown]
+# ### What lies on disk
+#
+# This is Symile-MIMIC; of several folders only the first is opened. One row of `train.csv` holds the blood
+# tests in their units and as percentiles of the training split. An empty place is a test without a result.
+# (In a book about real data both outputs are withheld.)
+
+# %% mystnb={"code_prompt_show": "Files, and the first rows"} tags=["hide-cell"]
+from pacx.figures.source import show_tree
+
+names = {str(lab.itemid): f"{lab.name} ({lab.unit})" for lab in LABS}
+names["50912_percentile"] = "Creatinine (percentile)"
+columns = ["subject_id", "hadm_id", "50912", "50971", "51222", "50912_percentile"]
+first = pd.read_csv(symile / "train.csv", nrows=4)[columns].rename(columns=names)
+display(show_tree(symile, most=8), first.style.hide().format(precision=2))
+
+# %% [markdown]
+# ### The check of a data set
+#
+# Before you trust a data set, yours or ours, let it be checked: `pacx data check NAME --root DIR`.
+# The command looks for every file, decodes images, counts, and ends with an error when something would
+# spoil a result. This is what it counts in this run's first benchmark:
+
+# %%
+from pacx.pairing.check import check_dataset
+
+checked = check_dataset(run.profile.benchmarks[0], run.data_root, most=500)
+people = declare(run, checked.splits, counts=["images", "patients"])
+how = {"counts": ["positive", "known"], "of": "known", "derived": ["share"]}
+positive = declare(run, checked.prevalence, **how)
+problems = pd.DataFrame([{"problems found": len(checked.problems)}])
+display(show(people), show(positive), show(problems))
+
+# %% mystnb={"code_prompt_show": "Some of its X-rays", "image": {"alt": "Twenty-four X-rays of the first benchmark, evenly spread over the data set."}} tags=["hide-cell"]
+figure = montage(checked.tiles, [""] * len(checked.tiles), columns=8)
+_ = declare(run, figure, checked.name)
+
+# %% [markdown]
 # ## References
 #
 # Pairing: {cite:p}`saporta2024symile`. MIMIC:
