@@ -564,7 +564,7 @@ print("All checks passed.")
 # mean that predicting the mean is enough (second table). Whether more than the training pairs was learned
 # is read off the last table, from the differences between PaCX-MAE, the MAE and the shuffled control on
 # unseen pairs; one validation split and one training cannot settle it, so chapters
-# [06](06_clinical_transfer) to [10](10_attention_shift) test what the encoder is worth.
+# [06](06_clinical_transfer) to [11](11_attention_shift) test what the encoder is worth.
 #
 # ## Exercises
 #

@@ -64,7 +64,7 @@ banner(run)
 # Every variant takes the paired X-rays in the same order for the same number of steps. One thing
 # differs from `pacx`, in some variants two (see the table). The profile's `variants` says which ones
 # this run compares; those that are meant to forget less are discussed in
-# [chapter 14](14_forgetting).
+# [chapter 10](10_forgetting).
 
 # %% tags=["remove-input"]
 from pacx.figures.source import show_source
@@ -569,7 +569,7 @@ print("All checks passed.")
 #
 # ## Next
 #
-# The encoder has gained something. [Chapter 14](14_forgetting) asks what it has lost.
+# The encoder has gained something. [Chapter 10](10_forgetting) asks what it has lost.
 #
 # ## References
 #

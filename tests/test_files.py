@@ -52,7 +52,7 @@ def keys_of(folder: Path) -> dict[str, str]:
         ("pacx/pairing/check.py", '"""Is', '"""Reworded: is', set(), TRAINED | CHAPTERS),
         # One of each kind of thing that something is made from.
         ("pacx/figures/interactive.js", "const", "let", {"02", "05"}, TRAINED | {"03"}),
-        ("pacx/profiles/paper.yaml", "epochs", "epochs ", {"12"}, TRAINED | {"02"}),
+        ("pacx/profiles/paper.yaml", "epochs", "epochs ", {"13"}, TRAINED | {"02"}),
         ("book/benchmarks/spectrum.json", "1", "2", {"01"}, TRAINED | {"02", "05"}),
         ("pacx/models/mae.py", "qkv_bias=True", "qkv_bias=False", {"mae", "02"}, {"labs", "ecg"}),
         ("pacx/phantom/labs.py", "1.0", "1.1", {"data", *CHAPTERS}, set()),

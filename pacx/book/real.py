@@ -1,4 +1,4 @@
-"""Tables of chapter 13: measured where the profile reads the real X-rays, else as committed."""
+"""Tables of chapter 14: measured where the profile reads the real X-rays, else as committed."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -236,7 +236,7 @@ def test_first_page_is_light(browser, site):
     tab.close()
 
 
-@pytest.mark.parametrize("chapter", ["02_cxr_mae", "05_distillation", "10_attention_shift"])
+@pytest.mark.parametrize("chapter", ["02_cxr_mae", "05_distillation", "11_attention_shift"])
 def test_interactive_pages_work_from_the_file_system(browser, html, chapter):
     tab, said = browser.new_page(), []
     tab.on("console", lambda m: said.append(m.text) if m.type == "error" else None)

@@ -1,4 +1,4 @@
-"""Chapter 13: its committed tables are what it reads, and its cells lay real X-rays out."""
+"""Chapter 14: its committed tables are what it reads, and its cells lay real X-rays out."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from pacx.pairing.check import check_dataset
 from pacx.profile import load_profile
 from pacx.run import Run
 
-CHAPTER = PROJECT / "notebooks" / "13_real_x_rays.py"
+CHAPTER = PROJECT / "notebooks" / "14_real_x_rays.py"
 NAMES = re.findall(r'measured\(run, "(\w+)"', CHAPTER.read_text(encoding="utf-8"))
 SCORES = {"findings", "lungs", "reconstruction", "blood", "distilled"}
 

@@ -1,4 +1,4 @@
-"""The tables of chapters 06 to 10, on encoders with random weights and a handful of patients."""
+"""The tables of chapters 06 to 11, on encoders with random weights and a handful of patients."""
 
 from dataclasses import replace
 

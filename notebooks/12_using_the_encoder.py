@@ -404,7 +404,7 @@ show(pd.DataFrame([measured_on]), digits=2)
 #   {cite:p}`seyyedkalantari2021underdiagnosis,zech2018variable`. Check subgroups and a second
 #   hospital.
 # - **Not the last word on devices and positioning.** Distillation may have cost some of that;
-#   see [chapter 14](14_forgetting).
+#   see [chapter 10](10_forgetting).
 #
 # ## Model card
 #
@@ -471,7 +471,7 @@ print("All checks passed.")
 #
 # ## Next
 #
-# [Chapter 12](12_what_it_costs) adds up what it costs to train such an encoder; a page of its own
+# [Chapter 13](13_what_it_costs) adds up what it costs to train such an encoder; a page of its own
 # says [the limits](../book/limits) of all this.
 #
 # ## References

@@ -329,7 +329,7 @@ print("All checks passed.")
 #
 # ## Next
 #
-# The encoder has changed. [Chapter 10](10_attention_shift) asks where it looks now.
+# The encoder has changed. [Chapter 11](11_attention_shift) asks where it looks now.
 #
 # ## References
 #

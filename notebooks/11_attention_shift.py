@@ -493,7 +493,7 @@ if phantom:
 #
 # ## Next
 #
-# [Chapter 11](11_using_the_encoder) takes the encoder out of the book.
+# [Chapter 12](12_using_the_encoder) takes the encoder out of the book.
 #
 # ## Appendix
 #

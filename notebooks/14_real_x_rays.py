@@ -54,7 +54,7 @@ banner(run)
 #
 # You should know {term}`linear probes <Linear probe>` ([chapter 06](06_clinical_transfer)),
 # {term}`Ridge regression` ([chapter 08](08_alignment)) and the training range
-# ([chapter 11](11_using_the_encoder)).
+# ([chapter 12](12_using_the_encoder)).
 #
 # **The tables on this page were measured on real patients**, also where the banner speaks of phantoms. They
 # are committed in `book/real/`, as aggregates only; each row there names its data set, number of test
@@ -640,7 +640,7 @@ show(texts.rename(columns={"difference [95 %]": f"minus {real_mae} [95 %]"}))
 # %% [markdown]
 # ## Which X-rays are warned about
 #
-# [Chapter 11](11_using_the_encoder) warns about X-rays that are far from the training X-rays. Three pairs of an
+# [Chapter 12](12_using_the_encoder) warns about X-rays that are far from the training X-rays. Three pairs of an
 # encoder and the X-rays that its range was learned from: phantoms with phantoms, as `pacx export` makes it;
 # the same encoder with a range from real X-rays; an encoder of real X-rays. None of the sets has laterals;
 # the only other part of the body is a leg, of the package `pydicom-data`, as it is and turned by quarters.
