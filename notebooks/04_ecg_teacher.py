@@ -224,7 +224,7 @@ _ = declare(run, figure, "ecg-archive")
 # {term}`convolutions <Convolution>` (Net1D) trained on the diagnoses of more than ten million real ECGs.
 # Its 1,024 features, averaged over time, are the embedding; its 150 diagnoses are not used.
 # `pacx.models.ecg_founder` has the same architecture under the same parameter names, and a profile that
-# names the weights file (`ecg.weights`) uses it.
+# names the weights file (`ecg.weights`) uses it. Such a run trains no teacher, so this chapter is left out.
 #
 # The phantom profiles name none. Real diagnoses would mean little on simulated ECGs, so a smaller Net1D is
 # trained on the diagnoses of a phantom archive, as ECGFounder was on real ones. Its patients are in no
@@ -234,8 +234,11 @@ _ = declare(run, figure, "ecg-archive")
 
 # %%
 from pacx.data.datasets.ecg_archive import load_ecg_archive
+from pacx.errors import NoDataError
 from pacx.training.ecg import load_ecg, train_ecg
 
+if run.profile.ecg.weights is not None:
+    raise NoDataError("This profile takes ECGFounder's weights.")
 archive = load_ecg_archive(run.data_root, run.cache)
 folder = train_ecg(run)
 teacher = load_ecg(run)

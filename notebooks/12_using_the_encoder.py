@@ -75,7 +75,7 @@ folder = run.artefact("pacx")
 encoder = load_encoder(folder).eval()
 
 # %% [markdown]
-# ## One folder for everybody
+# ## One folder for all
 #
 # The export is the same encoder with everything that others need: `timm`'s settings, ONNX graphs where
 # `onnx` is installed, a trained probe with its calibration, the range of the training images, a model card
@@ -447,7 +447,7 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# One folder holds the encoder for everybody: one X-ray in, one embedding out, in `timm`, Hugging Face and
+# One folder holds all that the encoder needs: one X-ray in, one embedding out, in `timm`, Hugging Face and
 # ONNX Runtime. Beside it lie converged probes on the CLS token with one temperature each, so that their
 # probabilities can be judged, and the range of the training images, so that odd ones are warned about.
 # What it may be used for is what you have measured on data of your own.
@@ -455,7 +455,7 @@ print("All checks passed.")
 # %% [markdown]
 # ## Exercises
 #
-# 1. Your embeddings of real X-rays are nearly the same for everybody. What would you check first?
+# 1. Your embeddings of real X-rays are nearly the same for all patients. What would you check first?
 #
 # ```{dropdown} Answer
 # The input: the scale of the grey values, an inverted MONOCHROME1 image, normalisation done twice.

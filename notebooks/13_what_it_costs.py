@@ -200,7 +200,7 @@ _ = declare(run, figure)
 # $$\text{hours} = \frac{\text{operations}}{\text{peak} \times \text{share of the peak}} \Big/ 3600$$
 #
 # A card's peak is on its data sheet. What share of it a training reaches has to be measured on that
-# card. **Until somebody measures one, the table is an assumption**: it shows a range between the two
+# card. **Until one is measured, the table is an assumption**: it shows a range between the two
 # shares of the next cell. They are the place to put your own figure.
 
 # %%
@@ -361,7 +361,7 @@ say(
 # with few patches kept it is where most of the operations are.
 # ```
 #
-# 2. You have one small card and an encoder that somebody else has pretrained. Which rows of the
+# 2. You have one small card and an encoder that was pretrained elsewhere. Which rows of the
 #    first table do you still pay for?
 #
 # ```{dropdown} Answer

@@ -322,7 +322,7 @@ def predict(
         print(f"{row.image}: {row.warning}", file=sys.stderr)
     print(f"{len(table)} images, {len(warned)} with a warning. All is at {out.resolve()}")
     if "distance" not in table:
-        print("This encoder brings no training range: nobody checked whether these are X-rays.")
+        print("This encoder brings no training range: whether these are X-rays was not checked.")
     for name in probe or ():
         measured = load_probe(encoder / PROBES / f"{name}.safetensors").measured
         value, low, high = measured.get("Brier, calibrated", [math.nan] * 3)

@@ -110,7 +110,8 @@ def replace_folder(new: Path, folder: Path) -> None:
 def locked(target: Path) -> Iterator[None]:
     """Keep other commands from making the same; of joined processes the first has the lock.
 
-    A process that dies gives its lock back. Some network disks know no locks: nobody waits there.
+    A process that dies gives its lock back. Some network disks know no locks: there, no process
+    waits.
 
     Raises:
         PacxError: The folder cannot be written.

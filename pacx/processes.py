@@ -1,6 +1,6 @@
 """Several processes of one training: which of them this is, where it computes, and waiting.
 
-A process that was started alone is number 0 of 1 and waits for nobody.
+A process that was started alone is number 0 of 1 and waits for no other.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Profiles: what to run, how big, and on which data.
 
-A profile is a YAML file whose every key is checked; a key that nobody knows is an error, so a
+A profile is a YAML file whose every key is checked; an unknown key is an error, so a
 typing mistake cannot quietly run the default. With `extends: demo` it names only the top-level keys
 in which it differs from another profile.
 """

@@ -1,4 +1,4 @@
-"""Splits by patient, the paper's splits by image, and the audit that nobody is in two places."""
+"""Splits by patient, the paper's by image, and the audit that no patient is in two places."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -72,7 +72,7 @@ def split_by_patient(patients: pd.Series, shares: dict[str, float], seed: int = 
         seed: Of the shuffle.
 
     Returns:
-        (N,) split of each row; NaN where nobody is named.
+        (N,) split of each row; NaN where no patient is named.
 
     Example:
         >>> split = split_by_patient(table["patient"], {"train": 0.8, "test": 0.2})
@@ -125,12 +125,12 @@ def drop_patients(dataset: Dataset, patients: pd.Series) -> Dataset:
     """The data set without some patients, such as those of another data set; prints how many.
 
     Raises:
-        PacxError: Nobody is left.
+        PacxError: No patient is left.
     """
     gone = set(as_ids(patients))
     table = dataset.table[~dataset.table["patient"].isin(gone)].reset_index(drop=True)
     if table.empty:
-        raise PacxError(f"{dataset.name}: nobody is left without {len(gone)} patients.")
+        raise PacxError(f"{dataset.name}: no patient is left without {len(gone)} patients.")
     left_out = dataset.table["patient"].nunique() - table["patient"].nunique()
     print(f"{dataset.name}: {left_out} patients who were distilled are left out.")
     return replace(dataset, table=table)

@@ -38,7 +38,7 @@ class Dataset:
     Attributes:
         name: Folder name under `data_root`.
         task: What its labels are for.
-        labels: Label columns of `table`: 1, 0, or NaN where nobody knows.
+        labels: Label columns of `table`: 1, 0, or NaN where it is unknown.
         table: One row an image: `patient`, `study`, `split`, `image` and, for segmentation,
             `mask` (paths relative to `root`), then the label columns.
         root: Folder that every path is relative to.

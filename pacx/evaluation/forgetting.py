@@ -92,6 +92,6 @@ def image_errors(
         (N,) in the scale of `images`, with `norm_pix_loss` too.
     """
     output = mae(images, mask_ratio, noise)
-    _, painted = mae.reconstruct(images, output)
+    _, restored = mae.reconstruct(images, output)
     # Kept patches are pasted in as they are: they add nothing to the sum.
-    return (painted - images).square().mean((1, 2, 3)) / output.mask.mean(1)
+    return (restored - images).square().mean((1, 2, 3)) / output.mask.mean(1)

@@ -27,7 +27,7 @@ _BANDS = {
 def subgroups(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
     """Macro AUROC on the test images of groups: sex, age band, view, and whether a device shows.
 
-    Of the converged probe on the CLS token, trained on all labels of everybody.
+    Of the converged probe on the CLS token, trained on all labels of all patients.
 
     Args:
         run: The run.
@@ -36,11 +36,11 @@ def subgroups(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
         model: See `pacx.training.encoders.encoder_of`.
 
     Returns:
-        Columns dataset, group, patients, value, low, high; the first row is everybody.
+        Columns dataset, group, patients, value, low, high; the first row is all of them.
     """
     table, truth = dataset.split("test"), labels_of(dataset, "test")
     scores = np.asarray(probe_scores(run, dataset, model)[0])
-    groups = {"everybody": pd.Series("", index=table.index)}
+    groups = {"all": pd.Series("", index=table.index)}
     for title, names in {"sex": _SEX, "age": _AGE, "view": _VIEW, "device": _DEVICE}.items():
         column = next((name for name in names if name in table), None)
         if column is None:

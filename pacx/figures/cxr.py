@@ -53,7 +53,7 @@ def montage(
 
 
 def reconstructions(columns: dict[str, np.ndarray | torch.Tensor]) -> Figure:
-    """One row an X-ray, one column a stage of masking and painting.
+    """One row an X-ray, one column a stage of masking and reconstruction.
 
     Args:
         columns: Title -> (N, H, W) uint8, or (N, 3, H, W) in the encoder's scale, where NaN

@@ -222,7 +222,7 @@ def _digits(row: tuple) -> int:
 
 
 def _change(mae: tuple | None, pacx: tuple | None) -> str:
-    """PaCX-MAE minus MAE, with its paired interval where somebody has measured one."""
+    """PaCX-MAE minus MAE, with its paired interval where one was measured."""
     if mae is None or pacx is None:
         return "–"
     if pd.isna(getattr(pacx, "difference_low", None)):

@@ -111,7 +111,7 @@ def read_finite(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file that somebody else has made; nothing in the file is executed.
+    """The state dict in a file from elsewhere; nothing in the file is executed.
 
     Raises:
         PacxError: The file is damaged, holds more than weights, or no state dict, or its content is

@@ -28,7 +28,7 @@ _PEFT = "base_model.model."
 def import_encoder(
     source: str | Path, *, heads: int | None = None, lora_alpha: int = 16
 ) -> tuple[VisionTransformer, pd.DataFrame]:
-    """Read an encoder that somebody else has trained.
+    """Read an encoder that was trained elsewhere.
 
     Args:
         source: A file (`.pth`, `.pt`, `.ckpt` or `.safetensors`): public MAE weights such as

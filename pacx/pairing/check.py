@@ -22,7 +22,7 @@ from pacx.files import new_file
 from pacx.pairing.check_ecgs import check_archive, describe_faults
 
 TILE, COLUMNS, TILES = 128, 8, 24  # of the montage
-#: Splits that must hold somebody, where that is not all three.
+#: Splits that must hold patients, where that is not all three.
 NEEDED = {"pretraining": ("train", "val")}
 
 

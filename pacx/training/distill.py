@@ -91,7 +91,7 @@ VARIANTS = {
 
 
 class MaeTerm(nn.Module):
-    """The MAE's loss on the student, painted by the MAE's own decoder, which stays frozen.
+    """The MAE's loss on the student, reconstructed by the MAE's own decoder, which stays frozen.
 
     Args:
         mae: Its encoder is the student's.

@@ -210,7 +210,7 @@ def _solve(z, y, inside, strengths, multiclass, tolerance):
     target = y.nan_to_num()[:, None]
     positives, cases = (target * used).sum(0), used.sum(0)  # (F, C)
     share = (positives + 0.5) / (cases + 1)
-    # A label of one class has no solution, its weights stay 0; nor has a class that nobody has.
+    # A label of one class has no solution, its weights stay 0; nor has a class without patients.
     solvable = positives > 0 if multiclass else (positives > 0) & (positives < cases)
     used = used & (solvable.any(1, keepdim=True) if multiclass else solvable)
     start = torch.from_numpy(logit(share.cpu().numpy()))[:, None]  # (F, 1, C)

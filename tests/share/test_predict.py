@@ -386,7 +386,7 @@ def test_the_saved_probe_is_the_probe_of_the_results(run, task, labels):
     assert table["temperature"].nunique() == 1
 
     groups = subgroups(run, dataset, "random")
-    assert groups["group"][0] == "everybody"
+    assert groups["group"][0] == "all"
     assert groups["patients"][0] == 80
     assert {"sex: F", "sex: M"} <= set(groups["group"])
     assert (groups["patients"] >= 30).all()

@@ -119,7 +119,7 @@ def load_pairs(run: Run, split: str) -> Pairs:
 
 
 def paired_patients(run: Run, split: str) -> pd.DataFrame:
-    """`patient` and `study` of the pairs' split; nobody where there are no pairs to distil.
+    """`patient` and `study` of the pairs' split; empty where there are no pairs to distil.
 
     Raises:
         PacxError: A table is missing or malformed.

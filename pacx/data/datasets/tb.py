@@ -12,9 +12,9 @@ SHARES = {"train": 0.68, "val": 0.12, "test": 0.20}
 
 
 def read(root: Path, split: SplitPolicy = "patient") -> Dataset:
-    """Read one image a patient; ill is whoever's `findings` are not "normal".
+    """Read one image a patient; a patient is ill unless `findings` is "normal".
 
-    The paper's split is stratified by the label; nobody has two images, so neither split leaks.
+    The paper's split is stratified by the label; no patient has two images, so neither split leaks.
     """
     path = root / "shenzhen_metadata.csv"
     table = read_csv(path, ["study_id", "findings"], ["study_id"])

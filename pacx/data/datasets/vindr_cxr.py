@@ -23,7 +23,7 @@ def read(root: Path) -> Dataset:
     """Read `train/` and `test/` (DICOM, or PNG of the same names) and the radiologists' labels.
 
     A training label is what at least half of the radiologists saw; the test set is a consensus.
-    A tenth of the training images becomes `val`. Nobody knows patients: an image is a patient.
+    A tenth of the training images becomes `val`. Patients are not known: an image is a patient.
     """
     folder = root / "annotations" if (root / "annotations").is_dir() else root
     path = folder / "image_labels_train.csv"
