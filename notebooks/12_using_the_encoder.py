@@ -91,7 +91,8 @@ benchmark = run.profile.benchmarks[0]
 shared = run.folder / "encoder"
 shutil.rmtree(shared, ignore_errors=True)  # of an earlier run of this chapter
 # So few images for the range because this is a demonstration: the command takes more.
-export_run(run, shared, probes=[benchmark], onnx=not onnx_missing(), range_images=200)
+how = {"onnx": not onnx_missing(), "range_images": 200}
+export_run(run, shared, probes=[benchmark], **how)
 for file in sorted(file for file in shared.rglob("*") if file.is_file()):
     print(f"{file.stat().st_size / 1024:7.0f} KiB  {file.relative_to(shared)}")
 
@@ -137,7 +138,6 @@ import torch
 
 from pacx.data.images import load_images, normalise
 from pacx.evaluation.transfer import open_benchmark
-from pacx.figures.tables import say
 from pacx.models.encoder import encode
 
 dataset = open_benchmark(run, benchmark)
@@ -146,7 +146,9 @@ names = list(dataset.table["image"][:12])  # or ["first.png", "second.dcm"]
 images = load_images(folder_of_images, names, config["image_size"], run.cache)
 with torch.inference_mode():
     cls, patches = encode(encoder, normalise(torch.from_numpy(images.copy())))
-say(f"{len(names)} images: CLS {tuple(cls.shape)}, patches {tuple(patches.shape)}.")
+grid = config["image_size"] // config["patch_size"]
+assert cls.shape == (len(names), config["width"])
+assert patches.shape == (len(names), grid**2, config["width"])
 
 # %% [markdown]
 # The same through ONNX Runtime, which needs neither PyTorch nor `pacx`. Difference in the last
@@ -155,7 +157,7 @@ say(f"{len(names)} images: CLS {tuple(cls.shape)}, patches {tuple(patches.shape)
 # %%
 if onnx_missing():
     missing = " ".join(onnx_missing())
-    say(f"Not in this run. To have it: `pip install {missing}`, then run this again.")
+    print(f"Left out. For this cell: pip install {missing}")
 else:
     import onnxruntime
 
@@ -163,7 +165,8 @@ else:
     for precision in ("fp32", "fp16"):
         session = onnxruntime.InferenceSession(shared / ONNX[precision])
         (answer,) = session.run(["cls"], {"pixel_values": pixels.numpy()})
-        print(f"{precision}: largest difference {np.abs(answer - cls.numpy()).max():.0e}")
+        difference = np.abs(answer - cls.numpy()).max()
+        print(f"{precision}: largest difference {difference:.0e}")
 
 # %% [markdown]
 # Which of them look alike to the encoder? For each X-ray, the one of the others with the highest cosine
@@ -201,14 +204,16 @@ from pacx.evaluation.features import extract_features, images_of
 
 label = dataset.labels[0]
 train, test = dataset.split("train"), dataset.split("test")
-few = np.concatenate([np.flatnonzero(train[label] == value)[:20] for value in (0, 1)])
+few = [np.flatnonzero(train[label] == value)[:20] for value in (0, 1)]
+few = np.concatenate(few)
 features = {
     split: extract_features(run, "pacx", images_of(run, dataset, split))
     for split in ("train", "test")
 }
 scores = {}
 for pooling in ("cls", "mean"):
-    learned, unseen = (getattr(features[split], pooling) for split in ("train", "test"))
+    learned = getattr(features["train"], pooling)
+    unseen = getattr(features["test"], pooling)
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01))
     probe.fit(learned[few], train[label].to_numpy()[few])
     scores[pooling] = probe.decision_function(unseen)
@@ -305,7 +310,8 @@ from pacx.share.training_range import load_range
 predictions = run.folder / "predictions"
 shutil.rmtree(predictions, ignore_errors=True)
 x_ray = get_testdata_file("RG1_UNCR.dcm", download=False)
-about_the_x_ray = predict([x_ray], shared, predictions, probes=[benchmark], overlay=True)
+how = {"probes": [benchmark], "overlay": True}
+about_the_x_ray = predict([x_ray], shared, predictions, **how)
 show(about_the_x_ray.assign(image="RG1_UNCR.dcm"))
 
 # %% mystnb={"image": {"alt": "A real frontal chest radiograph, and the same with the encoder's attention rollout in colour over it."}} tags=["remove-input"]
@@ -322,8 +328,10 @@ laterals = {}
 if run.profile.pretraining == "chexpert":
     films = run.data_root / "chexpert"
     views = pd.read_csv(films / "train.csv", usecols=["Path", "Frontal/Lateral"])
-    views = views[views["Frontal/Lateral"] == "Lateral"]["Path"].str.split("/", n=1).str[1][:40]
-    laterals["laterals"] = load_images(films, list(views), config["image_size"], run.cache)
+    views = views[views["Frontal/Lateral"] == "Lateral"]["Path"]
+    views = list(views.str.split("/", n=1).str[1][:40])
+    size = config["image_size"]
+    laterals["laterals"] = load_images(films, views, size, run.cache)
 odd = {
     "test images": shown,
     "mirrored": shown[:, :, ::-1],
@@ -333,7 +341,8 @@ odd = {
     **laterals,
     "noise": rng.integers(0, 256, shown.shape, dtype=np.uint8),
 }
-tokens = np.hstack(extract_features(run, "pacx", np.concatenate(list(odd.values()))))
+together = np.concatenate(list(odd.values()))
+tokens = np.hstack(extract_features(run, "pacx", together))
 kinds = np.repeat(list(odd), [len(pictures) for pictures in odd.values()])
 far = training_range.distance(tokens) > training_range.limit
 rates = pd.DataFrame({"images": kinds, "warned about": far})
@@ -364,13 +373,13 @@ rows = []
 for batch in (1, 16):
     pixels = torch.zeros(batch, 3, config["image_size"], config["image_size"])
     with torch.inference_mode():
-        rows.append(("PyTorch", batch, milliseconds(lambda p=pixels: encoder(p))))
+        took = milliseconds(lambda p=pixels: encoder(p))
+        rows.append(("PyTorch", batch, took))
     if not onnx_missing():
         session = onnxruntime.InferenceSession(shared / ONNX["fp32"])
         given = {"pixel_values": pixels.numpy()}
-        rows.append(
-            ("ONNX Runtime", batch, milliseconds(lambda s=session, g=given: s.run(["cls"], g)))
-        )
+        took = milliseconds(lambda s=session, g=given: s.run(["cls"], g))
+        rows.append(("ONNX Runtime", batch, took))
 latency = pd.DataFrame(rows, columns=["runtime", "batch", "ms a batch"])
 latency["images a second"] = 1000 * latency["batch"] / latency["ms a batch"]
 _ = run.save_results("latency", latency)
@@ -439,9 +448,8 @@ with torch.inference_mode():
     # An image's embedding does not depend on its neighbours in the batch.
     assert torch.allclose(encode(encoder, batch[:1])[0], cls[:1], atol=1e-4)
     # Stage 2 has changed the encoder.
-    assert not torch.allclose(
-        encode(load_encoder(run.artefact("mae")).eval(), batch)[0], cls, atol=1e-3
-    )
+    mae = load_encoder(run.artefact("mae")).eval()
+    assert not torch.allclose(encode(mae, batch)[0], cls, atol=1e-3)
 print("All checks passed.")
 
 # %% [markdown]

@@ -27,6 +27,12 @@ FLAGS = [
 ]  # fmt: skip
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process makes the book for `test_pages` while another tests what needs none."""
+    first = PROJECT / "tests" / "book" / "test_pages.py"
+    items.sort(key=lambda item: (item.path != first, item.path.parent == first.parent))
+
+
 def pacx(*arguments: str) -> subprocess.CompletedProcess:
     """Run the command line as a reader without a network does."""
     prefix, environment = cut_off()

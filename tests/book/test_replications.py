@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 
+from pacx.book import replications
 from pacx.book.replications import gather_evidence
 from pacx.errors import PacxError
 from pacx.profile import EvidenceSettings, load_profile
@@ -53,7 +54,11 @@ def test_chapters_are_repeated_pooled_and_not_repeated_again(project):
     assert (run.folder / "executed").read_text() == "x" * 3
 
 
-def test_parts_make_every_repetition_once_and_write_nothing_else(project):
+def test_parts_make_every_repetition_once_and_write_nothing_else(project, monkeypatch):
+    def in_this_process(what, call, jobs):
+        return [call(*job) for job in jobs]
+
+    monkeypatch.setattr(replications, "_side_by_side", in_this_process)
     run, out = run_of(project, cohorts=[10, 20, 30]), project / "evidence"
     assert gather_evidence(run, out, project, (2, 2)) == run.folder
     assert [path.name for path in run.folder.iterdir() if path.is_dir()] == ["20"]

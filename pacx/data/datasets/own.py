@@ -94,7 +94,7 @@ def read(root: Path) -> Dataset:
     masks = ["mask"] if about.task == "segmentation" else []
     table = _read_rows(path, [*masks, *about.labels], ["image", *masks])
     for label in about.labels:
-        problem = "Write 1, 0, or leave it empty where it is unknown."
+        problem = "Write 1, 0, or nothing where it is unknown."
         table[label] = _numbers(path, table[label], problem, allowed=(0, 1)).astype("float32")
     if about.task == "multiclass":
         several = table[about.labels].sum(axis=1, skipna=False) != 1
