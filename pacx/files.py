@@ -106,6 +106,10 @@ def replace_folder(new: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+#: Seconds before a wait for another process is said: chapters that start together wait a few.
+PATIENCE = 60
+
+
 @contextmanager
 def locked(target: Path) -> Iterator[None]:
     """Keep other commands from making the same; of joined processes the first has the lock.
@@ -120,7 +124,7 @@ def locked(target: Path) -> Iterator[None]:
     if processes.rank() == 0:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=PATIENCE)
         except Timeout:
             print(f"{target.name}: waiting for another process that makes it")
             lock.acquire()

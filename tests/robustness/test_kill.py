@@ -122,6 +122,7 @@ def test_one_artefact_is_made_by_one_process_at_a_time(tmp_path, monkeypatch, se
     run = open_run("smoke", tmp_path)
     begun, waiting, go_on = (threading.Event() for _ in range(3))
     # Polling what pytest captures would lose what another thread prints at that moment.
+    monkeypatch.setattr("pacx.files.PATIENCE", 0)
     monkeypatch.setattr("pacx.files.print", lambda text: waiting.set(), raising=False)
 
     def make(folder: Path, who: str) -> None:
