@@ -639,8 +639,8 @@ if file.is_file():
 # %% [markdown]
 # ### Coupling
 #
-# The {term}`coupling` is 1 in all runs of this book; the evidence of [chapter 09](09_components) also tries
-# lower ones. At 0 the picture does not depend on the patient's state, and no distillation could help. The
+# The {term}`coupling` is 1 in all runs of this book; the acceptance test of the phantoms
+# ([protocol](../book/protocol)) sets it to 0 as well. At 0 the picture does not depend on the patient's state, and no distillation could help. The
 # ratio of the heart's width to that of the lungs, measured on the exact masks, shows the difference. It is
 # no cardiothoracic ratio: the lungs are counted without the mediastinum, so the limit of one half does not
 # apply. At coupling 1 the points still scatter, because positioning and build move the heart as well. The
