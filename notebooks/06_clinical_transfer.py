@@ -448,7 +448,7 @@ if run.is_phantom:
 # ### Baselines and ceilings
 #
 # A gain is only worth something if nothing simpler reaches it, and it can be called large or small only
-# beside what can be reached at all. So the encoders stand between simpler models and ceilings:
+# beside what can be reached at all. So the ladder also has simpler models and ceilings:
 #
 # | row | what it is |
 # |---|---|

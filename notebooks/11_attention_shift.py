@@ -431,12 +431,12 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# The last column of the table under *Did attention move to the heart?* says whether attention did: a shift
-# counts only beyond a limit, and as a sign of learned physiology only if the controls do not show it as
-# well. Whether a map depends on what was learned is the column *depends on the weights* under *Would random
-# weights give the same map?*. The table below has the change of each region's share, PaCX-MAE minus MAE, by
-# rollout and by the two attributions of the appendix, beside the repetitions on nine fresh cohorts of
-# **phantom** patients with one training on each ([how](../book/protocol)).
+# The last column of the table under *Did attention move to the heart?* says whether attention moved: a
+# shift counts only beyond a limit, and as a sign of learned physiology only if the controls do not show it
+# as well. Whether a map depends on what was learned is the column *depends on the weights* under *Would
+# random weights give the same map?*. The table below has the change of each region's share, PaCX-MAE minus
+# MAE, by rollout and by the two attributions of the appendix, beside the repetitions on nine fresh cohorts
+# of **phantom** patients with one training on each ([how](../book/protocol)).
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence, folded

@@ -64,7 +64,7 @@ banner(run)
 #
 # ```bash
 # pacx run --profile demo               # or, faster: pacx train mae pacx --profile demo
-# pacx run --profile real --only 13     # reads data/; --data-root for another folder
+# pacx run --profile real --only 14     # reads data/; --data-root for another folder
 # cp runs/real/results/real/*.csv book/real/   # to commit your own tables
 # ```
 # ````
