@@ -134,7 +134,7 @@ two = reconstructions({title: part[:2] for title, part in shown.items()})
 _ = declare(run, two, run.profile.pretraining)
 
 # %% [markdown]
-# ## What PaCX-MAE has lost
+# ## Has PaCX-MAE lost anything?
 #
 # Probes and lungs need the phantoms' tasks of anatomy; with real data this run measures reconstruction
 # alone. *MAE continued* is the control: an encoder that was trained for as many steps without a teacher.
