@@ -220,7 +220,7 @@ torch.testing.assert_close(output.prediction, x_hat, **close)
 torch.testing.assert_close(output.loss, loss, **close)
 
 # %% [markdown]
-# After training, later chapters use the encoder; the decoder returns in [10](10_forgetting) and
+# Later chapters use the encoder; the decoder returns in chapters [10](10_forgetting) and
 # [14](14_real_x_rays).
 #
 # The paper's settings ({term}`Optimiser`, {term}`Learning rate`), and below them those of this run:
