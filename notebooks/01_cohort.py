@@ -45,7 +45,7 @@ banner(run)
 #
 # - Which hidden states a phantom patient has, and which causes which.
 # - What one patient looks like in three modalities.
-# - Why a blood test that was *not* ordered is information.
+# - Why it is informative that a blood test was *not* ordered.
 # - How Symile-MIMIC decides which X-ray, ECG and blood tests belong together.
 # - How to check that no patient leaks from training into testing.
 #
@@ -116,15 +116,15 @@ pd.testing.assert_frame_equal(patients[list(z)], by_hand)
 # %% [markdown]
 # ## What they look like
 #
-# An X-ray is drawn from shapes: body, lungs, heart, vessels, ribs, devices. The states move and
-# darken these shapes a little. Much more of the picture does not depend on the states: no two patients
-# have the same proportions, so all shapes are shifted, turned, stretched and bent at random; breathing,
-# exposure, scattered radiation, the texture of lung and bone, the detector's blur and noise, the lines
-# of a grid, shutters, devices, and a lead letter L on the patient's left come on top. **What a linear
-# model of the pixels could use, brightness in a fixed place, is mostly gone**; earlier editions of this
-# book had phantoms that such a model reads better than any network. Because each shape is a function of
-# continuous coordinates, one patient can be drawn at any size, and the masks of the organs stay exact.
-# The appendix compares the pictures' power spectrum with that of real X-rays.
+# An X-ray is drawn from shapes: body, lungs, heart, vessels, ribs, devices. The states move and darken
+# these shapes a little. Much more of the picture does not depend on the states: no two patients have the
+# same proportions, so all shapes are shifted, turned, stretched and bent at random; breathing, exposure,
+# scattered radiation, the texture of lung and bone, the detector's blur and noise, the lines of a grid,
+# shutters, devices, and a lead letter L on the patient's left come on top. **What a linear model of the
+# pixels could use, brightness in a fixed place, is mostly gone**; in earlier editions such a model did
+# better on the phantoms than any network. Because each shape is a function of continuous coordinates, one
+# patient can be drawn at any size, and the masks of the organs stay exact. The appendix compares the
+# pictures' power spectrum with that of real X-rays.
 
 # %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs and the heart; some patients have pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}}
 from pacx.book.privacy import declare
@@ -140,12 +140,12 @@ _ = declare(run, figure)  # phantoms in every run
 # %% [markdown]
 # ## One patient, three modalities
 #
-# All three records depend on the same hidden states. That is the only thing that the method
-# can use: what the ECG and the blood say about a state, the X-ray may show as well. The patient
-# below is the one with the most fluid of two hundred. Fluid leaves its mark in all three: on the X-ray
-# the upper vessels thicken and the lungs haze; on the ECG the rate tends to be higher and the deflections
-# smaller; in the blood sodium and haemoglobin tend to be lower, urea, bilirubin and liver enzymes higher.
-# Noise and other states can hide each of these marks in a single patient.
+# All three records depend on the same hidden states. That is the only thing that the method can use: what
+# the ECG and the blood say about a state, the X-ray may show as well. Of two hundred patients, the one
+# below has the most fluid. Fluid leaves its mark in all three: on the X-ray the upper vessels thicken and
+# the lungs haze; on the ECG the rate tends to be higher and the deflections smaller; in the blood sodium
+# and haemoglobin tend to be lower, urea, bilirubin and liver enzymes higher. Noise and other states can
+# hide each of these marks in a single patient.
 
 # %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}}
 crowd = sample_patients(200, seed + 1)
@@ -188,18 +188,18 @@ figure = declare(run, lab_panel(draw_labs(patient, seed=2)[0]))
 #
 # Why does an ECG say anything about the size of a heart? With each beat a wave of electrical activity runs
 # through the muscle, and electrodes on the skin record the sum. A thicker wall (*hypertrophy*) holds more
-# muscle: the QRS complex, the large deflection of a beat, grows, and what follows it (ST and T) sinks. A
-# wider cavity (*dilation*) gives the wave a longer way, so the QRS complex becomes wider. A stretched
-# atrium makes the P wave before it taller and may lose its rhythm (fibrillation). On an X-ray a wide
-# cavity widens the heart's silhouette; a thick wall hardly shows.
+# muscle: the QRS complex, the large deflection of a beat, grows, and in the leads where it is tall the
+# parts after it (ST and T) may sink. A wider cavity (*dilation*) lengthens the wave's path, so the QRS
+# complex tends to become wider. A stretched atrium makes the P wave before it taller and may lose its
+# rhythm (fibrillation). On an X-ray a wide cavity widens the heart's silhouette; a thick wall hardly shows.
 #
 # The phantoms follow two tables, `pacx.phantom.ecg.TRAITS` and `pacx.phantom.labs.ANALYTES`. Each trait of
 # the ECG and each substance in the blood is, like a state, a weighted sum of states and of noise of its
-# own. A weight says by how many of its standard deviations a trait or
-# substance moves when the state rises by one. White is no weight: a state whose row is white in a map
-# reaches that record only through others. The names are those of the code. `pr` and `qrs` are durations,
-# `st` and `t` heights of the ECG's last parts, and `rotation` is that of the heart. Tests that are not in
-# the right map, such as the haematocrit, are computed from those that are.
+# own. A weight says by how many of its standard deviations a trait or substance moves when the state rises
+# by one. White is no weight: a state whose row is white in a map reaches that record only through other
+# states. The names are those of the code. `pr` and `qrs` are durations, `st` and `t` heights of the ECG's
+# last parts, and `rotation` is that of the heart. Tests that are not in the right map, such as the
+# haematocrit, are computed from those that are.
 
 # %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -228,14 +228,13 @@ _ = declare(run, figure)
 # ## What the X-ray shows of a state
 #
 # The X-ray has no such table: a state, with a little noise of the picture's own, moves and darkens shapes
-# in `pacx.phantom.radiograph`. Here one patient is drawn at −2, 0 and +2 of each of four states. In a row
-# positioning and noise stay, and all other states are 0. The last picture is the difference of the two
-# ends: mid-grey is no change, brighter is brighter at +2. With dilation the heart widens. With fluid
+# in `pacx.phantom.radiograph`. Here one patient is drawn at −2, 0 and +2 of each of four states. Within a
+# row, positioning and noise stay the same and all other states are 0. The last picture is the difference of
+# the two ends: mid-grey is no change, lighter is brighter at +2. With dilation the heart widens. With fluid
 # the upper vessels thicken, the lungs haze and their angles fill. With COPD the lungs lengthen and darken.
 # With anaemia heart and vessels fade; this sign is our invention, borrowed from CT: no radiologist reads
-# anaemia off a real chest X-ray in this way. The changes are small on purpose, because the encoder has to
-# find them. How strongly pictures show the states is one number, the {term}`coupling`; the appendix draws
-# what it does.
+# anaemia off a real chest X-ray in this way. The changes are small on purpose. How strongly pictures show
+# the states is one number, the {term}`coupling`; the appendix shows its effect.
 
 # %% mystnb={"image": {"alt": "Four rows of X-rays of one phantom patient at minus two, zero and plus two of a state, and the difference between the ends. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}}
 plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)]
@@ -259,14 +258,15 @@ _ = declare(run, figure)
 # %% [markdown]
 # ## What could mislead a model
 #
-# Real records differ in more than the disease, so phantoms do, too.
+# Real records differ in more than the disease, and so do phantoms.
 #
 # - **A lag.** ECG and blood of a phantom are taken some time after its X-ray, and acute states (fluid,
 #   inflammation, potassium, anaemia) move on in between. The labels and the true states are those of the
 #   X-ray's time. The profile says how long the lag is on average and how fast the states drift.
 # - **A {term}`shortcut`.** Sicker patients carry devices and lie down for their X-ray ({term}`AP`) more
 #   often. The first table has the share of patients with each fact, and the states that make it likelier,
-#   as weights in a probit. A probe can read the device instead of the disease.
+#   as weights in a probit (a threshold on their weighted sum plus noise). A probe can read the device
+#   instead of the disease.
 # - **Another hospital.** `phantom-truth` has a second test split, `shifted` ({term}`shifted test split`),
 #   with another exposure and more devices and AP views for all patients.
 
@@ -282,7 +282,7 @@ words = {"ap_view": "AP view", "_": " "}
 show(pd.DataFrame(facts, columns=columns).replace(words, regex=True))
 
 # %% [markdown]
-# What is left of an acute state, as its correlation with the value at the time of the X-ray:
+# How much of an acute state remains, as the correlation with its value at the time of the X-ray:
 
 # %%
 phantom = run.profile.phantom
@@ -291,11 +291,10 @@ kept = np.exp(-phantom.drift * days)
 show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), 2)
 
 # %% [markdown]
-# ## What is missing tells something
+# ## Missing tests are informative
 #
-# A blood gas is drawn when a patient struggles for breath. So *whether* a test exists depends on
-# how sick the patient is: what is missing is **informative**. In the phantom hospital tests come
-# in panels, and
+# A blood gas is drawn when a patient struggles for breath. So *whether* a test exists depends on how sick
+# the patient is: missing values are **informative**. In the phantom hospital tests come in panels, and
 #
 # $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
 #
@@ -357,10 +356,9 @@ from pacx.figures.graph import pairing_timeline
 figure = pairing_timeline()
 
 # %% [markdown]
-# If you have the raw tables, run `pacx pair`; its SQL is in the appendix.
-# The phantom hospital writes pairs directly, one row an admission, so this rule has nothing to do
-# there. Its lag runs the other way, from the X-ray to ECG and labs; what matters to the method is that the
-# records are apart.
+# If you have the raw tables, run `pacx pair`; its SQL is in the appendix. The phantom hospital writes pairs
+# directly, one row an admission, so this rule has nothing to do there. Its lag runs the other way, from the
+# X-ray to ECG and labs; what matters to the method is that time lies between them.
 #
 # ## All data sets of this run
 #
@@ -498,12 +496,13 @@ show(declare(run, audit, counts=columns[1:3]), digits=0)
 # %% [markdown]
 # Before every probe `refuse_leaks` looks for both leaks and stops at either. With `leaks: remove` a profile
 # has distilled patients taken out of the benchmark first, which the profile for real data does; with
-# `leaks: waive` the finding is printed and the number is not to be trusted.
+# `leaks: waive` the leak is only printed, and scores are not to be trusted.
 #
 # ## Check it yourself
 #
-# Each of these can fail. Try it: put `t = tables["chexchonet"]; t.loc[t["patient"].duplicated(),
-# "split"] = "test"` above the code of the last table, and run that cell and this one again.
+# Each of these checks can fail. Try it: put
+# `t = tables["chexchonet"]; t.loc[t["patient"].duplicated(), "split"] = "test"` above the code of the last
+# table, and run that cell and this one again.
 
 # %%
 assert (audit["patients in two splits"] == 0).all()
@@ -543,9 +542,9 @@ print("All checks passed.")
 #
 # Each patient is a set of hidden states with known causes, and the X-ray, the ECG and the blood tests all
 # depend on them, as far as the maps of weights and the rows of X-rays show. Three records become one row if
-# they lie in the windows of the timeline, and which blood tests were ordered says how sick the patient was.
-# The last tables count how many patients are in two splits of a data set or in both the distillation and a
-# benchmark; both counts must be 0 for any later number to be trusted.
+# they lie in the windows of the timeline. Which blood tests were ordered also says something about how sick
+# the patient was. The last tables count how many patients are in two splits of a data set or in both the
+# distillation and a benchmark; both counts must be 0 for any later number to be trusted.
 #
 # ## Exercises
 #
@@ -570,9 +569,9 @@ print("All checks passed.")
 #    value is missing, or to get a good guess of it?
 #
 # ```{dropdown} Answer
-# Both carry something different. A guess from the other tests says what the value would be. That it
-# is missing says how sick the doctors thought the patient was. [Chapter 03](03_lab_autoencoder)
-# measures what the pattern of ordered tests alone can tell.
+# The two differ. A guess from the other tests says what the value would be. That the value is missing says
+# how sick the doctors thought the patient was. [Chapter 03](03_lab_autoencoder) measures what the pattern
+# of ordered tests alone can tell.
 # ```
 #
 # 3. Why is it not enough to remove the *admissions* of Symile-MIMIC from MedMod?
@@ -639,12 +638,13 @@ if file.is_file():
 # %% [markdown]
 # ### Coupling
 #
-# The {term}`coupling` is 1 in all runs of this book; the acceptance test of the phantoms
-# ([protocol](../book/protocol)) sets it to 0 as well. At 0 the picture does not depend on the patient's state, and no distillation could help. The
-# ratio of the heart's width to that of the lungs, measured on the exact masks, shows the difference. It is
-# no cardiothoracic ratio: the lungs are counted without the mediastinum, so the limit of one half does not
-# apply. At coupling 1 the points still scatter, because positioning and build move the heart as well. The
-# square of the correlation is the share of the ratio's variance that the state explains.
+# The {term}`coupling` is 1 in all runs of this book; `pacx accept` also tries 0
+# ([protocol](../book/protocol)), where the picture does not depend on the patient's state, and no
+# distillation could help. The ratio of the heart's width to that of the lungs, measured on the exact masks,
+# shows the difference. It is no cardiothoracic ratio: the lungs are counted without the mediastinum, so the
+# limit of one half does not apply. At coupling 1 the points still scatter, because positioning and build
+# move the heart as well. The square of the correlation is the share of the ratio's variance that the state
+# explains.
 
 # %%
 many = sample_patients(300, seed + 2)
@@ -678,11 +678,11 @@ _ = declare(run, figure)
 # looks whether files are there and hold a signal; afterwards it divides patients into splits and writes
 # the arrays.
 #
-# **X-rays.** Read aloud: of all images keep those from the front ({term}`AP`, {term}`PA`) and put date
-# and time together; join them to the patient's admissions; keep those more than 24 and at most 72 hours
-# after. Now each path is looked up, and rows without a file are deleted. Of what is left an admission
-# keeps its earliest image (of two at the same second, the first in the file). If the table of findings
-# lacks that image's study, the admission is lost, even if a later image has one.
+# **X-rays.** In words: of all images keep those from the front ({term}`AP`, {term}`PA`) and put date and
+# time together; join them to the patient's admissions; keep those more than 24 and at most 72 hours after.
+# Now each path is looked up, and rows without a file are deleted. Of what is left an admission keeps its
+# earliest image (of two at the same second, the first in the file). If the table of findings lacks that
+# image's study, the admission is lost, even if a later image has one.
 
 # %% mystnb={"code_prompt_show": "SQL"} tags=["hide-cell"]
 from pacx.figures.source import show_sql
@@ -698,9 +698,9 @@ show_sql(*(STEPS[name] for name in ("frontal_xrays", "xrays_in_time", "with_xray
 show_sql(*(STEPS[name] for name in ("ecgs", "ecgs_in_time", "with_ecg")))
 
 # %% [markdown]
-# **Labs.** MIMIC's largest table is read once, and only rows that can matter are kept: one of the
-# 50 tests, a number, a patient who is still in. Of each test the earliest value in the window
-# counts. The last statement turns rows into columns; an admission without any test drops out.
+# **Labs.** MIMIC's largest table is read once, and only rows that can matter are kept: one of the 50 tests,
+# a number, a patient not yet excluded. Of each test the earliest value in the window counts. The last
+# statement turns rows into columns; an admission without any test drops out.
 
 # %% mystnb={"code_prompt_show": "SQL"} tags=["hide-cell"]
 show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))

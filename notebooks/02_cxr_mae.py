@@ -48,7 +48,7 @@ banner(run)
 # - What the mask ratio changes: the paper's text says one value, its public code trains with
 #   another.
 # - How to judge a reconstruction by a number, against a simple baseline.
-# - What an encoder that has only seen phantoms makes of a real X-ray.
+# - How an MAE that has only seen phantoms reconstructs a real X-ray.
 #
 # ## Before you start
 #
@@ -144,10 +144,9 @@ torch.testing.assert_close(mae(pixels, ratios["mae"], noise).mask, m)
 
 # %% [markdown]
 # The encoder never sees removed patches, not even as blanks, so it gets cheaper as $\rho$ grows.
-# Neighbouring pixels resemble each other, so with few patches removed the task could be solved by
-# smearing. With most removed, the network must have learned chest anatomy. The two ratios below use the
-# same random numbers. (In training each X-ray is also cropped at random, and mirrored half of the time:
-# {term}`augmentation`.)
+# Neighbouring pixels resemble each other, so with few patches removed the network could simply interpolate.
+# With most removed, it must have learned chest anatomy. The two ratios below use the same random numbers.
+# (In training each X-ray is also cropped at random, and mirrored half of the time: {term}`augmentation`.)
 
 # %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with most of its patches removed at one mask ratio, and at the other. Removed patches are flat light blue."}}
 from pacx.figures.cxr import reconstructions
@@ -174,9 +173,9 @@ figure = reconstructions(columns)
 # $$ \mathcal{L}_{\text{MAE}} = \frac{1}{\sum_l m_l} \sum_{l=1}^{L} m_l \,
 # \frac{1}{3P^2} \lVert \hat x_l - x_l \rVert_2^2 . $$
 #
-# Copying a kept patch would earn nothing. The 3 stands for three equal colour channels: the network's
-# shape is that of photographs. Pixels are in the units that it sees, grey values minus the mean of
-# {term}`ImageNet`, over its spread.
+# Copying a kept patch would not lower the loss. The 3 stands for three equal colour channels, because the
+# network has the input shape used for photographs. Pixel values are standardised by the mean and spread of
+# {term}`ImageNet`.
 #
 # From the patches to the loss by hand:
 
@@ -210,8 +209,8 @@ loss = masked_mse(x_hat, target, m)
 
 # %% [markdown]
 # The library gives the same patches and the same loss. It keeps the patches in the order of their random
-# numbers, not in that of the image. Attention does not care, but its sums are rounded differently, hence
-# a tolerance above PyTorch's own.
+# numbers, not in that of the image. Attention does not depend on the order, but its sums are rounded
+# differently, hence a tolerance above PyTorch's default.
 
 # %%
 with torch.no_grad():
@@ -221,7 +220,8 @@ torch.testing.assert_close(output.prediction, x_hat, **close)
 torch.testing.assert_close(output.loss, loss, **close)
 
 # %% [markdown]
-# After training the decoder is put aside: the encoder is what later chapters use.
+# Later chapters use the encoder; the decoder returns in chapters [10](10_forgetting) and
+# [14](14_real_x_rays).
 #
 # The paper's settings ({term}`Optimiser`, {term}`Learning rate`), and below them those of this run:
 
@@ -267,7 +267,8 @@ colours = [colour_of(name) for name in ratios]
 figure = training_curves(histories, y_labels=[label], colours=colours)
 
 # %% [markdown]
-# What do they reconstruct? The X-rays below are from the validation split, which no training step saw.
+# What do the two models reconstruct? The X-rays below are from the validation split, which no training step
+# saw.
 
 
 # %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it, what is left at the other, and the reconstruction from that. Kept patches stay sharp, the rest is blurred."}}
@@ -284,8 +285,8 @@ columns = rebuilt_by_both(pixels, noise)
 figure = reconstructions({"X-ray": images[:4], **columns})
 
 # %% [markdown]
-# How much can go? Move the slider: more patches are removed from the first X-ray, and both models
-# reconstruct from what is left. Each was trained for one mask ratio only. From left to right: the X-ray,
+# How many patches can be removed? Move the slider: more of the first X-ray goes, and both models
+# reconstruct it from what is left. Each was trained for one mask ratio only. From left to right: the X-ray,
 # what is kept, the reconstruction by the model of this run's mask ratio, and by that of the other ratio.
 
 # %% tags=["hide-input"]
@@ -343,8 +344,8 @@ for ratio in ratios.values():
         errors[trained_at[name], ratio] = infer(model, error, everyone, fixed)
 
 # %% [markdown]
-# In the table the difference is that from the baseline, on the same resampled patients. Below zero the
-# model is the better guess.
+# The table has each model's difference from the baseline on the same resampled patients. Below zero, the
+# model's error is the smaller.
 
 # %%
 from pacx.data.datasets import load_dataset
@@ -372,9 +373,9 @@ told = table.drop(columns=["metric", "reference", "difference_p"])
 show(told).format("{:.0%}", "removed")
 
 # %% [markdown]
-# A low error is not the goal. The encoder is wanted for what its embedding knows, and that is
-# measured with probes from [chapter 06](06_clinical_transfer) on.
-# [Chapter 09](09_components) comes back to the mask ratio.
+# A low error is not the goal. What counts is the information in the encoder's embedding, measured with
+# probes from [chapter 06](06_clinical_transfer) on. [Chapter 09](09_components) comes back to the mask
+# ratio.
 #
 # ## A real X-ray
 #
@@ -414,7 +415,7 @@ columns = {f"{vit.image_size} px": real, **columns}
 figure = declare(run, reconstructions(columns))
 
 # %% [markdown]
-# A picture with little contrast is easy to reconstruct, so the error is set against that of the baseline on
+# A picture with little contrast is easy to reconstruct, so the error is divided by that of the baseline on
 # the same picture, for each model at its own mask ratio. The last column is the share of validation X-rays
 # for which this fraction is smaller: near 100 % means that nearly all of them are reconstructed better than
 # the real one.
@@ -457,11 +458,10 @@ print("All checks passed.")
 # ## Summary
 #
 # A masked autoencoder learns from X-rays without labels because most patches are removed and the loss
-# counts only these. The table of reconstruction errors says, for each mask ratio, how far a model's error on
-# unseen X-rays lies from that of filling in the mean, and whether the interval of the difference leaves out
-# zero; the last table says the same of one real X-ray, which a phantom's encoder has never seen the like
-# of. What goes on from here is the encoder, and a low reconstruction error does not yet say that its
-# embedding is worth anything.
+# counts only these. The table of reconstruction errors says, for each mask ratio, how far a model's error
+# on unseen X-rays lies from that of filling in the mean, and whether the interval of the difference
+# excludes zero; the last table has the error on one real X-ray, unlike any that an encoder of phantoms has
+# seen. A low reconstruction error does not yet show that the encoder's embedding is useful.
 #
 # ## Exercises
 #
@@ -479,9 +479,9 @@ print("All checks passed.")
 # ```{dropdown} Answer
 # The decoder gets the CLS token with the kept patches, and its tokens can draw on the CLS token. So this
 # token is trained as far as it helps to reconstruct. The loss does not ask it to carry what a probe needs,
-# or to do so on a scale that a few epochs of training can use. [Chapter 06](06_clinical_transfer) shows
-# how long a probe on it has to be trained, and from there on probes on the CLS token and on the mean of the
-# patches stand side by side.
+# or to do so on a scale that a few epochs of training can use. [Chapter 06](06_clinical_transfer) shows how
+# long a probe on the CLS token has to be trained, and from there on the mean of the patches stands beside
+# it.
 # ```
 #
 # 3. Set `norm_pix_loss: true` in a copy of the profile. What does it change in the target?

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # The ECG teacher
 #
-# A network that has learned to diagnose ECGs is frozen, and its view of ten seconds of heartbeat
-# becomes what the X-ray encoder is taught.
+# A network that has learned to diagnose ECGs is frozen. Its embedding of a ten-second ECG is what the X-ray
+# encoder will be taught.
 #
 # Reading time: about 16 minutes.
 
@@ -45,7 +45,7 @@ banner(run)
 #
 # - What twelve leads are, and the two laws that tie six of them together.
 # - What an ECG shows of a large heart, and what it does not.
-# - How a lead under a wrong name is found, and why leads are ordered by name, never by position.
+# - How wrongly named leads are found, and why leads are ordered by name, never by position.
 # - How one diagnosis comes about, from the filters to the logit.
 # - How well the teacher diagnoses ECGs that it has not seen.
 #
@@ -86,8 +86,8 @@ figure = ecg_paper(record.signal, record.leads, record.hz, about)
 _ = declare(run, figure, "ecg-archive")
 
 # %% [markdown]
-# And Einthoven's law on it: the sum of leads I and III lies on lead II, which is dashed. The two agree to
-# within a hundredth of a millivolt, a tenth of a small square.
+# Einthoven's law holds on this record: the sum of leads I and III lies on lead II, which is dashed. The two
+# agree to within a hundredth of a millivolt, a tenth of a small square.
 
 # %% mystnb={"image": {"alt": "Three traces in millivolts over three seconds: lead I, lead III, and their sum with lead II dashed over it. The two lines of the last row coincide."}}
 import numpy as np
@@ -108,21 +108,21 @@ _ = declare(run, traces(rows, record.hz), "ecg-archive")
 # A heart can be large in two ways. In {term}`hypertrophy` the wall of the left ventricle is thick. More
 # muscle makes more voltage: the QRS grows tall in the leads that look from the left (I, aVL, V5, V6), and
 # deep in V1 and V2, which look from the right. The {term}`axis` may turn to the left. A thick wall also
-# recovers in another order, so the ST segment and the T wave may point away from the QRS (*strain*). In
-# {term}`dilation` the cavity is wide. It has no sign of its own on the ECG: voltage may rise, and the QRS
-# lasts longer where the stretched wall conducts slowly.
+# recovers in another order, so the ST segment (between QRS and T) and the T wave may point away from the
+# QRS (*strain*). In {term}`dilation` the cavity is wide. Dilation has no specific sign on the ECG: voltage
+# may rise, and the QRS lasts longer where the stretched wall conducts slowly.
 #
-# An ECG does not measure the heart. Fat, air and fluid between heart and electrodes lower the voltage,
-# slim young people have a high one, and many large hearts have an ordinary ECG. The X-ray is blind in
-# another way: it shows the outline, and a thick wall hardly changes it. So the two records tell of the same
-# heart from two sides, and an X-ray encoder may learn from the ECG what to look for. None of the diagnoses
-# below is hypertrophy or dilation, though: what the teacher knows of them it has learned in passing.
+# An ECG does not measure the heart. Fat, air and fluid between heart and electrodes lower the voltage, slim
+# young people have a high one, and many large hearts have an ordinary ECG. The X-ray has another blind
+# spot: it shows the outline, which a thick wall hardly changes. So the two records are complementary, and
+# an X-ray encoder may learn from the ECG what to look for. None of the diagnoses below is hypertrophy or
+# dilation, though: whatever the teacher knows of them is a by-product.
 
 # %% [markdown]
 # ## The lead order trap
 #
-# MIMIC-IV-ECG stores aVF before aVL. ECGFounder was trained with aVL before aVF. Nothing crashes if
-# you feed one to the other: the network just gets two leads mixed up. These are the rows that differ:
+# MIMIC-IV-ECG stores aVF before aVL. ECGFounder was trained with aVL before aVF. Nothing crashes if one
+# order is taken for the other: the network just gets two leads mixed up. These are the rows that differ:
 
 # %%
 import pandas as pd
@@ -135,10 +135,10 @@ orders = pd.DataFrame({"row": range(1, 13), **orders})
 show(orders[orders["MIMIC-IV-ECG"] != orders["ECGFounder"]])
 
 # %% [markdown]
-# So the library reorders by name. And because the limb leads determine each other, wrong names among
-# them can be found. (Two things are *not* found: chest leads under wrong names, since those are free,
-# and electrodes on the wrong limbs, since the six leads are then wrong but still agree with each other.)
-# Below, a record in MIMIC's order is given ECGFounder's names:
+# So the library reorders by name. Because the limb leads determine each other, wrong names among them can
+# be found. (Two things are *not* found: chest leads under wrong names, since those are free, and electrodes
+# on the wrong limbs, since the six leads are then wrong but still agree with each other.) Below, a record
+# in MIMIC's order is given ECGFounder's names:
 
 # %%
 import textwrap
@@ -157,14 +157,14 @@ except PacxError as error:
 # %% [markdown]
 # ## Filters
 #
-# ECGFounder's own preprocessing comes first. A *notch* takes out 50 Hz, the European mains hum. A
-# *band-pass* keeps 0.67 to 40 Hz: slower is mostly breathing, faster mostly muscle. (The sharpest edges
-# of the QRS go too: these filters serve the network, not a cardiologist.) A running median of 0.4 s
-# is subtracted, and one *z-score* over all leads of a record brings the mean to 0 and the spread
-# to 1. The filters run forwards and backwards, so no wave is delayed. The z-score over *all* leads
-# keeps their sizes relative to each other. The notch stays at 50 Hz although mains hum in the USA
-# is at 60 Hz: published weights were trained with it. At 100 samples a second or fewer there is no notch: a
-# wave needs more than two samples a period.
+# ECGFounder's own preprocessing comes first. A *notch* filter takes out 50 Hz, the European mains hum. A
+# *band-pass* keeps 0.67 to 40 Hz: what is slower is mostly breathing, what is faster mostly muscle. (The
+# sharpest edges of the QRS are lost too: these filters serve the network, not a cardiologist.) A running
+# median of 0.4 s is subtracted, and one *z-score* over all leads of a record brings the mean to 0 and the
+# spread to 1. The filters run forwards and backwards, so no wave is delayed. The z-score over *all* leads
+# keeps their sizes relative to each other. The notch stays at 50 Hz although mains hum in the USA is at 60
+# Hz: published weights were trained with it. At 100 samples a second or fewer there is no notch: a wave
+# needs more than two samples a period.
 #
 # Of the first held-out records, take the one whose lead II drifts most, and filter this lead by hand:
 
@@ -215,8 +215,8 @@ figure = traces(rows, hz, seconds=6, y_label="")
 _ = declare(run, figure, "ecg-archive")
 
 # %% [markdown]
-# Because of the z-score the unit does not matter. Symile-MIMIC stores ECGs stretched to [−1, 1];
-# after this step they are the same as from millivolts.
+# Because of the z-score the unit does not matter. Symile-MIMIC stores ECGs stretched to [−1, 1]; after
+# these steps they equal ECGs from millivolts.
 #
 # ## ECGFounder, and the teacher of this run
 #
@@ -245,7 +245,7 @@ teacher = load_ecg(run)
 held_out = np.load(folder / "held_out.npz")  # every tenth record
 
 # %% [markdown]
-# The diagnoses of the archive (SNOMED CT is the dictionary whose codes its files use), and the size of the
+# Below are the archive's diagnoses (with their codes in the dictionary SNOMED CT) and the size of the
 # teacher. Not all weights are trained: the checkpoint's layout has batch norms that are never used.
 
 # %%
@@ -276,11 +276,11 @@ figure = training_curves({"ecg": history}, y_labels=[label])
 # %% [markdown]
 # ### One diagnosis by hand
 #
-# From the filtered record to one logit, that of *left axis deviation*. The first convolution moves filters
-# of 16 samples over all twelve leads at once, two samples a step, with zeros at the ends. The stages are
-# blocks of further convolutions, each halving the time axis. What is left is a row of features $h_t$ for
-# each of $T'$ moments. A linear layer reads diagnosis $k$ off their mean, which is the same as a mean over
-# moments:
+# This is the way from the filtered record to one logit, that of *left axis deviation*. The first
+# convolution moves filters of 16 samples over all twelve leads at once, two samples a step, with zeros at
+# the ends. The stages are blocks of further convolutions, each halving the time axis. What is left is a row
+# of features $h_t$ for each of $T'$ moments. A linear layer reads diagnosis $k$ off their mean, which is
+# the same as a mean over moments:
 #
 # $$ \text{logit}_k = w_k \cdot \frac{1}{T'} \sum_t h_t + b_k
 # = \frac{1}{T'} \sum_t \left( w_k \cdot h_t + b_k \right) . $$
@@ -316,10 +316,9 @@ torch.testing.assert_close(h.mean(1), embedding, rtol=1e-3, atol=1e-3)
 # %% [markdown]
 # ## Does the teacher know ECGs?
 #
-# Every tenth record was held out. For each diagnosis, {term}`AUROC` with a 95 % interval over
-# patients; 0.5 is guessing. *aVL and aVF swapped* is the same network, fed with these two leads mixed up:
-# the price of the trap above. A diagnosis that no held-out ECG has, or all of them, has no AUROC and is
-# left out.
+# Every tenth record was held out. For each diagnosis, {term}`AUROC` with a 95 % interval over patients; 0.5
+# is guessing. *aVL and aVF swapped* is the same network, fed with these two leads mixed up: the price of
+# the trap above. A diagnosis that none or all of the held-out ECGs have has no AUROC and is left out.
 
 # %%
 from pacx.evaluation.statistics import bootstrap_weights
@@ -362,9 +361,9 @@ label = "AUROC on held-out ECGs"
 figure = dots(teacher_scores, chance=0.5, x_label=label, colours=colours)
 
 # %% [markdown]
-# The same as a mean over the diagnoses, with the difference that the swap makes on the same resampled
-# patients. Where the interval of the difference is below zero, the swap costs accuracy; the network raises
-# no alarm in either case, `check_limb_leads` does.
+# The table has the mean over the diagnoses, and the difference that the swap makes on the same resampled
+# patients. Where the interval of the difference is below zero, the swap costs accuracy. The network raises
+# no alarm in either case; `check_limb_leads` does.
 
 # %%
 from pacx.evaluation.statistics import macro_auroc
@@ -394,9 +393,9 @@ figure = ecg_paper(real.signal, real.leads, real.hz, about)
 _ = declare(run, figure)
 
 # %% [markdown]
-# The recording is resampled to the rate of this run's ECGs, filtered, and diagnosed. In the phantom profiles
-# these probabilities are those of a network that has **only ever seen simulated ECGs**. They show that the
-# way from a DICOM file to an answer works. They are no diagnosis.
+# The recording is resampled to the rate of this run's ECGs, filtered, and diagnosed. In the phantom
+# profiles these probabilities are those of a network that has **only ever seen simulated ECGs**. They show
+# that the steps from a DICOM file to an answer work. They are no diagnosis.
 
 # %%
 from pacx.data.ecg import resample
@@ -433,10 +432,10 @@ print("All checks passed.")
 # %% [markdown]
 # ## Phantoms only
 #
-# A phantom ECG is coded by its own traits ([chapter 01](01_cohort)): `rate` in beats a minute, `pr` and
-# `qrs` in seconds, `axis` in degrees, the others on scales of the phantom. Some of the phantom's cut-offs
-# are laxer than a cardiologist's, so that each diagnosis has enough cases. The figure shows one phantom
-# patient whose states are all average, and dashed the same patient, with the same noise, and with
+# A phantom ECG gets its diagnoses from its own traits ([chapter 01](01_cohort)): `rate` in beats a minute,
+# `pr` and `qrs` in seconds, `axis` in degrees, the others on scales of the phantom. Some of the phantom's
+# cut-offs are laxer than a cardiologist's, so that each diagnosis has enough cases. The figure shows one
+# phantom patient whose states are all average, and, dashed, the same patient with the same noise and with
 # hypertrophy two standard deviations above average. For real data this section is empty.
 
 # %% mystnb={"image": {"alt": "Leads aVL, V1 and V5 over three seconds of one phantom patient, with average states and, dashed, with hypertrophy. With hypertrophy the QRS is taller in aVL and V5 and deeper in V1, and the T wave is flatter."}}
@@ -463,15 +462,15 @@ if run.is_phantom:
 #
 # The ECG teacher is a convolutional network that reads all twelve leads at once, after filters and one
 # z-score, and is frozen from here on. The figure of held-out ECGs says which diagnoses it can tell from
-# guessing and which it cannot, and the table below it what two swapped leads cost on average. Leads have to
-# be ordered by name, because the network itself does not notice a swap.
+# guessing and which it cannot, and the table below it says what two swapped leads cost on average. Leads
+# have to be ordered by name, because the network itself does not notice a swap.
 #
 # ## Exercises
 #
-# 1. The swap changes some diagnoses more than others. Which one should suffer most, and why?
+# 1. Which diagnosis should suffer most from the swap, and why?
 #
 # ```{dropdown} Answer
-# Look whether it is the one that is read from the heart's {term}`axis`. aVL looks from the left, aVF from
+# Check whether it is the one that is read from the heart's {term}`axis`. aVL looks from the left, aVF from
 # below; with left axis deviation the QRS points up in I and aVL, and down in aVF. Rate and rhythm can be
 # told from any lead.
 # ```
@@ -488,9 +487,9 @@ if run.is_phantom:
 #    be lost?
 #
 # ```{dropdown} Answer
-# All leads have the spread 1 afterwards, so low voltage, tall QRS waves on the left, or a turned axis could
-# no longer be seen. With one z-score the leads keep their sizes relative to each other. *Check it yourself*
-# runs this code.
+# All leads have spread 1 afterwards, so low voltage, tall QRS waves in the left leads or a turned axis
+# would be harder to see. With one z-score the leads keep their sizes relative to each other. *Check it
+# yourself* runs this code.
 #
 #     spread = filtered.std(1, keepdims=True)
 #     each = (filtered - filtered.mean(1, keepdims=True)) / spread

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # Clinical transfer
 #
-# Frozen encoders, the paper's benchmarks, the same patients for each, one linear layer on top: from
-# which encoder can more be read?
+# Frozen encoders, the paper's benchmarks, the same patients for each, one linear layer on top: which
+# encoder's features predict more?
 #
 # Reading time: about 20 minutes, and 5 for the appendix.
 
@@ -50,7 +50,7 @@ banner(run)
 # - Why two models are compared on the *same* resampled patients.
 # - What distillation changes for tasks of physiology, and for tasks that only the picture shows.
 # - How far a linear model of the pixels gets, and how far the labels themselves allow.
-# - In the appendix: how to tell a state from its neighbours, and from the devices of those who have it.
+# - In the appendix: how to tell a state from the states and devices that go with it.
 #
 # ## Before you start
 #
@@ -63,7 +63,7 @@ banner(run)
 # %% [markdown]
 # ## The encoders
 #
-# `random` is the same network with untrained weights: what the architecture gives for nothing.
+# `random` is the same network with untrained weights: what the architecture gives without any training.
 # `imagenet` is in the paper's table too: here a ViT-B/16 that has learned to name photographs
 # {cite:p}`deng2009imagenet,steiner2022train`. `mae` has learned from X-rays alone. `pacx` is `mae` after
 # distillation from ECGs and blood tests.
@@ -88,12 +88,12 @@ except PacxError as reason:
 # ## The benchmarks
 #
 # The profile lists the data sets. TB asks for tuberculosis; CheXchoNet for a left ventricle with a thick
-# wall or a wide cavity, as measured by ultrasound; ChestX6 for one of six states of the lung; VinDr-CXR
-# and NIH-14 for findings that readers or reports name; MedMod for groups of diagnoses of a stay
+# wall or a wide cavity, as measured by ultrasound; ChestX6 for one of six states of the lung; VinDr-CXR and
+# NIH-14 for findings that radiologists marked or reports mention; MedMod for groups of diagnoses of a stay
 # ({term}`Phenotype`). Masks are of the lungs (COVID-QU-Ex, CXL-Seg) or of an infection (QaTa-COV19).
 #
-# Each is opened through one function that refuses a leak: no patient may be in two splits, and no
-# patient of a benchmark made from MIMIC may have been in the distillation.
+# Each is opened through one function that refuses a leak, unless the profile waives this: no patient may be
+# in two splits, and no patient of a benchmark made from MIMIC may have been in the distillation.
 
 # %%
 from pacx.evaluation.transfer import open_benchmark
@@ -118,8 +118,8 @@ counts = [*splits, "patients"]
 show(declare(run, pd.DataFrame(about), counts=counts))
 
 # %% [markdown]
-# A data set joins this chapter when the profile names it; nothing below changes. A data set without labels
-# has masks. The paper has nine data sets: six with labels, three with masks.
+# A data set joins this chapter when the profile names it. One without labels has masks. The paper has nine
+# data sets: six with labels, three with masks.
 #
 # ## The linear probe
 #
@@ -144,8 +144,8 @@ show(declare(run, pd.DataFrame(about), counts=counts))
 #    penalty below treats all of them alike.
 # 2. **Solve to convergence.** The loss below, a binary cross-entropy and an L2 penalty, has one minimum,
 #    which depends on no learning rate, number of epochs or seed.
-# 3. **Choose the strength** $C_c$ of the penalty by the cross-entropy on validation images. Where only a
-#    few labels may be used, it is chosen by cross-validation among these few.
+# 3. **Choose the strength** $1 / C_c$ of the penalty by the cross-entropy on validation images. Where only
+#    a few labels may be used, it is chosen by cross-validation among these few.
 #
 # $$\mathcal{L}_c = -\sum_{i \in \mathcal{K}_c} \big[y_{ic} \log \hat y_{ic} + (1 - y_{ic})\log(1 - \hat
 # y_{ic})\big] + \frac{1}{2 C_c} \lVert w_c \rVert^2$$
@@ -182,8 +182,8 @@ for strength in STRENGTHS:
 by_hand = fits[np.argmin(losses)].decision_function(x["test"])
 
 # %% [markdown]
-# The library solves all labels at once, and its layer takes the features as they come. The logits
-# are the same. (The tolerance is wider than usual because both solvers stop shortly before the minimum.)
+# The library solves all labels at once, and folds the standardisation into its layer. The logits are the
+# same. (The tolerance is wider than usual because both solvers stop shortly before the minimum.)
 
 # %%
 from pacx.evaluation.transfer import train_probes
@@ -202,9 +202,9 @@ np.testing.assert_allclose(h["test"] @ w + b, by_hand, rtol=0, atol=1e-3)
 #   the patch tokens.
 #
 # The same benchmark, step by step. A threshold on $\hat y$ makes a decision; the ROC curve shows every
-# threshold at once: sensitivity (the share of patients with the finding who are found) against
-# 1 − specificity (the share of those without it who are alarmed). AUROC is the area below it, and also
-# the chance that a random patient with the finding scores higher than a random one without.
+# threshold at once: sensitivity (the share of patients with the finding who are found) against 1 −
+# specificity (the share of those without it who are flagged). AUROC is the area below it, and also the
+# chance that a random patient with the finding scores higher than a random one without.
 
 # %% mystnb={"image": {"alt": "ROC curves of each encoder for the first label of the first benchmark, with the diagonal of guessing."}}
 import matplotlib.pyplot as plt
@@ -232,10 +232,10 @@ show(in_words(auroc, "dataset", "task"))
 # %% [markdown]
 # ## How long was the probe trained?
 #
-# The paper's probe stops after a fixed number of epochs. What would it have read after more, or fewer?
-# Below it is trained anew, from an eighth of its epochs to eight times as many, on raw and on
-# standardised features of the CLS token. On phantoms the score is the mean over the tasks of
-# physiology, which a later section explains; on real data that of the first benchmark.
+# The paper's probe stops after a fixed number of epochs. What would it score after more, or fewer? Below,
+# this probe is trained anew, from an eighth of its epochs to eight times as many, on raw and on
+# standardised features of the CLS token. On phantoms the score is the mean over the tasks of physiology,
+# which a later section explains; on real data that of the first benchmark.
 
 # %%
 from pacx.constants import PHYSIOLOGY_TASKS
@@ -288,30 +288,30 @@ lengths = run.save_results("probe_length", lengths)
 _ = probe_length(lengths, usual.epochs)
 
 # %% [markdown]
-# Where a curve starts low and rises, two things make it slow. The MAE's loss is computed from the patch
-# tokens alone: no loss ever touches the CLS token, so most of it may be the same for every patient,
-# and what tells patients apart may vary little. And the paper's probe takes features as they come: a
-# step of AdamW moves all weights by about the same amount, so a feature of small spread needs many
-# steps. Distillation, in contrast, trains the CLS token directly.
+# Where a curve starts low and rises, two things make it slow. The MAE's loss is computed from the patches
+# alone and reaches the CLS token only through the decoder's attention, so most of this token may be the
+# same for every patient, and what tells patients apart may vary little. And the paper's probe does not
+# standardise the features: a step of AdamW moves all weights by about the same amount, so a feature of
+# small spread needs many steps. Distillation, in contrast, trains the CLS token directly.
 #
-# The trap is known. The MAE's public code puts a `BatchNorm1d` without weights of its own before the
-# head of its linear probe ([`main_linprobe.py`](https://github.com/facebookresearch/mae/blob/main/main_linprobe.py)),
-# which standardises the features. Readers still ask why a token that no loss has trained can be probed
-# at all ([facebookresearch/mae#70](https://github.com/facebookresearch/mae/issues/70),
+# The trap is known. The MAE's public code puts a `BatchNorm1d` without weights of its own before the head
+# of its linear probe
+# ([`main_linprobe.py`](https://github.com/facebookresearch/mae/blob/main/main_linprobe.py)), which
+# standardises the features. Users still ask why a token that no loss asks for can be probed at all
+# ([facebookresearch/mae#70](https://github.com/facebookresearch/mae/issues/70),
 # [lucidrains/vit-pytorch#218](https://github.com/lucidrains/vit-pytorch/issues/218)).
 #
-# Take home, whatever the method: **a probe that has not converged measures how easily a few steps of
-# AdamW read the features, not what they hold.** Two encoders can differ in one and not in the other. So
-# the converged probe is the yardstick from here on.
+# The lesson, whatever the method: **a probe that has not converged measures how easily a few steps of AdamW
+# read the features, not what they hold.** Two encoders can differ in one and not in the other. So the
+# converged probe is the yardstick from here on.
 
 # %% [markdown]
 # ## Intervals over patients, and pairs
 #
 # A test set is a sample. With other patients the AUROC would be another number, hence a
 # {term}`confidence interval`. The {term}`bootstrap` imitates that: resample as many *patients* as there
-# are, with replacement, and score again. All images of a patient come and go together, because they
-# are not independent. The middle 95 % of the scores are the interval, as in the legend of the ROC
-# curves.
+# are, with replacement, and score again. All images of a patient are resampled together, because they are
+# not independent. The middle 95 % of the scores are the interval, as in the table below the ROC curves.
 #
 # To compare two encoders, both are scored on the *same* resamples and subtracted: $\Delta^{(d)} =
 # S^{(d)}_\text{PaCX-MAE} - S^{(d)}_\text{MAE}$, with $S^{(d)}$ the score on resample $d$. A resample of
@@ -347,7 +347,7 @@ look = {"rows": "dataset", "chance": 0.5, "one_scale": True}
 _ = dots(auroc, panels="reading", **look)
 
 # %% [markdown]
-# The paired differences, right of the line PaCX-MAE is ahead:
+# The paired differences; right of the line, PaCX-MAE is ahead:
 
 # %% mystnb={"image": {"alt": "Forest plot in two panels, the converged probe and the paper's probe: paired difference in AUROC, PaCX-MAE minus MAE, on each benchmark with labels, filled for the CLS token and hollow for the mean of patches, with 95 percent intervals around zero."}}
 gain = auroc[auroc["model"] == "pacx"]
@@ -356,18 +356,18 @@ look = {"rows": "dataset", "filled": "pooling", "x_label": x_label}
 _ = forest_panels(gain, panels="probe", **look)
 
 # %% [markdown]
-# Each interval may miss the truth once in twenty, and there are many of them. [Chapter
-# 09](09_components) states a few claims beforehand and corrects their p-values together. AUROC looks at
-# the order of the patients only. Three more scores look at the same probes:
+# Each interval may miss the truth once in twenty, and there are many of them. [Chapter 09](09_components)
+# states a few claims beforehand and corrects their p-values together. AUROC depends only on the order of
+# the patients. The same probes get three more scores:
 #
 # - **{term}`AUPRC`** is the area below precision against recall, here the average precision. It also
-#   looks at the order only, but asks how many of those flagged have the finding. Guessing reaches the
-#   share of those who have it, so AUPRC of two data sets cannot be compared.
-# - **F1** is taken at a probability of 0.5, as in the paper. With few ill patients a probe seldom
-#   says 0.5 or more, and F1 is low although the order is good.
-# - **F1 (tuned)** is taken at the threshold that was best on the *validation* patients, one for each
-#   label. The gap between the two F1 is the choice of threshold, not what can be read from the encoder.
-#   It is there even when every probability is right.
+#   depends on the order only, but asks how many of those flagged have the finding. Guessing scores the
+#   share of those who have it, so AUPRC cannot be compared between data sets.
+# - **F1** is taken at a probability of 0.5, as in the paper. With few ill patients a probe seldom says 0.5
+#   or more, and F1 can be low although the order is good.
+# - **F1 (tuned)** is taken at the threshold that was best on the *validation* patients, one for each label.
+#   The gap between the two F1 comes from the choice of threshold, not from the encoder. There can be a gap
+#   even when every probability is right.
 #
 # Scores of several labels are averaged ({term}`macro average`). Of exclusive classes the likeliest one
 # is the decision, so there both F1 are equal. A label whose known test cases all have one value has no
@@ -377,17 +377,17 @@ _ = forest_panels(gain, panels="probe", **look)
 # %% [markdown]
 # ## Segmentation
 #
-# A small decoder grows the frozen *patch* tokens into a mask: of the lungs or, in QaTa-COV19, of the
-# infection. Dice and IoU are computed for each image and averaged. The CLS token plays no part
-# here: the question is whether distillation has spoiled the map of patches. The decoder of the last
-# epoch is scored; the paper keeps the epoch with the best validation Dice.
+# A small decoder turns the frozen *patch* tokens into a mask: of the lungs or, in QaTa-COV19, of the
+# infection. Dice and IoU are computed for each image and averaged. The CLS token plays no part here: the
+# question is whether distillation has harmed the patch tokens. The decoder of the last epoch is scored; the
+# paper keeps the epoch with the best validation Dice.
 
 # %% mystnb={"image": {"alt": "Two panels, IoU and Dice: each encoder on each benchmark with masks, as dots with 95 percent intervals, one colour a model."}}
 if segmented:
     _ = dots(by_masks, rows="dataset", panels="metric")
 
 # %% [markdown]
-# Outlines of two good masks look alike. So the last two columns show in white where a mask is wrong:
+# Two good masks look alike, so the last two columns show in white where a mask is wrong:
 
 # %% mystnb={"image": {"alt": "Three test X-rays of the first benchmark with masks in rows: the X-ray, the true mask, and in white the pixels where the mask found from the MAE encoder, and from the PaCX-MAE encoder, differs from the true one."}}
 from pacx.evaluation.features import images_of
@@ -416,8 +416,8 @@ if segmented:
 # - *physiology*, which an ECG or a blood test can carry too: {term}`hypertrophy`, {term}`dilation`,
 #   {term}`congestion`, {term}`anaemia`, kidney disease, inflammation, and obstructive lung disease
 #   ({term}`COPD`);
-# - *anatomy*: a pacemaker, a tube, a rotated patient, a {term}`pneumothorax`. In the phantom hospital
-#   only the picture shows it and no teacher knows it. (A real ECG shows a pacemaker that paces.)
+# - *anatomy*: a pacemaker, a tube, a rotated patient, a {term}`pneumothorax`. In the phantom hospital only
+#   the X-ray shows these, and no teacher knows them. (A real ECG shows a pacemaker that paces.)
 #
 # The ECG teacher was trained on neither group, but its diagnoses share causes with physiology.
 # [Chapter 09](09_components) measures what it knows of each state.
@@ -447,8 +447,8 @@ if run.is_phantom:
 # %% [markdown]
 # ### Baselines and ceilings
 #
-# A gain is only worth something if nothing simpler reaches it, and it is only large or small beside
-# what can be reached at all. Below the encoders stand models that are simpler, above them ceilings:
+# A gain is only worth something if nothing simpler reaches it, and it can be called large or small only
+# beside what can be reached at all. So the ladder also has simpler models and ceilings:
 #
 # | row | what it is |
 # |---|---|
@@ -456,10 +456,10 @@ if run.is_phantom:
 # | pixels, or MAE, ridge to the teachers | a linear map of low rank from the pixels, or from the frozen MAE, to the teachers' embeddings: distillation without training the encoder |
 # | trained on the labels | the MAE's network trained end to end on all training labels: how much a network of this size finds in these X-rays |
 # | the teachers | probes on the ECG's and the labs' embeddings, on other patients of the same population: what there is to distil |
-# | the true states | a probe on the hidden states: what is missing to 1 is the noise of the labels |
+# | the true states | a probe on the hidden states: the gap to 1 is the noise of the labels |
 #
-# The number of components, and the rank of the ridge, are chosen by the loss on validation images. Of
-# anatomy, neither the teachers nor the states know more than who tends to carry a device.
+# The number of components, and the rank of the ridge, are chosen by the loss on validation images. About
+# anatomy, the teachers and the states say no more than who tends to carry a device.
 
 # %% mystnb={"image": {"alt": "The ladder: AUROC on physiology and on anatomy, one row a model from random weights over pixels, MAE and PaCX-MAE to a network trained on the labels, the teachers and the true states, beside a line at chance; filled for all labels and hollow for few, circles for the CLS token, squares for the mean of patches, with 95 percent intervals."}}
 from pacx.evaluation.ladder import ladder
@@ -473,16 +473,15 @@ if run.is_phantom:
     _ = figures.ladder(run.save_results("ladder", steps))
 
 # %% [markdown]
-# An MAE that is no better than the pixels' components would mean that a linear model sees all there is:
-# such phantoms could say nothing about networks. `pacx accept` tests that before any claim is made.
+# If the MAE were no better than the pixels' components, such phantoms could say nothing about networks.
+# `pacx accept` tests this before any claim is made.
 
 # %% [markdown]
 # ## Beside the evidence
 #
-# One run is one cohort of patients and one training. The book's evidence repeats this chapter with
-# the same settings on fresh cohorts, several trainings on each, and its interval covers both.
-# [How](../book/protocol) it was gathered, and what it leaves out, has a page of its own. PaCX-MAE minus
-# MAE:
+# One run is one cohort of patients and one training. The book's evidence repeats this chapter with the
+# demo's settings on nine fresh cohorts, with one training on each, so its interval covers both
+# ([how](../book/protocol)). PaCX-MAE minus MAE:
 
 # %% tags=["remove-input"]
 from pacx.figures.tables import beside_the_evidence
@@ -524,11 +523,11 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# Which encoder reveals more is answered by the figures of paired differences, for each benchmark, on the CLS
-# token and on the patches: where an interval of the converged probe includes zero, no difference was shown.
-# The paper's probe also measures how quickly features are read, so a gain that it alone shows is no gain in
-# what the encoder holds. Whether a gain matters is answered by the ladder, between what the pixels and a ridge
-# to the teachers reach and what the labels allow.
+# Which encoder's features predict more is answered by the figures of paired differences, for each
+# benchmark, from the CLS token and from the patches: where an interval of the converged probe includes
+# zero, no difference was shown. The paper's probe also measures how quickly features are read, so a gain
+# that it alone shows need not be a gain in what the encoder holds. Whether a gain matters is answered by
+# the ladder, between what the pixels and a ridge to the teachers reach and what the labels allow.
 
 # %% [markdown]
 # ## Exercises
@@ -537,8 +536,8 @@ print("All checks passed.")
 #    is better?
 #
 # ```{dropdown} Answer
-# These two intervals do not tell. They hold what both models share: how easy the resampled patients
-# were. Look at the interval of the paired difference. It may well lie above zero, or not.
+# These two intervals do not tell. Both include what the models share: how easy the resampled patients were.
+# Look at the interval of the paired difference. It may lie above zero, or not.
 # ```
 #
 # 2. Why does `random` score above 0.5 on some tasks?
@@ -581,8 +580,8 @@ print("All checks passed.")
 #
 # ### All scores
 #
-# A table to look things up in: all scores of the converged probe, those of the ladder with the paper's probe,
-# and the labels that the averages leave out because their known test cases all have one value.
+# For reference: all scores of the converged probe, those of the ladder with the paper's probe, and the
+# labels that the averages leave out because their known test cases all have one value.
 
 # %%
 from IPython.display import display
@@ -604,10 +603,10 @@ display(folded(numbers, "Labels that the averages leave out"))
 # %% [markdown]
 # ### A shortcut
 #
-# Sicker patients carry devices more often, as in hospitals {cite:p}`zech2018variable`. So a probe can
-# score on the task by finding the device. `pacemaker and tube alone` sees these two labels and no
-# picture; on patients without a device it can only guess. Compare how far the encoders fall there.
-# Not all of a fall is the device's: these patients are less ill, so they are harder to tell apart.
+# Sicker patients carry devices more often, as in hospitals {cite:p}`zech2018variable`. So a probe can do
+# well on a task by finding the device. `pacemaker and tube alone` sees these two labels and no picture; on
+# patients without a device it can only guess. Compare how far the encoders fall there. A fall is not all
+# due to devices: these patients are less ill, so they are harder to tell apart.
 
 # %% mystnb={"image": {"alt": "Four panels, all test patients and those without pacemaker or tube, read from the CLS token and from the mean of patches: AUROC of the two device labels alone, of MAE and of PaCX-MAE on congestion, inflammation and the mean of physiology, with 95 percent intervals and a line at chance."}}
 from pacx.evaluation.shortcut import shortcut_scores
@@ -625,9 +624,9 @@ if run.is_phantom:
 # %% [markdown]
 # ### Another hospital
 #
-# The test split `shifted` comes from a hospital with another exposure, more devices and more AP views.
-# The probes stay as they are. Its patients are others, so look at each interval by itself, and at
-# whether the order of the models stays.
+# The test split `shifted` comes from a hospital with another exposure, more devices and more AP views. The
+# probes are not retrained. The patients are others, so look at each interval by itself, and at whether the
+# order of the models stays the same.
 
 # %% mystnb={"image": {"alt": "AUROC on physiology of each encoder among test patients of the same hospital and of another one, from the CLS token and from the mean of patches, with 95 percent intervals and a line at chance."}}
 hospitals = {"test": "same hospital", "shifted": "another hospital"}

@@ -44,7 +44,7 @@ banner(run)
 #
 # - How training labels are drawn so that no class is lost, written out for one draw.
 # - What a probe may look at when it has few labels, and what would be cheating.
-# - What distillation is worth when labels are few, and whether that is more than with all labels.
+# - What distillation gains when labels are few, and whether that is more than with all labels.
 # - Why one draw is not enough, and how far apart draws are.
 # - Which data sets cannot be cut that small at all.
 #
@@ -172,17 +172,17 @@ np.testing.assert_allclose(probabilities, by_hand, rtol=0, atol=1e-3)
 
 # %% [markdown]
 # {term}`The paper's probe` is different: it keeps the epoch with the best AUROC on the whole validation
-# split. It is shown where the paper's numbers stand beside ours, and nowhere else. There it knows more
-# labels than its share says, and so did the paper's.
+# split. In this chapter it is shown only where the paper's numbers stand beside ours. There it has seen
+# more labels than its share suggests, as the paper's had.
 #
 # ## Does the gain grow as labels become fewer?
 #
 # The paper's claim is a pattern: the fewer the labels, the larger the gain. So the first result is not the
 # gain but its change. A gain is the AUROC of PaCX-MAE minus that of the MAE, each the mean over the draws.
-# Both encoders are trained on the same draws, so that sampling luck cancels in their difference, and the
-# intervals resample *test patients*, as in [chapter 06](06_clinical_transfer). Every data set is read from
-# the CLS token and from the mean of the patches by the converged probe, and from the CLS token by the
-# paper's probe as well.
+# The probes of both encoders are trained on the same draws, so that sampling luck cancels in their
+# difference, and the intervals resample *test patients*, as in [chapter 06](06_clinical_transfer). Every
+# data set is read from the CLS token and from the mean of the patches by the converged probe, and from the
+# CLS token by the paper's probe as well.
 
 # %%
 from itertools import product
@@ -251,10 +251,10 @@ show(pd.DataFrame(rows))
 show(pd.DataFrame(gaps or [{"gap": "none: every share could be drawn"}]))
 
 # %% [markdown]
-# Dots and bands are this run's, by the converged probe: left from the CLS token, right from the mean of
-# the patches. Mind that each panel has a scale of its own. The hollow diamonds are the paper's numbers
-# for the data sets that it cuts, read from the CLS token by the paper's probe. They are from real
-# patients and a larger encoder: what may be compared is the slope, and the gap between the two colours.
+# Dots and bands are this run's, by the converged probe: left from the CLS token, right from the mean of the
+# patches. Note that each panel has a scale of its own. The hollow diamonds are the paper's numbers for the
+# data sets that it cuts, read from the CLS token by the paper's probe. They are from real patients and a
+# larger encoder: only the slope, and the gap between the two colours, may be compared.
 
 # %% mystnb={"image": {"alt": "AUROC against the share of training labels on a logarithmic axis, one row of panels a data set, the CLS token left and the mean of patches right, MAE and PaCX-MAE with 95 percent bands over test patients; the paper's points are hollow diamonds."}}
 from pacx.evaluation.paper import published
@@ -289,8 +289,8 @@ def gains_at_shares(results, rows):
 _ = gains_at_shares(converged, "dataset")
 
 # %% [markdown]
-# A mean can hide that one task gained and another lost. So each label of the data set that was drawn by
-# hand (on phantoms, each physiology task) stands alone, at the smallest share and at the largest:
+# A mean can hide that one task gained and another lost. So here is each label of the data set that was
+# drawn by hand (on phantoms, each physiology task), at the smallest share and at the largest:
 
 # %% mystnb={"image": {"alt": "Forest plots of PaCX-MAE minus MAE, one row a task, one panel for the smallest share of labels and one for the largest, with 95 percent intervals around zero; filled dots are the CLS token, hollow dots the mean of patches."}}
 alone = []
@@ -359,9 +359,9 @@ show(beside_the_paper(table, "label_efficiency"))
 # %% [markdown]
 # ## Beside the evidence
 #
-# PaCX-MAE minus MAE with the demo's settings on fresh cohorts of **phantom** patients, with several
-# trainings on each ([how](../book/protocol)), by the converged probe in this run. First the averages,
-# then each task alone:
+# PaCX-MAE minus MAE by the converged probe, in this run and with the demo's settings on nine fresh cohorts
+# of **phantom** patients, with one training on each ([how](../book/protocol)). First the averages, then
+# each task alone:
 
 # %%
 from pacx.figures.tables import beside_the_evidence, folded
@@ -411,10 +411,10 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# With few labels, the draw must keep every class and the probe may look at nothing but its draw; both were
-# written out by hand and equal the library's. Whether PaCX-MAE gains more where labels are few is answered by
-# the last column of the first table of results: only where it lies above zero has this run shown the paper's
-# pattern. The tasks one by one and the spread of single draws show what the averages hide.
+# With few labels, the draw must keep every class, and the probe may look at nothing else; both were written
+# out by hand and agree with the library's. Whether PaCX-MAE gains more where labels are few is answered by
+# the last column of the first table of results: only where it lies above zero has this run shown the
+# paper's pattern. The tasks one by one and the spread of single draws show what the averages hide.
 #
 # ## Exercises
 #
@@ -449,8 +449,7 @@ print("All checks passed.")
 #
 # ## Next
 #
-# Probes ask for labels at all. [Chapter 08](08_alignment) asks without any: does an X-ray find its
-# own ECG?
+# Every probe needs some labels. [Chapter 08](08_alignment) needs none: does an X-ray find its own ECG?
 #
 # ## References
 #

@@ -46,7 +46,7 @@ banner(run)
 # - How {term}`Ridge regression` turns "does the encoder know what the teacher knows?" into a
 #   number, written out on this run's pairs.
 # - Why a {term}`Cosine similarity` must be centred before it means anything.
-# - What retrieval ({term}`R@5`) says with a few hundred patients, and what it cannot say.
+# - What retrieval ({term}`R@5`) can say with a few hundred patients, and what it cannot.
 # - Three yardsticks for chance: random pairs, a permutation test, and shuffled distillation.
 # - How much of the answer depends on reading the CLS token or the mean of the patches.
 #
@@ -84,8 +84,8 @@ train_side_by_side(run, *controls)
 #
 # $$W = (Z^\top Z + \kappa I)^{-1} Z^\top (T - b) .$$
 #
-# The prediction $\hat t_i = \tilde h_i W + b$ is what the ECG (or the labs) should look like, judged by
-# the X-ray.
+# The prediction $\hat t_i = \tilde h_i W + b$ is the embedding of the ECG (or the labs) that the X-ray
+# suggests.
 
 # %%
 import numpy as np
@@ -150,9 +150,9 @@ np.testing.assert_array_equal(ranks, library.ranks)
 np.testing.assert_allclose((ranks <= 5).mean(), library.recall[5])
 
 # %% [markdown]
-# From here on the library does this for each teacher and pooling. Why centre? Embeddings of different
-# patients already point in similar directions, and predicting their mean for every patient scores high. In
-# the table, `random` is the mean cosine between the target of one test patient and that of another.
+# From here on the library does this for each teacher and pooling. Why centre? Where the embeddings of all
+# patients point in similar directions, predicting their mean for every patient scores high. In the table,
+# `random` is the mean cosine between the target of one test patient and that of another.
 
 # %%
 from itertools import product
@@ -222,8 +222,7 @@ shown["read"] = shown["pooling"].map(POOLING_NAMES)
 cosine = shown[shown["metric"] == "cosine"]
 
 # %% [markdown]
-# The differences in centred cosine from the MAE, on the same resampled patients, each encoder against the
-# MAE read in the same way:
+# The differences in centred cosine from the MAE read in the same way, on the same resampled patients:
 
 # %% mystnb={"image": {"alt": "Two forest plots, ECG and labs: difference in centred cosine from the MAE for random weights, PaCX-MAE, shuffled pairs and untrained teachers, with 95 percent intervals; filled dots are the CLS token, hollow dots the mean of patches."}}
 from pacx.figures.results import dots, forest_panels
@@ -285,7 +284,7 @@ folded(show(hits), "All hits, at three cut-offs")
 #
 # The paper centres with the mean of the test targets; its public code ranks by the raw cosine
 # ([more](../book/paper_and_code)). This chapter does both. The paper's teachers and patients are real,
-# while a phantom run's are not: compare the order of the models, not the height. The paper reads the CLS
+# while a phantom run's are not: compare the order of the models, not the values. The paper reads the CLS
 # token.
 
 # %%
@@ -296,7 +295,7 @@ show(beside_the_paper(table, "alignment"))
 # %% [markdown]
 # ## Beside the evidence
 #
-# The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
+# The demo's settings on nine fresh cohorts of **phantom** patients, with one training on each
 # ([how](../book/protocol)), read from the CLS token:
 
 # %%
@@ -355,11 +354,11 @@ print("All checks passed.")
 # ## Summary
 #
 # Without any label, a ridge regression from an X-ray's embedding to a teacher's embedding shows how far the
-# X-ray finds the ECG and the blood tests of its patient: the table of cosines has each encoder beside random
-# pairs, and the table of hits has R@5 beside chance. PaCX-MAE has gained something only where its difference
-# from the MAE, read in the same way, lies above zero, and the pairs and the teachers' training have earned
-# the gain only where the two controls stay behind. Such a gain alone shows little, since distillation was
-# trained towards these very targets.
+# X-ray finds the ECG and the blood tests of its patient: the table of cosines has each encoder beside
+# random pairs, and the table of hits has R@5 beside chance. PaCX-MAE has gained something only where its
+# difference from the MAE, read in the same way, lies above zero, and the pairs and the teachers' training
+# explain the gain only where the two controls stay behind. Such a gain alone shows little, since
+# distillation was trained towards these very targets.
 #
 # ## Exercises
 #
@@ -372,8 +371,8 @@ print("All checks passed.")
 # evidence, because no loss mentions the disease.
 # ```
 #
-# 2. The published R@5 for the ECG is 24 hits of 464 with the MAE and 26 with PaCX-MAE. How many more
-#    hits than 25 would an encoder need before its R@5 is clearly above?
+# 2. The published R@5 for the ECG is 24 hits of 464 with the MAE and 26 with PaCX-MAE. How many more hits
+#    than 25 would an encoder need before its R@5 is clearly higher?
 #
 # ```{dropdown} Answer
 # About 16 if the two sets of hits were independent: 41 against 25 of 464. Both encoders rank the same
@@ -402,7 +401,7 @@ print("All checks passed.")
 #
 # ## Next
 #
-# [Chapter 09](09_components) takes the method apart and asks which part earns the gain.
+# [Chapter 09](09_components) takes the method apart and asks which part explains a gain.
 #
 # ## References
 #

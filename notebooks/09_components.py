@@ -44,10 +44,9 @@ banner(run)
 #
 # - What the ECG, the labs, the contrastive and the regression loss each contribute.
 # - How a control is made, written out by hand: the same training with the pairing destroyed.
-# - Three controls that could have refuted the method: shuffled pairs, untrained teachers, more
-#   steps of MAE.
+# - Three controls that can refute the method: shuffled pairs, untrained teachers, more steps of the MAE.
 # - Where the controls stand on the ladder from chance to the true states.
-# - What a teacher with random weights still knows.
+# - What the embedding of a teacher with random weights still holds.
 # - How to write a claim, with a smallest difference that matters, so that a run can reject it.
 #
 # ## Before you start
@@ -89,9 +88,9 @@ for name in chosen:
 show(run.save_results("variants", pd.DataFrame(rows)))
 
 # %% [markdown]
-# Two more encoders are no distillation at all. *MAE continued* goes on with masked autoencoding
-# for exactly as many steps: was it only more training? *MAE, other mask ratio* is the second mask
-# ratio of [chapter 02](02_cxr_mae).
+# Two more encoders are not distilled. *MAE continued* goes on with masked autoencoding for exactly as many
+# steps, to see whether longer training alone explains a gain. *MAE, other mask ratio* is the second MAE of
+# [chapter 02](02_cxr_mae).
 
 # %%
 from pacx.training.pipeline import train_side_by_side
@@ -102,10 +101,10 @@ train_side_by_side(run, *models)
 # %% [markdown]
 # ## A control by hand
 #
-# A control keeps everything but the one thing that is said to matter. Here this thing is the pairing: which
-# ECG and which blood tests belong to which X-ray. So put all pairs in a random circle, and let each X-ray
-# take the targets of the pair before it. A random order alone would not do, because some X-rays would keep
-# their own (exercise 5). What the library distils in `pacx-shuffled` must be exactly the same targets:
+# A control changes only the one thing that is said to matter. Here this is the pairing: which ECG and which
+# blood tests belong to which X-ray. So put all pairs in a random circle, and let each X-ray take the
+# targets of the pair before it. A random order alone would not do, because some X-rays might keep their own
+# (exercise 5). The targets of the library's `pacx-shuffled` must be exactly the same:
 
 # %%
 import numpy as np
@@ -126,8 +125,9 @@ for m, t in true.items():
     np.testing.assert_array_equal(t[giver], shuffled[m])
 
 # %% [markdown]
-# Each teacher's targets are the same numbers as before, in another order. So their mean and spread have
-# not changed, and only the cosine between an X-ray's target and the embedding of its own record has:
+# Each teacher's targets are the same numbers as before, in another order. Their mean and spread are
+# therefore unchanged. What changes is the cosine between an X-ray's target and the embedding of its own
+# record:
 
 # %%
 rows = []
@@ -142,10 +142,10 @@ show(pd.DataFrame(rows, columns=columns))
 # %% [markdown]
 # ## The paper's component analysis
 #
-# The paper's five variants, as far as this run has them, on those of the paper's data sets that
-# this profile has. The paper gives one number a cell. Here each has an interval, and you can see how
-# many differences are smaller than it. Beside the converged probe on the CLS token stand the mean of the
-# patches and the paper's own probe ([chapter 06](06_clinical_transfer)).
+# The paper's five variants, as far as this run has them, on those of the paper's data sets that this
+# profile has. The paper gives one number for each cell. Here each number has an interval, so you can see
+# which differences are too small to be distinguished from zero. The mean of the patches and the paper's own
+# probe ([chapter 06](06_clinical_transfer)) stand beside the converged probe on the CLS token.
 
 # %%
 from pacx.evaluation.transfer import compare_probes, open_benchmark
@@ -190,24 +190,25 @@ _ = forest_panels(gains, panels="panel", filled="metric", x_label=x_label)
 #
 # Phantoms allow a sharper question than a benchmark: the mean over the tasks of *physiology*, with few
 # labels and with all, and over those of *anatomy*, which no teacher knows. With real patients, the first
-# benchmark above takes their place. Each is read by the converged probe, from the CLS token (filled) and
-# from the mean of the patches (hollow), and compared with the MAE that is read in the same way. Ask of
+# benchmark above takes their place. Each encoder is read by the converged probe, from the CLS token
+# (filled) and from the mean of the patches (hollow), and compared with the MAE read in the same way. Ask of
 # each control whether it stands as far right as PaCX-MAE.
 #
-# **Shuffled pairs**: every X-ray learns from the ECG and labs of another patient. The losses, the steps
-# and the teachers are the same; only the pairing is gone. If this gains as much, the gain is not
-# physiology.
+# **Shuffled pairs**: every X-ray learns from the ECG and labs of another patient. The losses, the steps and
+# the teachers are the same; only the pairing is gone. If this encoder gains as much, the gain does not come
+# from the patient's own physiology.
 #
-# **Untrained teachers**: the pairs are right, but the teachers have random weights. A random
-# network is still a function of the signal: patients who look alike stay alike. If this gains as
-# much, what the teachers had *learned* adds nothing, and the pairs do the work.
+# **Untrained teachers**: the pairs are right, but the teachers have random weights. A random network is
+# still a fixed function of the signal, so similar signals get similar embeddings. If this encoder gains as
+# much, what the teachers had *learned* adds nothing, and the right pairs are enough.
 #
-# **MAE continued**: the masked autoencoder goes on for as many steps. If this gains as much, it was only
-# more training.
+# **MAE continued**: the masked autoencoder goes on for as many steps. If this gains as much, the gain comes
+# from longer training.
 #
-# A run may hold further ones. **Raw targets** are not standardised, as in the paper. **Untrained
-# teachers with raw targets** ask whether it is the standardisation that makes random teachers
-# useful. **PaCX-MAE from the other mask ratio** starts from the second MAE; compare it with that one.
+# A run may hold further variants. With **raw targets** the teachers' embeddings are not standardised, as in
+# the paper. **Untrained teachers with raw targets** test whether the standardisation is what makes random
+# teachers useful. **PaCX-MAE from the other mask ratio** starts from the second MAE; compare it with that
+# one.
 
 # %%
 from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
@@ -245,9 +246,9 @@ numbers = show(in_words(controls, "outcome", "pooling"))
 folded(numbers, "The same in numbers")
 
 # %% [markdown]
-# Directly against each other, on the same patients, read in the same way. A control may also do harm:
-# where shuffled pairs fall below the MAE, PaCX-MAE minus shuffled holds that harm as well as what true
-# pairs add.
+# Next, PaCX-MAE directly against each control, on the same patients, read in the same way. A control may
+# also do harm: where shuffled pairs fall below the MAE, PaCX-MAE minus shuffled pairs contains that harm as
+# well as what true pairs add.
 
 # %%
 kinds = ("pacx-shuffled", "pacx-untrained", "pacx-untrained-raw")
@@ -275,8 +276,8 @@ how = {"filled": "read", "rows": "row", "x_label": x_label}
 _ = forest_panels(direct, panels="share", **how)
 
 # %% [markdown]
-# [Chapter 02](02_cxr_mae) left a question open: paper and public code disagree about the mask ratio.
-# Does it matter to what a probe finds in the MAE? The table has the second MAE minus the profile's own,
+# [Chapter 02](02_cxr_mae) left a question open: paper and public code disagree about the mask ratio. Does
+# the ratio affect what a probe finds in the MAE? The table shows the second MAE minus the profile's own,
 # with the two mask ratios of this run.
 
 # %%
@@ -292,11 +293,11 @@ show(in_words(second, "outcome", "pooling").assign(**ratios), digits=2)
 #
 # ### The controls on the ladder
 #
-# A gain over the MAE says nothing about how much there is to gain. The ladder of
-# [chapter 06](06_clinical_transfer) goes from chance, over what a linear model makes of the pixels, to what
-# the same network reaches when it is trained on the labels, to the teachers, and to the true states.
-# Here it is again, with the controls. If a control stands beside PaCX-MAE, what the control lacks has not
-# earned the gain. If the pixels stand above both, no network is needed for these phantoms.
+# A gain over the MAE says nothing about how much there is to gain. The ladder of [chapter
+# 06](06_clinical_transfer) goes from chance, by way of a linear model of the pixels, to what the same
+# network reaches when it is trained on the labels, to the teachers, and to the true states. Here is the
+# ladder again, with the controls. If a control stands beside PaCX-MAE, what the control lacks does not
+# explain a gain. If the pixels stand above both, these phantoms need no network.
 
 # %% mystnb={"image": {"alt": "The ladder with the controls: AUROC on physiology and on anatomy, one row a model from random weights over pixels, MAE, the MAE continued, shuffled pairs, untrained teachers and PaCX-MAE to a network trained on the labels, the teachers and the true states, beside a line at chance; filled for all labels and hollow for few, circles for the CLS token, squares for the mean of patches, with 95 percent intervals."}}
 from pacx.evaluation.ladder import ladder
@@ -312,12 +313,11 @@ if run.is_phantom:
 # %% [markdown]
 # ### What do untrained teachers keep?
 #
-# A network with random weights is not an empty one. It is a fixed function of the signal: patients
-# with similar ECGs get similar embeddings. So ask the teachers themselves. A
-# {term}`ridge regression` predicts each true state of a phantom from a teacher's embedding, fitted
-# on the training pairs and scored on the test pairs. $R^2$ is the share of the state's variance
-# that is explained; 0 is no better than guessing the mean. The untrained teachers are the very ones
-# whose embeddings were distilled above.
+# As a fixed function of the signal, a network with random weights may still carry the states. So test the
+# teachers themselves. A {term}`ridge regression` predicts each true state of a phantom from a teacher's
+# embedding, fitted on the training pairs and scored on the test pairs. $R^2$ is the share of the state's
+# variance that is explained; 0 is no better than guessing the mean. The untrained teachers are the very
+# ones whose embeddings were distilled above.
 
 # %% mystnb={"image": {"alt": "Two panels of dots, ECG and blood tests: R squared of each true state from the trained and from the untrained teacher's embedding, with 95 percent intervals; the last row is the mean over states."}}
 from pacx.evaluation.teachers import compare_teachers
@@ -331,16 +331,18 @@ if run.is_phantom:
     display(folded(show(numbers), "The same for each state"))
 
 # %% [markdown]
-# Where the untrained teacher has a state, it can hand it on: for that the pairs are enough. Where
-# training adds, a trained teacher can give more. A state that neither has can only come along with
-# a related one. Ridge reads all that is there linearly; the distillation losses may be dominated by
-# high-variance directions of the embedding, so the figure is what *could* be handed on.
+# Where an untrained teacher's embedding holds a state, the student can learn that state from it: right
+# pairs are enough. Where training raises $R^2$, a trained teacher can teach more. A state that neither
+# teacher holds can only be learned through a related one. Ridge regression finds whatever is linearly
+# decodable; the distillation losses may be dominated by high-variance directions of the embedding, so the
+# figure shows what *could* be passed on.
 #
-# ### Why do untrained teachers work?
+# ### Why could untrained teachers work?
 #
-# One answer could be: what teaches are the true states, and a random network keeps them, only more
-# quietly. So split each teacher's embedding in two: what a linear model of the states explains, and
-# the rest. How much of its variance is the first part?
+# If they do, one explanation is that the student learns the true states, and that a random network keeps
+# these too, only as a smaller share of its output. So split each teacher's embedding in two: what a linear
+# model of the states explains, and the rest. What share of the variance is the first part? (Training 1 is
+# the trained teacher, 0 the untrained one.)
 
 # %%
 from pacx.training.distill import standardise, teacher_embeddings
@@ -359,10 +361,10 @@ if run.is_phantom:
     display(show(pd.DataFrame(rows, columns=columns), digits=2))
 
 # %% [markdown]
-# The library makes targets of either part, and of others: the true states themselves, whitened teachers,
-# the raw blood tests, only which of them were taken, a random projection of the raw ECG, and teachers that
-# were trained for a part of their time. The last part above is the library's, and what it leaves is the
-# rest:
+# The library can distil either part, and other targets: the true states themselves, whitened teachers (all
+# directions of the embedding with equal variance), the raw blood tests, only which of them were taken, a
+# random projection of the raw ECG, and teachers that were trained for part of their time. The part that the
+# loop computed last, and its remainder, equal the library's:
 
 # %%
 from pacx.training.targets import TARGETS
@@ -375,10 +377,10 @@ if run.is_phantom:
     np.testing.assert_allclose(first + rest, e, atol=1e-3)
 
 # %% [markdown]
-# Each target was distilled on all nine cohorts. If the states are what teaches, then the states alone and
-# the teachers' first part stand where PaCX-MAE stands, and the rest where shuffled pairs stand. A dot is a
-# cohort, a diamond their mean with its interval. The maps without a second network, *MAE, ridge to the
-# teachers* and *MAE, CCA with the teachers*, are on the ladder above.
+# The book's evidence distils each target on nine cohorts. If the states are what is taught, then the states
+# alone and the teachers' first part should stand where PaCX-MAE stands, and the rest where shuffled pairs
+# stand. A dot is a cohort, a diamond their mean with its interval. The maps without a second network, *MAE,
+# ridge to the teachers* and *MAE, CCA with the teachers*, are on the ladder above.
 
 # %% mystnb={"image": {"alt": "One row a target of the distillation: gain over the MAE in AUROC on physiology with all labels in each of nine cohorts as small dots, and their mean with a 95 percent interval as a diamond."}}
 from pacx.evaluation.evidence import NOT_GATHERED, load_evidence, pool
@@ -399,8 +401,8 @@ else:
 # ### Beside the evidence
 #
 # The demo's settings on nine fresh cohorts of **phantom** patients, each with a training seed of its own
-# ([how](../book/protocol)). First the variants and controls. The two encoders of the second mask ratio
-# are left out: which ratio is the second one is a setting, and it may differ between run and evidence.
+# ([how](../book/protocol)). The two encoders of the second mask ratio are left out: that ratio is a
+# setting, and may differ between run and evidence.
 
 # %%
 from pacx.figures.tables import beside_the_evidence
@@ -416,22 +418,21 @@ if run.is_phantom:
 # %% [markdown]
 # ## Claims, and whether they hold
 #
-# The claims were written down before any evidence for them was gathered; they stand in the library, with
-# the control that each is held against. Each names the {term}`minimal difference that matters`, its margin.
-# A difference above zero may be too small to matter, and with enough patients even such a difference can be
-# distinguished from zero. So a claim of a gain holds only where the gain is shown to be *larger than
-# the margin*.
+# The claims were written down before any evidence for them was gathered; they stand in the library, each
+# with the model that it is compared with. Each has a margin, the {term}`minimal difference that matters`.
+# With enough patients, even a difference too small to matter can be distinguished from zero. So a claim of
+# a gain holds only where the gain is shown to be *larger than the margin*.
 #
-# A claim that nothing changes needs a margin as well: an interval that holds zero may be wide, and then
+# A claim that nothing changes needs a margin as well: an interval that includes zero may be wide, and then
 # nothing was shown. Such a claim is tested for **equivalence** by two one-sided tests ({term}`TOST`): one
 # has to reject that the difference is at or below minus the margin, the other that it is at or above the
-# margin. The larger of the two p-values is the claim's, so both tests have to say so.
+# margin. The claim's p-value is the larger of the two, so both tests have to reject.
 #
-# Each encoder is read as its own validation labels say is best, CLS token or mean of patches; the claim
-# about anatomy reads the mean of the patches. The p-values of the primary claims are corrected together:
-# **Holm's method** multiplies the smallest of $n$ p-values by $n$, the next by $n - 1$, and so on, and lets
-# none fall below the one before. The p-values of the secondary claims are reported as they are. Claims are
-# judged on phantoms, so with real data this section is empty too.
+# Each encoder is read from the CLS token or the mean of the patches, whichever is better on the validation
+# patients; the claim about anatomy always uses the mean of the patches. The p-values of the primary claims
+# are corrected together: **Holm's method** multiplies the smallest of $n$ p-values by $n$, the next by
+# $n - 1$, and so on, and lets none fall below the one before. The p-values of the secondary claims are not
+# corrected. Claims are judged on phantoms, so with real data this section is empty too.
 
 # %%
 from pacx.evaluation.baselines import READINGS
@@ -449,17 +450,16 @@ if run.is_phantom:
     display(folded(show(claims_to_come()), "Margins and their reasons"))
 
 # %% [markdown]
-# **Yes**: the p-value, corrected where the claim is primary, is below 5 %. **No**: this run,
-# with its patients and its size, does not support the claim; that is no proof of the opposite. A claim
-# that stands among the margins and in no other table was **not tested**: this run has not trained what
-# the claim is held against. One run is also one training seed: the interval covers other test patients,
-# not other trainings. An earlier claim, that the lungs' IoU stays within 0.01 of the MAE's, is gone:
-# random weights met it too, so it could not tell an encoder that kept the anatomy from one that never had
-# it.
+# **Yes**: the p-value, corrected where the claim is primary, is below 5 %. **No**: this run, with its
+# patients and its size, does not support the claim; that is no proof of the opposite. A claim that stands
+# among the margins and in no other table was **not tested**: this run has not trained a model that the
+# claim is about. One run is also one training seed: the interval covers other test patients, not other
+# trainings. An earlier claim, that the lungs' IoU stays within 0.01 of the MAE's, was dropped: random
+# weights met it too, so it could not tell an encoder that kept the anatomy from one that never had it.
 #
-# By hand, the p-values of a claim of a gain, of the claim of equivalence, and Holm's correction. A
-# one-sided p-value is the share of {term}`bootstrap` resamples of the test patients where the claim is
-# wrong, counting one more:
+# Below, the p-values of one claim of a gain and of the claim of equivalence are computed by hand, and
+# Holm's correction after them. A one-sided p-value is the share of {term}`bootstrap` resamples of the test
+# patients where the claim is wrong, with one added to both counts so that it is never zero:
 
 # %%
 from pacx.evaluation.claims import PRIMARY
@@ -518,20 +518,19 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# A component earns its place if PaCX-MAE without it is worse, and a control refutes the method if the
-# control does as well: the figure of direct differences answers this for shuffled pairs, untrained teachers
-# and more steps of MAE. The table of claims says which differences are larger than what matters in this
-# run, and the ladder how far all of them are from what the X-ray holds. Whatever earns the gain, one run is
-# one training on one cohort, and the tables beside the evidence show whether the answer repeats.
+# A component earns its place if PaCX-MAE without it is worse, and a control speaks against the method if it
+# does as well: the figure of direct differences shows this for shuffled pairs, untrained teachers and more
+# steps of the MAE. The table of claims says which differences are larger than what matters in this run, and
+# the ladder how far all models are from its ceilings. One run is one training on one cohort; the tables
+# beside the evidence show whether its answers repeat.
 #
 # ## Exercises
 #
 # 1. Suppose untrained teachers gave all of the gain. Would the method be useless?
 #
 # ```{dropdown} Answer
-# No: the encoder would still be better, for nothing but pairs. But the explanation would be wrong.
-# It would not be the teachers' knowledge of physiology that is distilled, and one could save their
-# training.
+# No: the encoder would still be better, from the pairs alone. But the explanation would be wrong: it would
+# not be the teachers' learned physiology that is distilled, and their training could be saved.
 # ```
 #
 # 2. Why is `pacx-shuffled` a better control than "no distillation"?
@@ -544,20 +543,20 @@ print("All checks passed.")
 # 3. A claim is rejected with 100 test patients. With 2,000 it holds. Which run is right?
 #
 # ```{dropdown} Answer
-# Both. The small run could not tell, its interval was wide. "Not distinguishable from zero" is not
+# Both. The small run could not tell, because its interval was wide. "Not distinguishable from zero" is not
 # "zero".
 # ```
 #
 # 4. Why does "anatomy is kept" need a margin, when "PaCX-MAE is better" could have done with zero?
 #
 # ```{dropdown} Answer
-# No finite sample shows that a difference is exactly zero. It can show that the difference is smaller
-# than something, and that something has to be named before looking. A gain could be tested against zero,
-# but then a claim would hold on a difference too small to notice.
+# No finite sample shows that a difference is exactly zero. It can show that the difference is smaller than
+# a margin, and the margin has to be named before looking. A gain could be tested against zero, but then a
+# claim would hold on a difference too small to notice.
 # ```
 #
-# 5. A colleague shuffles pairs with `permutation(n)` and no circle. Find by a thousand draws how many X-rays
-#    keep their own records on average. Does this number depend on `n`?
+# 5. A colleague shuffles pairs with `permutation(n)` and no circle. Find from a thousand permutations how
+#    many X-rays keep their own records on average. Does this number depend on `n`?
 #
 # ```{dropdown} Answer
 # Each of the $n$ X-rays keeps its own with probability $1/n$, so on average exactly one does, whatever $n$
@@ -569,7 +568,7 @@ print("All checks passed.")
 #
 # ## Next
 #
-# The encoder has gained something. [Chapter 10](10_forgetting) asks what it has lost.
+# These were the gains. [Chapter 10](10_forgetting) asks what the encoder has lost.
 #
 # ## References
 #

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # Forgetting
 #
-# Distillation changes the encoder for one purpose. What does it lose, which setting keeps more, and at
-# what price?
+# Distillation changes the encoder for one purpose. What does the encoder lose, which setting keeps more,
+# and at what price?
 #
 # Reading time: about 7 minutes.
 
@@ -44,8 +44,8 @@ banner(run)
 # ## What you will learn
 #
 # - Three measures of what an encoder forgets, and what each of them can miss.
-# - The strictest of them by hand: the MAE's own decoder on the changed encoder.
-# - What PaCX-MAE has lost of anatomy, and of what the MAE could reconstruct.
+# - The strictest of them by hand: the MAE's own decoder applied to the changed encoder.
+# - Whether PaCX-MAE has lost anatomy, or what the MAE could reconstruct.
 # - Which settings forget less, and how much physiology they cost.
 #
 # ## Before you start
@@ -57,9 +57,9 @@ banner(run)
 # | probes, pairs and intervals | the other measures | [chapter 06](06_clinical_transfer) |
 # | controls | forgetting needs one too | [chapter 09](09_components) |
 #
-# The settings below are among the profile's variants. Fewer weights to change (only the final LayerNorm,
-# a smaller rank), smaller steps, one loss instead of two, or the MAE's loss kept beside the others, on the
-# paired X-rays or on replayed ones of stage 1: this run has those that the next cell finds.
+# A setting may forget less if it changes fewer weights (only the final LayerNorm, a smaller rank), takes
+# smaller steps, uses one loss instead of two, or keeps the MAE's loss beside the others, on the paired
+# X-rays or on replayed ones of stage 1. The next cell finds those that are among the profile's variants.
 
 # %%
 from pacx.training.pipeline import encoders_of, train_side_by_side
@@ -75,7 +75,7 @@ train_side_by_side(run, *weighed, "mae-continued")
 # %% [markdown]
 # ## Three measures
 #
-# The paper looks at segmentation only. Here are three measures:
+# The paper looks at segmentation only. This chapter has three measures:
 #
 # - **tasks that no teacher knows**: devices, the patient's position, and a finding that only the
 #   image shows, each by a new linear probe, from the CLS token and from the mean of the patches;
@@ -83,13 +83,13 @@ train_side_by_side(run, *weighed, "mae-continued")
 # - **reconstruction**: the MAE's loss of [chapter 02](02_cxr_mae), averaged over several masks an image,
 #   with the *MAE's own* decoder, on held-out X-rays and the same masks for every encoder.
 #
-# The last one is strict. Its decoder is not trained anew, so the error also rises when something is
-# merely re-encoded: it can overstate a loss. And a variant with an MAE term was trained
-# through this very decoder: judge that one by the probes.
+# The last measure is strict. Its decoder is not trained anew, so the error also rises when information is
+# merely re-encoded: the measure can overstate a loss. And a variant with an MAE term was trained through
+# this very decoder: judge such a variant by the probes.
 #
-# Here is the strict one by hand, for eight X-rays and one mask each: the squared error, averaged over the
-# pixels that were removed. The library must give the same number for every X-ray. (The tolerance allows for
-# sums over all pixels in another order.)
+# Here is the strict measure by hand, for eight X-rays and one mask each: the squared error, averaged over
+# the pixels that were removed. The library must give the same number for every X-ray. (The tolerance allows
+# for sums over all pixels in another order.)
 
 # %%
 import torch
@@ -124,7 +124,7 @@ for name in ("mae", "pacx"):
     shown |= {"the encoder sees": seen, name_of(name): filled_in}
 
 # %% [markdown]
-# The same two X-rays, reconstructed by one decoder from what either encoder sees:
+# Two of the X-rays, reconstructed by the same decoder from each encoder's output:
 
 # %% mystnb={"image": {"alt": "Two X-rays in rows: the X-ray, the patches that the encoder sees, and what the MAE's decoder reconstructs from the MAE's encoder and from the PaCX-MAE encoder."}}
 from pacx.book.privacy import declare
@@ -134,7 +134,7 @@ two = reconstructions({title: part[:2] for title, part in shown.items()})
 _ = declare(run, two, run.profile.pretraining)
 
 # %% [markdown]
-# ## What PaCX-MAE has lost
+# ## Has PaCX-MAE lost anything?
 #
 # Probes and lungs need the phantoms' tasks of anatomy; with real data this run measures reconstruction
 # alone. *MAE continued* is the control: an encoder that was trained for as many steps without a teacher.
@@ -185,7 +185,7 @@ if groups:
     _ = forest_panels(probed, panels="task", filled="read")
 
 # %% [markdown]
-# PaCX-MAE minus MAE. Below zero is a loss for AUROC, IoU and Dice; for the error (MSE), above zero is.
+# PaCX-MAE minus MAE. A loss is below zero for AUROC, IoU and Dice, and above zero for the error (MSE).
 
 # %%
 from IPython.display import display
@@ -228,8 +228,8 @@ if groups:
     _ = trade_off(points, labels, falling=("reconstruction",))
 
 # %% [markdown]
-# The same settings against PaCX-MAE itself, on the same patients: physiology is the price, the rest
-# is what is kept.
+# The same settings against PaCX-MAE itself, on the same patients: a loss of physiology is the price, gains
+# in the other rows are what is kept.
 
 # %%
 if groups and len(weighed) > 1:
@@ -244,7 +244,7 @@ if groups and len(weighed) > 1:
 # %% [markdown]
 # ## Beside the evidence
 #
-# The demo's settings on fresh cohorts of **phantom** patients, with several trainings on each
+# The demo's settings on nine fresh cohorts of **phantom** patients, with one training on each
 # ([how](../book/protocol)). What is forgotten, PaCX-MAE minus MAE:
 
 # %%
@@ -255,8 +255,7 @@ every = beside_the_evidence(forgotten, "forgetting")
 display(folded(every, "The same for all settings"))
 
 # %% [markdown]
-# And what all settings keep, minus PaCX-MAE (those that may forget less: one training a cohort, but for
-# the final LayerNorm):
+# And what the other settings keep, minus PaCX-MAE:
 
 # %%
 kept = in_the_evidence("keeping", "reference == 'pacx'", "outcome")
@@ -287,10 +286,11 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# What distillation costs shows in the tasks that no teacher knows, read by new probes: the figure of anatomy
-# and the table below it say whether PaCX-MAE has lost them. The lungs and the MAE's own decoder say less,
-# because the lungs are easy for any encoder and the decoder also counts what was only re-encoded. A setting
-# that keeps more is worth its price only if it does not lie left of PaCX-MAE in the figure of the price.
+# The cost of distillation is measured on the tasks that no teacher knows, with new probes: the figure of
+# anatomy and the table below it say whether PaCX-MAE has lost them. The lungs and the MAE's own decoder say
+# less, because the lungs are easy for any encoder and the decoder also counts what was only re-encoded. A
+# setting that keeps more is worth its price only if it does not lie left of PaCX-MAE in the figure of four
+# panels.
 #
 # ## Exercises
 #
@@ -298,14 +298,14 @@ print("All checks passed.")
 #
 # ```{dropdown} Answer
 # Perhaps nothing. The decoder expects the MAE's embedding. If the same content lies along other directions,
-# the old decoder misreads it, and a new probe does not.
+# the old decoder misreads it, while a new probe does not.
 # ```
 #
 # 2. Why is *MAE continued* in the figure of anatomy?
 #
 # ```{dropdown} Answer
-# It shows how far these scores move when the encoder is merely trained for longer. A loss that both show has
-# nothing to do with the teachers.
+# It shows how far these scores move when the encoder is merely trained for longer. A loss that both show
+# need not come from the teachers.
 # ```
 #
 # 3. Mix the weights of the two encoders, $(1 - s)\, W_\text{MAE} + s\, W_\text{PaCX}$, and plot the mean

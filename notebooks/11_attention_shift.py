@@ -127,23 +127,23 @@ rollouts = {m: np.array(extract_rollouts(run, m, images)) for m in models}
 # %% [markdown]
 # ## A rule, fixed before looking
 #
-# The paper shows cases that PaCX-MAE gets right and MAE wrong. Here is the full rule. The task is dilation
-# of the left ventricle, because the silhouette of the heart should decide it. For each encoder the
+# The paper shows cases that PaCX-MAE gets right and MAE wrong. Here cases are chosen by a rule. The task is
+# dilation of the left ventricle, because the heart's silhouette should decide it. For each encoder the
 # {term}`converged probe` of [chapter 06](06_clinical_transfer), on its CLS tokens and all training labels,
-# ranks the test patients; it calls the same share of them dilated as in training. *Wins* are the first
-# test patients, in the order of the file, that PaCX-MAE gets right and MAE wrong. *Losses* are the first
-# with the roles exchanged. Both are shown alike. Where the encoders never disagree, the first test
+# ranks the test patients; it calls as large a share of them dilated as in training. *Wins* are the first
+# test patients, in the order of the file, whom PaCX-MAE gets right and the MAE wrong. *Losses* are the
+# first with the roles exchanged. Both are shown alike. Where the encoders never disagree, the first test
 # patients stand in; that was added after a run of the `smoke` profile had left no case to show. At first
-# the probe was scikit-learn's logistic regression on raw features with a fixed penalty; the converged
-# probe took its place in the whole book.
+# the probe was scikit-learn's logistic regression on raw features with a fixed penalty; the converged probe
+# took its place in the whole book.
 #
 # The probe reads the CLS token throughout, since rollout and attribution are maps of what that token takes
-# from the patches. The mean of the patches would need other maps; how well it decides the same task stands
-# beside it in the table.
+# from the patches. The mean of the patches would need other maps; the table also shows how well that mean
+# decides the task.
 #
-# These cases are pictures. Rollout is *measured* on all test patients. What is slow is measured on
-# the first of them in the order of the file, the same for every encoder and method; their number was
-# set by the time it takes, not by a result.
+# These cases are only illustrations. Rollout is *measured* on all test patients. Slower methods are
+# measured on the first of them in the order of the file, the same for every encoder and method; their
+# number was set by computing time, not by a result.
 #
 # Real patients have neither exact masks nor a known state. A run on real data shows the first six test
 # X-rays of its first benchmark, where the benchmark's terms allow that, and leaves out the rest of this
@@ -216,9 +216,9 @@ _ = declare(run, overlays(images[cases], maps, titles), name)
 #
 # $$\text{share} = \sum_l \pi_l\, c_l \Big/ \sum_l \pi_l ,$$
 #
-# with $c_l$ how much of patch $l$ the mask covers, in [0, 1]. Masks overlap (ribs
-# cross the lungs), so the shares need not sum to one. A map without any preference scores the
-# mask's *area*, the last column. The appendix has all encoders and the figure of the shares.
+# where $c_l$, from 0 to 1, is the fraction of patch $l$ that the mask covers. Masks overlap (ribs cross the
+# lungs), so the shares need not sum to one. A map without any preference scores the mask's *area* as a
+# share of the image, the last column. The appendix has all encoders and the figure of the shares.
 
 # %% mystnb={"image": {"alt": "Forest plot of the change of the rollout share from the MAE in each region for PaCX-MAE and the controls, with 95 percent intervals."}}
 from pacx.evaluation.attention import regions_of, shares_by_region
@@ -242,14 +242,14 @@ if phantom:
 # %% [markdown]
 # ## Did attention move to the heart?
 #
-# Paired over many patients, even a shift too small to matter is "above zero". So a smallest shift
-# that counts is set: a twentieth of the heart's area. The whole interval must lie beyond it. This
-# limit was not part of the original rule. It was chosen after a run of the `smoke` profile had
-# called a shift of nearly nothing "above zero". The same limit is held against the book's evidence.
+# Paired over many patients, even a shift too small to matter is "above zero". So a smallest shift that
+# counts is set: a twentieth of the heart's area. The whole interval must lie beyond it. This limit was not
+# part of the original rule. It was chosen after a run of the `smoke` profile had called a shift of nearly
+# nothing "above zero". The same limit applies to the book's evidence.
 #
-# PaCX-MAE stands beside its controls. If attention also moves to the heart with another patient's ECG
-# and labs, or with teachers of random weights, the shift is no proof that learned physiology was distilled.
-# The figure above shows whether another region gained more than the heart did.
+# PaCX-MAE stands beside its controls. If attention also moves to the heart after distillation from another
+# patient's ECG and labs, or from teachers with random weights, the shift is no proof that learned
+# physiology was distilled. The figure above shows whether another region gained more than the heart did.
 
 # %%
 from pacx.evaluation.evidence import load_evidence, pool
@@ -294,11 +294,11 @@ if phantom:
 #
 # ## Would random weights give the same map?
 #
-# A map that stays the same when the weights are random explains the picture or the architecture, not
-# what was learned {cite:p}`adebayo2018sanity`. So PaCX-MAE is randomised from the last block down to the
-# first, and the probe is left as it is. Rollout is tested beside two maps of the probe's own decision:
-# *integrated gradients* {cite:p}`sundararajan2017integrated` and *occlusion*
-# {cite:p}`zeiler2014visualizing`. Both share out the *logit change* among the patches: how far the probe's
+# A map that stays the same when the weights are random reflects the picture or the architecture, not what
+# was learned {cite:p}`adebayo2018sanity`. So the weights of PaCX-MAE are made random from the last block
+# down to the first, and the probe is left as it is. Rollout is tested beside two maps of the probe's own
+# decision: *integrated gradients* {cite:p}`sundararajan2017integrated` and *occlusion*
+# {cite:p}`zeiler2014visualizing`. Both attribute the *logit change* to the patches: how far the probe's
 # {term}`logit` rises or falls from a baseline, the mean training X-ray, to the image. The appendix defines
 # them.
 
@@ -325,11 +325,10 @@ if phantom:
     measured = {m: explain(d, inputs, baseline) for m, d in deciders.items()}
 
 # %% [markdown]
-# The measure is Spearman's rank correlation of the new map's strength with the old one, for every fourth of
-# these patients: 1 = the same order of patches, 0 = unrelated. These are
-# few patients and one random initialisation, and the interval covers no other. Some agreement is to be
-# expected: both attributions grow with how far a patch differs from the mean X-ray, whatever the
-# weights.
+# The measure is Spearman's rank correlation between the strengths of the new and the old map, for every
+# fourth of these patients: 1 = the same order of patches, 0 = unrelated. These are few patients and one
+# random initialisation; the interval does not cover other initialisations. Some agreement is to be
+# expected: both attributions grow with how far a patch differs from the mean X-ray, whatever the weights.
 #
 # A limit was set before the first run: a map depends on the weights if, with all of them random, the
 # whole interval lies below 0.5.
@@ -350,8 +349,8 @@ if phantom:
     _ = method_curves(randomised, x="what", **axes)
 
 # %% [markdown]
-# The last point of each curve, with all weights random, in this run and in the evidence, and in how many
-# runs of the evidence the interval lies below the limit:
+# The table has the last point of each curve, with all weights random, in this run and in the evidence, and
+# in how many runs of the evidence the interval lies below the limit:
 
 # %%
 all_random = "what == 'patch embedding'"
@@ -432,12 +431,12 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# Whether attention moved to the heart is the last column of the table under *Did attention move to the
-# heart?*: a shift counts only beyond a limit, and as learned physiology only if the controls do not show it
-# as well. Whether a map depends on what was learned is the last column under *Would random weights give the
-# same map?*. The table below has the change of each region's share, PaCX-MAE minus MAE, by rollout and by
-# the two attributions of the appendix, beside the repetitions on fresh cohorts of **phantom** patients with
-# several trainings on each ([how](../book/protocol)).
+# The last column of the table under *Did attention move to the heart?* says whether attention moved: a
+# shift counts only beyond a limit, and as a sign of learned physiology only if the controls do not show it
+# as well. Whether a map depends on what was learned is the column *depends on the weights* under *Would
+# random weights give the same map?*. The table below has the change of each region's share, PaCX-MAE minus
+# MAE, by rollout and by the two attributions of the appendix, beside the repetitions on nine fresh cohorts
+# of **phantom** patients with one training on each ([how](../book/protocol)).
 
 # %% tags=["hide-input"]
 from pacx.figures.tables import beside_the_evidence, folded
@@ -469,8 +468,8 @@ if phantom:
 # 2. You choose the three most convincing of a thousand difference maps. What have you shown?
 #
 # ```{dropdown} Answer
-# That three such maps exist. Noise would give some as well. The rule, the losses and the mean over
-# all patients are there to prevent it.
+# That three such maps exist. Noise would give some as well. The rule, the losses and the mean over all
+# patients are there to prevent such a choice.
 # ```
 #
 # 3. Rollout of `random` weights is nearly even. What would it mean if it were not?
@@ -531,9 +530,8 @@ if phantom:
 # %% [markdown]
 # ### What moved this decision?
 #
-# Attribution asks the probe on the CLS token itself. The *logit change* of an image $x$ is
-# $f(x) - f(x')$, with $f$ the logit and $x'$ the baseline, the mean training X-ray. Two maps share it out
-# among the patches.
+# Attribution asks the probe on the CLS token itself. The *logit change* of an image $x$ is $f(x) - f(x')$,
+# with $f$ the logit and $x'$ the baseline, the mean training X-ray. Two maps attribute it to the patches.
 #
 # *Integrated gradients* go from $x'$ to $x$ in small steps and
 # collect the gradient on the way. With $e_l$ patch $l$ as a token ([chapter 02](02_cxr_mae)),
@@ -541,10 +539,10 @@ if phantom:
 # $$\text{IG}_l = (e_l - e'_l)\cdot\int_0^1 \frac{\partial f}{\partial e_l}\big(e' + \beta(e - e')\big)
 # \, d\beta, \qquad \sum_l \text{IG}_l = f(x) - f(x').$$
 #
-# *Occlusion* lets one patch show the mean X-ray and notes how far the
-# logit falls. It needs no gradient, but sees one patch at a time. Both can be negative: the patch speaks
-# against the logit change. Where $f(x) < f(x')$ both maps are turned around, so that a positive patch always
-# speaks for it. Figures and shares use the strength, without the sign. The library uses Captum
+# *Occlusion* lets one patch show the mean X-ray and notes how far the logit falls. It needs no gradient,
+# but sees one patch at a time, so its values need not sum to the logit change. A negative value means that
+# the patch speaks against that change. Where $f(x) < f(x')$ both maps are turned around, so that a positive
+# patch always speaks for it. Figures and shares use the strength, without the sign. The library uses Captum
 # {cite:p}`kokhlikyan2020captum`:
 
 # %% tags=["remove-input"]
@@ -578,16 +576,16 @@ if phantom:
 # %% [markdown]
 # ### Do these patches decide?
 #
-# If a map is right, the logit change goes quickly when the patches that it ranks highest show the mean X-ray
-# instead (*deletion*), and comes quickly when they are the first to be put back (*insertion*)
-# {cite:p}`petsiuk2018rise`. The yardstick is a random order of the patches. Rollout goes by its value; the
-# others by their signed value, patches for the logit change first. Unlike rollout, both use the probe's
-# output. Their curves may leave the range from 0 to 1: patches that speak against the logit change
-# stay to the end.
+# If a map is right, the logit change vanishes quickly when the patches that it ranks highest show the mean
+# X-ray instead (*deletion*), and returns quickly when they are the first to be put back (*insertion*)
+# {cite:p}`petsiuk2018rise`. The yardstick is a random order of the patches. Rollout ranks patches by its
+# value, the attributions by their signed value, with patches in favour of the logit change first. Unlike
+# rollout, both use the probe's output. Their curves may leave the range from 0 to 1, because patches that
+# speak against the logit change come last.
 #
 # A faithful map has a small area under deletion and a large one under insertion. The table has each area
-# minus that of a random order on the same patients, beside the evidence. The map is better than a random
-# order where the whole interval lies below zero under deletion, above zero under insertion.
+# minus that of a random order on the same patients, beside the evidence. A map is better than a random
+# order where the whole interval lies below zero under deletion, or above zero under insertion.
 
 # %% mystnb={"code_prompt_show": "Deletion and insertion", "image": {"alt": "Logit change left against the share of patches removed or put back in the order of rollout, integrated gradients, occlusion and at random, for MAE and PaCX-MAE, with 95 percent bands."}} tags=["hide-cell"]
 from pacx.evaluation.attribution import faithfulness_tables
@@ -613,13 +611,12 @@ if phantom:
 # %% [markdown]
 # ### A map of the patients
 #
-# t-SNE {cite:p}`vandermaaten2008tsne` lays the CLS tokens of the first
-# test patients out in the plane so that neighbours stay neighbours. The colour is the true state behind
-# the chapter's task, which no encoder was told. Distances between far groups mean nothing, and
-# another seed gives another picture. So neighbours are also measured in the full space and for all test
-# patients: how far a patient's state is from the mean of the ten nearest others, in standard deviations, by
-# CLS tokens and by means of patches. Where the difference is below zero, PaCX-MAE puts patients of like
-# state closer together.
+# t-SNE {cite:p}`vandermaaten2008tsne` lays the CLS tokens of the first test patients out in the plane so
+# that neighbours stay neighbours. The colour is the true state behind the chapter's task, which no encoder
+# was trained on. Distances between far groups mean nothing, and another seed gives another picture. So
+# neighbours are also measured in the full space and for all test patients: how far a patient's state is
+# from the mean of the ten nearest others, in standard deviations, by CLS tokens and by means of patches.
+# Where the difference is below zero, patients with similar states lie closer together in PaCX-MAE.
 #
 # Point at a patient, or move the slider from the smallest cavity to the largest: the X-ray shows below,
 # and a ring marks the same patient in both maps.

@@ -32,6 +32,6 @@ def measured(run: Run, name: str, measure: Callable[[], pd.DataFrame]) -> pd.Dat
     if not (FOLDER / f"{name}.csv").is_file():
         raise PacxError(
             f"{FOLDER / f'{name}.csv'} is missing. Work in a checkout of the book's repository, or "
-            "measure it: pacx run --profile real --only 13"
+            "measure it: pacx run --profile real --only 14"
         )
     return pd.read_csv(FOLDER / f"{name}.csv")
