@@ -380,7 +380,7 @@ if run.is_phantom:
 # The book's evidence distils each target on nine cohorts. If the states are what is taught, then the states
 # alone and the teachers' first part should stand where PaCX-MAE stands, and the rest where shuffled pairs
 # stand. A dot is a cohort, a diamond their mean with its interval. The maps without a second network, *MAE,
-# ridge to the teachers* and *MAE, CCA with the teachers*, are on the ladder above.
+# ridge to the teachers* and *MAE, CCA with the teachers* ({term}`CCA`), are on the ladder above.
 
 # %% mystnb={"image": {"alt": "One row a target of the distillation: gain over the MAE in AUROC on physiology with all labels in each of nine cohorts as small dots, and their mean with a 95 percent interval as a diamond."}}
 from pacx.evaluation.evidence import NOT_GATHERED, load_evidence, pool

@@ -17,6 +17,8 @@
 #
 # One folder, one X-ray in, one embedding out: how to use what this book has trained in work of
 # your own.
+#
+# Reading time: about 10 minutes.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.

@@ -17,6 +17,8 @@
 #
 # How much computing the paper's settings ask for, where it goes, and how long that takes on which
 # graphics card.
+#
+# Reading time: about 6 minutes.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.

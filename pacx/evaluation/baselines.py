@@ -141,7 +141,12 @@ def _source(run: Run, source: str, images: np.ndarray) -> np.ndarray:
 
 
 def _map_to_teachers(run: Run, source: str, towards: str) -> tuple[Pipeline, np.ndarray]:
-    """Reduced-rank ridge from X-rays to both teachers' standardised embeddings.
+    """Reduced-rank ridge from X-rays to both teachers' embeddings.
+
+    Args:
+        run: The run.
+        source: `pixels`, or an encoder.
+        towards: `teachers`: each dimension standardised; `cca`: whitened.
 
     Returns:
         The ridge regression, its penalty chosen by leave-one-out errors on the training pairs, and
