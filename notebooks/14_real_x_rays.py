@@ -75,8 +75,8 @@ banner(run)
 # was made clearer afterwards. Below, an *MAE of phantoms* is one trained on phantoms. The results of an
 # earlier trial, on some of the same X-rays with other phantoms, one split and no interval, were known: on
 # pneumonia random weights did worst and an MAE of real X-rays a little better than one of phantoms, and
-# most real X-rays were warned about. Claims 1, 3 and 8 repeat that trial. A claim is shown if the whole 95
-# % interval lies above the bound.
+# most real X-rays were warned about. Claims 1, 3 and 8 repeat that trial. A claim is shown if the whole
+# 95 % interval lies above the bound.
 #
 # 1. On real findings the MAE of phantoms is better than random weights (mean AUROC, bound 0).
 # 2. It reads more than brightness and layout: it is better than principal components of the pixels (0).

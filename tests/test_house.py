@@ -78,6 +78,8 @@ def test_notebook_pair(source, tmp_path):
     assert text.metadata["kernelspec"]["name"] == "python3"
     tags = [cell.metadata.get("tags", []) for cell in text.cells]
     assert sum("parameters" in tag for tag in tags) == 1
+    prose = [cell.source.splitlines() for cell in text.cells if cell.cell_type == "markdown"]
+    assert not [line for lines in prose for line in lines if line.startswith("%")], "MyST hides it"
 
     written = tmp_path / "written.ipynb"
     write_notebook(source, written, PROJECT)
