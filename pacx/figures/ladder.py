@@ -14,7 +14,8 @@ from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, mar
 #: From the bottom of the ladder to its top; other models stand between the two.
 _LOWER = (
     "random", "imagenet", "pixels", "mae", "mae-other-ratio", "mae-continued", "pixels-teachers",
-    "mae-teachers", "mae-cca", "pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "pacx-raw", "pacx",
+    "mae-teachers", "mae-cca", "pacx-shuffled", "pacx-untrained", "pacx-untrained-raw", "pacx-raw",
+    "pacx",
 )  # fmt: skip
 _CEILINGS = ("supervised", "teachers", "states")
 #: Marker and height within the row; what is read in one way only stands in the middle.
