@@ -25,9 +25,9 @@ from pacx.run import Run, open_run
 
 #: Tables that are pooled, where a chapter has made them.
 TABLES = (
-    "transfer", "physiology", "probe_length", "residual_states", "label_efficiency", "alignment",
-    "components", "controls", "ladder_all", "direct", "teachers", "forgetting", "keeping",
-    "attention", "faithfulness", "randomisation", "claims",
+    "transfer", "physiology", "probe_length", "residual_states", "shortcut", "another_hospital",
+    "label_efficiency", "alignment", "components", "controls", "ladder_all", "direct", "teachers",
+    "forgetting", "keeping", "attention", "faithfulness", "randomisation", "claims",
 )  # fmt: skip
 
 

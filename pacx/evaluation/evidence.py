@@ -18,8 +18,8 @@ FOLDER = Path(pacx.__file__).parents[1] / "book" / "evidence"
 #: What may name a row; `model` and `reference` are the encoders.
 KEYS = (
     "dataset", "target", "group", "task", "outcome", "region", "method", "what", "teachers",
-    "state", "metric", "fraction", "features", "probe", "epochs", "pooling", "model", "reference",
-    "claim",
+    "state", "patients", "hospital", "metric", "fraction", "features", "probe", "epochs", "pooling",
+    "model", "reference", "claim",
 )  # fmt: skip
 
 #: What stands where the evidence would.
