@@ -64,33 +64,42 @@ def records() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, pd.Series]
 
 
 def claims_to_come() -> pd.DataFrame:
-    """The claims that the next evidence is to judge, as text: what, how, margin, and its reason."""
+    """The claims that runs and evidence are to judge, as text, with what each compares.
+
+    Returns:
+        `claim`, `kind`, `compares`, the margin, and the reason for it.
+    """
     return pd.DataFrame(
         {
             "claim": claim.text,
             "kind": "primary" if claim in PRIMARY else "secondary",
+            "compares": f"{name_of(claim.model)} minus {name_of(claim.reference)}",
             "holds where the difference is": _MARGINS[claim.kind].format(claim.margin),
-            "reason of the margin": claim.why,
+            "reason for the margin": claim.why,
         }
         for claim in (*PRIMARY, *SECONDARY)
     )
 
 
-def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
-    """What one run says of each claim, as text.
+def claims_in_words(claims: pd.DataFrame, *, primary: bool) -> pd.DataFrame:
+    """What is known of the primary or of the secondary claims, as text.
 
     Args:
-        claims: As `pacx.evaluation.claims.judge_claims` returns it.
+        claims: From `pacx.evaluation.claims.judge_claims` or
+            `pacx.evaluation.evidence.pooled_claims`.
+        primary: Which. The p-values of primary claims are corrected, the others are not.
+
+    Returns:
+        Three columns, so that a phone shows them all: claim with margin, difference, verdict.
     """
+    p, title = ("p_holm", "holds (p after Holm)") if primary else ("p", "holds (uncorrected p)")
     return pd.DataFrame(
         {
-            "claim": claim.claim,
-            "holds": "yes" if claim.holds else "no",
-            "difference in AUROC [95 %]": str(Estimate(claim.estimate, claim.low, claim.high)),
-            "holds where it is": _MARGINS[claim.kind].format(claim.margin),
-            "p": f"{claim.p if pd.isna(claim.p_holm) else claim.p_holm:.3f}",
+            "claim: margin": f"{row['claim']}: {_MARGINS[row['kind']].format(row['margin'])}",
+            "difference in AUROC [95 %]": str(Estimate(row["estimate"], row["low"], row["high"])),
+            title: f"{'yes' if row['holds'] else 'no'} ({row[p]:.3f})",
         }
-        for claim in claims.itertuples()
+        for row in claims[claims["primary"] == primary].to_dict("records")
     )
 
 
