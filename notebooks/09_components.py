@@ -110,7 +110,8 @@ show(stated.drop(columns=reason))
 folded(show(stated[["claim", reason]]), "Why these margins")
 
 # %% [markdown]
-# The margin is the {term}`minimal difference that matters`. With enough patients, even a difference too
+# The margin is the {term}`minimal difference that matters`: a claim holds where the difference is shown to
+# be above the margin, or within it on both sides. With enough patients, even a difference too
 # small to matter can be distinguished from zero. So a claim of a gain holds only where the gain is shown to
 # be *larger than the margin*.
 #
@@ -175,8 +176,8 @@ show(pd.DataFrame(rows, columns=columns))
 # %% [markdown]
 # ## The paper's component analysis
 #
-# The table compares the MAE, the paper's four reduced variants and PaCX-MAE on the paper's data sets, as
-# far as this run has them. The paper gives one number for each model. Here each number has an interval, so
+# The table compares the paper's five variants, as far as this run has them, on those of the paper's data
+# sets that this profile has. The paper gives one number for each model. Here each number has an interval, so
 # you can see which differences are too small to be distinguished from zero. The table reads the CLS token,
 # by the converged probe and by the paper's own ([chapter 06](06_clinical_transfer)); the figure below adds
 # the mean of the patches.

@@ -64,17 +64,17 @@ def records() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, pd.Series]
 
 
 def claims_to_come() -> pd.DataFrame:
-    """The claims that runs and evidence are to judge, as text, with what each compares.
+    """The claims that runs and evidence are to judge, as text.
 
     Returns:
-        `claim`, `kind`, `compares`, the margin, and the reason for it.
+        `claim`, `kind`, `compares`, `margin` and `reason for the margin`.
     """
     return pd.DataFrame(
         {
             "claim": claim.text,
             "kind": "primary" if claim in PRIMARY else "secondary",
             "compares": f"{name_of(claim.model)} minus {name_of(claim.reference)}",
-            "holds where the difference is": _MARGINS[claim.kind].format(claim.margin),
+            "margin": _MARGINS[claim.kind].format(claim.margin),
             "reason for the margin": claim.why,
         }
         for claim in (*PRIMARY, *SECONDARY)
@@ -92,12 +92,12 @@ def claims_in_words(claims: pd.DataFrame, *, primary: bool) -> pd.DataFrame:
     Returns:
         Three columns, so that a phone shows them all: claim with margin, difference, verdict.
     """
-    p, title = ("p_holm", "holds (p after Holm)") if primary else ("p", "holds (uncorrected p)")
+    p, title = ("p_holm", "holds (p after Holm)") if primary else ("p", "holds (raw p)")
     return pd.DataFrame(
         {
             "claim: margin": f"{row['claim']}: {_MARGINS[row['kind']].format(row['margin'])}",
             "difference in AUROC [95 %]": str(Estimate(row["estimate"], row["low"], row["high"])),
-            title: f"{'yes' if row['holds'] else 'no'} ({row[p]:.3f})",
+            title: f"{'yes' if row['holds'] else 'no'} ({_p_in_words(row[p])})",
         }
         for row in claims[claims["primary"] == primary].to_dict("records")
     )
@@ -124,6 +124,10 @@ def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.Dat
         rows.setdefault(name, {})[reading + probe] = score_in_words(row.value, row.low, row.high)
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
     return table.rename_axis("features").reset_index()
+
+
+def _p_in_words(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _draw_labs(axis: Axes, values: pd.Series) -> None:

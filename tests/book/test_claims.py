@@ -65,7 +65,7 @@ def test_every_claim_to_come_has_its_margin_and_reason():
     assert list(table["claim"]) == [claim.text for claim in (*PRIMARY, *SECONDARY)]
     assert (table["kind"] == "primary").sum() == len(PRIMARY)
     assert table["reason for the margin"].str.len().gt(10).all()
-    margins = table["holds where the difference is"]
+    margins = table["margin"]
     assert margins.iloc[0] == f"above {PRIMARY[0].margin:g}"
     assert margins[table["claim"].str.contains("equals")].str.startswith("within ±").all()
 
@@ -79,7 +79,9 @@ def test_each_claim_to_come_says_what_it_compares():
 def test_corrected_and_uncorrected_p_are_apart():
     first, second = (claims_in_words(CLAIMS, primary=primary) for primary in (True, False))
     assert first["holds (p after Holm)"].item() == "yes (0.005)"
-    assert second["holds (uncorrected p)"].item() == "no (0.004)"
+    assert second["holds (raw p)"].item() == "no (0.004)"
+    tiny = claims_in_words(CLAIMS.assign(p_holm=1e-7), primary=True)
+    assert tiny["holds (p after Holm)"].item() == "yes (< 0.001)"
     assert first["claim: margin"].item() == "better: above 0.01"
     assert second["claim: margin"].item() == "the same: within ± 0.02"
 
