@@ -45,9 +45,9 @@ banner(run)
 # - What the ECG, the labs, the contrastive and the regression loss each contribute.
 # - How a control is made, written out by hand: the same training with the pairing destroyed.
 # - Three controls that can refute the method: shuffled pairs, untrained teachers, more steps of the MAE.
-# - Where the controls stand on the ladder from chance to the true states.
-# - What the embedding of a teacher with random weights still holds.
 # - How to write a claim, with a smallest difference that matters, so that a run can reject it.
+# - Where the controls lie on the ladder from chance to the true states.
+# - What the embedding of a teacher with random weights still holds.
 #
 # ## Before you start
 #
@@ -91,6 +91,40 @@ show(run.save_results("variants", pd.DataFrame(rows)))
 # Two more encoders are not distilled. *MAE continued* goes on with masked autoencoding for exactly as many
 # steps, to see whether longer training alone explains a gain. *MAE, other mask ratio* is the second MAE of
 # [chapter 02](02_cxr_mae).
+#
+# ## The claims, before any result
+#
+# The claims were written down before any evidence for them was gathered. Each is about the difference in
+# AUROC between two models on phantom patients, averaged over the tasks of *physiology*, or of *anatomy*
+# where the claim says so.
+
+# %%
+from pacx.figures.first_page import claims_to_come
+from pacx.figures.tables import folded
+
+stated = claims_to_come()
+reason = "reason for the margin"
+show(stated.drop(columns=reason))
+
+# %%
+folded(show(stated[["claim", reason]]), "Why these margins")
+
+# %% [markdown]
+# The margin is the {term}`minimal difference that matters`: a claim holds where the difference is shown to
+# be above the margin, or within it on both sides. With enough patients, even a difference too
+# small to matter can be distinguished from zero. So a claim of a gain holds only where the gain is shown to
+# be *larger than the margin*.
+#
+# A claim that nothing changes needs a margin as well: an interval that includes zero may be wide, and then
+# nothing was shown. Such a claim is tested for **equivalence** by two one-sided tests ({term}`TOST`): one
+# has to reject that the difference is at or below minus the margin, the other that it is at or above the
+# margin. The claim's p-value is the larger of the two, so both tests have to reject.
+#
+# Each encoder is read from the CLS token or from the mean of the patches, whichever is better on the
+# validation patients; the claim about anatomy always uses the mean of the patches. Whether the
+# claims hold in this run is shown near the end, after the results that they are about.
+#
+# ## Training the variants
 
 # %%
 from pacx.training.pipeline import train_side_by_side
@@ -101,8 +135,8 @@ train_side_by_side(run, *models)
 # %% [markdown]
 # ## A control by hand
 #
-# A control changes only the one thing that is said to matter. Here this is the pairing: which ECG and which
-# blood tests belong to which X-ray. So put all pairs in a random circle, and let each X-ray take the
+# A control changes only the one thing that is said to matter. Here it is the pairing: which ECG and which
+# blood tests belong to which X-ray. So arrange all pairs in a random circle, and give each X-ray the
 # targets of the pair before it. A random order alone would not do, because some X-rays might keep their own
 # (exercise 5). The targets of the library's `pacx-shuffled` must be exactly the same:
 
@@ -142,10 +176,11 @@ show(pd.DataFrame(rows, columns=columns))
 # %% [markdown]
 # ## The paper's component analysis
 #
-# The paper's five variants, as far as this run has them, on those of the paper's data sets that this
-# profile has. The paper gives one number for each cell. Here each number has an interval, so you can see
-# which differences are too small to be distinguished from zero. The mean of the patches and the paper's own
-# probe ([chapter 06](06_clinical_transfer)) stand beside the converged probe on the CLS token.
+# The table compares the paper's five variants, as far as this run has them, on those of the paper's data
+# sets that this profile has. The paper gives one number for each model. Here each number has an interval, so
+# you can see which differences are too small to be distinguished from zero. The table reads the CLS token,
+# by the converged probe and by the paper's own ([chapter 06](06_clinical_transfer)); the figure below adds
+# the mean of the patches.
 
 # %%
 from pacx.evaluation.transfer import compare_probes, open_benchmark
@@ -170,9 +205,13 @@ components = pd.concat(tables, ignore_index=True).drop(columns="fraction")
 _ = run.save_results("components", components)
 
 # %% tags=["remove-input"]
-from pacx.figures.tables import beside_the_paper
+from pacx.figures.tables import beside_the_paper, by_model
 
-show(beside_the_paper(components, "components"))
+caption = (
+    "Scores of the CLS token with all labels, by the converged probe unless the row names "
+    "another; in brackets 95 % intervals, which the paper does not give."
+)
+by_model(beside_the_paper(components, "components"), caption)
 
 # %% mystnb={"image": {"alt": "Forest plots of the difference from the MAE for each component variant by the converged probe, one row of panels a benchmark, the CLS token left and the mean of patches right; filled dots are AUROC, hollow dots F1, with 95 percent intervals."}} tags=["hide-input"]
 from pacx.figures.results import forest_panels
@@ -191,19 +230,19 @@ _ = forest_panels(gains, panels="panel", filled="metric", x_label=x_label)
 # Phantoms allow a sharper question than a benchmark: the mean over the tasks of *physiology*, with few
 # labels and with all, and over those of *anatomy*, which no teacher knows. With real patients, the first
 # benchmark above takes their place. Each encoder is read by the converged probe, from the CLS token
-# (filled) and from the mean of the patches (hollow), and compared with the MAE read in the same way. Ask of
-# each control whether it stands as far right as PaCX-MAE.
+# (filled) and from the mean of the patches (hollow), and compared with the MAE read in the same way. For
+# each control, ask whether it lies as far to the right as PaCX-MAE.
 #
 # **Shuffled pairs**: every X-ray learns from the ECG and labs of another patient. The losses, the steps and
 # the teachers are the same; only the pairing is gone. If this encoder gains as much, the gain does not come
-# from the patient's own physiology.
+# from the patient's own physiology. (This is the control of the third claim.)
 #
 # **Untrained teachers**: the pairs are right, but the teachers have random weights. A random network is
 # still a fixed function of the signal, so similar signals get similar embeddings. If this encoder gains as
-# much, what the teachers had *learned* adds nothing, and the right pairs are enough.
+# much, what the teachers had *learned* adds nothing, and the right pairs are enough. (The fourth claim.)
 #
 # **MAE continued**: the masked autoencoder goes on for as many steps. If this gains as much, the gain comes
-# from longer training.
+# from longer training. (The first of the secondary claims.)
 #
 # A run may hold further variants. With **raw targets** the teachers' embeddings are not standardised, as in
 # the paper. **Untrained teachers with raw targets** test whether the standardisation is what makes random
@@ -240,7 +279,7 @@ _ = forest_panels(controls, panels="outcome", filled="read")
 # %%
 from IPython.display import display
 
-from pacx.figures.tables import folded, in_words
+from pacx.figures.tables import in_words
 
 numbers = show(in_words(controls, "outcome", "pooling"))
 folded(numbers, "The same in numbers")
@@ -296,8 +335,8 @@ show(in_words(second, "outcome", "pooling").assign(**ratios), digits=2)
 # A gain over the MAE says nothing about how much there is to gain. The ladder of [chapter
 # 06](06_clinical_transfer) goes from chance, by way of a linear model of the pixels, to what the same
 # network reaches when it is trained on the labels, to the teachers, and to the true states. Here is the
-# ladder again, with the controls. If a control stands beside PaCX-MAE, what the control lacks does not
-# explain a gain. If the pixels stand above both, these phantoms need no network.
+# ladder again, with the controls. If a control scores as high as PaCX-MAE, what the control lacks does not
+# explain a gain. If the pixels score higher than both, these phantoms need no network.
 
 # %% mystnb={"image": {"alt": "The ladder with the controls: AUROC on physiology and on anatomy, one row a model from random weights over pixels, MAE, the MAE continued, shuffled pairs, untrained teachers and PaCX-MAE to a network trained on the labels, the teachers and the true states, beside a line at chance; filled for all labels and hollow for few, circles for the CLS token, squares for the mean of patches, with 95 percent intervals."}}
 from pacx.evaluation.ladder import ladder
@@ -378,11 +417,11 @@ if run.is_phantom:
 
 # %% [markdown]
 # The book's evidence distils each target on nine cohorts. If the states are what is taught, then the states
-# alone and the teachers' first part should stand where PaCX-MAE stands, and the rest where shuffled pairs
-# stand. A dot is a cohort, a diamond their mean with its interval. The maps without a second network, *MAE,
+# alone and the teachers' first part should gain as much as PaCX-MAE, and the rest no more than shuffled
+# pairs. A dot is a cohort, a diamond their mean with its interval. The maps without a second network, *MAE,
 # ridge to the teachers* and *MAE, CCA with the teachers* ({term}`CCA`), are on the ladder above.
 
-# %% mystnb={"image": {"alt": "One row a target of the distillation: gain over the MAE in AUROC on physiology with all labels in each of nine cohorts as small dots, and their mean with a 95 percent interval as a diamond."}}
+# %% mystnb={"image": {"alt": "One row a target of the distillation, below its name: gain over the MAE in AUROC on physiology with all labels in each of nine cohorts as small dots, and their mean with a 95 percent interval as a diamond."}}
 from pacx.evaluation.evidence import NOT_GATHERED, load_evidence, pool
 from pacx.figures.components import repeated
 
@@ -400,8 +439,8 @@ else:
 # %% [markdown]
 # ### Beside the evidence
 #
-# The demo's settings on nine fresh cohorts of **phantom** patients, each with a training seed of its own
-# ([how](../book/protocol)). The two encoders of the second mask ratio are left out: that ratio is a
+# The evidence repeats the demo's settings on nine fresh cohorts of **phantom** patients, each with a training
+# seed of its own ([how](../book/protocol)). The two encoders of the second mask ratio are left out: that ratio is a
 # setting, and may differ between run and evidence.
 
 # %%
@@ -416,44 +455,33 @@ if run.is_phantom:
     display(folded(every, "All variants"))
 
 # %% [markdown]
-# ## Claims, and whether they hold
+# ## Do the claims hold?
 #
-# The claims were written down before any evidence for them was gathered; they stand in the library, each
-# with the model that it is compared with. Each has a margin, the {term}`minimal difference that matters`.
-# With enough patients, even a difference too small to matter can be distinguished from zero. So a claim of
-# a gain holds only where the gain is shown to be *larger than the margin*.
-#
-# A claim that nothing changes needs a margin as well: an interval that includes zero may be wide, and then
-# nothing was shown. Such a claim is tested for **equivalence** by two one-sided tests ({term}`TOST`): one
-# has to reject that the difference is at or below minus the margin, the other that it is at or above the
-# margin. The claim's p-value is the larger of the two, so both tests have to reject.
-#
-# Each encoder is read from the CLS token or the mean of the patches, whichever is better on the validation
-# patients; the claim about anatomy always uses the mean of the patches. The p-values of the primary claims
-# are corrected together: **Holm's method** multiplies the smallest of $n$ p-values by $n$, the next by
-# $n - 1$, and so on, and lets none fall below the one before. The p-values of the secondary claims are not
-# corrected. Claims are judged on phantoms, so with real data this section is empty too.
+# Now the claims from the start of the chapter are judged. The p-values of the primary claims are corrected
+# together: **Holm's method** multiplies the smallest of $n$ p-values by $n$, the next by $n - 1$, and so on,
+# and lets none fall below the one before. The p-values of the secondary claims are not corrected, so these
+# claims have a table of their own. Claims are judged on phantoms, so with real data this section is empty
+# too.
 
 # %%
 from pacx.evaluation.baselines import READINGS
 from pacx.evaluation.claims import judge_claims
-from pacx.figures.first_page import claims_in_words, claims_to_come
+from pacx.figures.first_page import claims_in_words
 
 if run.is_phantom:
     claims = judge_claims(run, dataset, ["mae", *models, *READINGS])
     run.save_results("claims", claims)
-    primary = claims_in_words(claims[claims["primary"]])
-    secondary = claims_in_words(claims[~claims["primary"]])
+    for kind, primary in {"Primary": True, "Secondary": False}.items():
+        judged = show(claims_in_words(claims, primary=primary))
+        display(judged.set_caption(f"{kind} claims"))
     p_values = show(claims[["claim", "p", "p_holm"]])
-    display(show(primary), folded(show(secondary), "Secondary claims"))
     display(folded(p_values, "p-values before and after Holm's correction"))
-    display(folded(show(claims_to_come()), "Margins and their reasons"))
 
 # %% [markdown]
 # **Yes**: the p-value, corrected where the claim is primary, is below 5 %. **No**: this run, with its
-# patients and its size, does not support the claim; that is no proof of the opposite. A claim that stands
-# among the margins and in no other table was **not tested**: this run has not trained a model that the
-# claim is about. One run is also one training seed: the interval covers other test patients, not other
+# patients and its size, does not support the claim; that is no proof of the opposite. A claim that was
+# stated and is in neither table was **not tested**: this run has not trained a model that the claim is
+# about. One run is also one training seed: the interval covers other test patients, not other
 # trainings. An earlier claim, that the lungs' IoU stays within 0.01 of the MAE's, was dropped: random
 # weights met it too, so it could not tell an encoder that kept the anatomy from one that never had it.
 #

@@ -15,8 +15,8 @@
 # %% [markdown]
 # # Forgetting
 #
-# Distillation changes the encoder for one purpose. What does the encoder lose, which setting keeps more,
-# and at what price?
+# Distillation changes the encoder for one purpose. What does the encoder lose, which settings preserve more,
+# and what does that cost?
 #
 # Reading time: about 7 minutes.
 
@@ -46,7 +46,7 @@ banner(run)
 # - Three measures of what an encoder forgets, and what each of them can miss.
 # - The strictest of them by hand: the MAE's own decoder applied to the changed encoder.
 # - Whether PaCX-MAE has lost anatomy, or what the MAE could reconstruct.
-# - Which settings forget less, and how much physiology they cost.
+# - Which settings forget less, and how much physiology that costs.
 #
 # ## Before you start
 #
@@ -58,8 +58,9 @@ banner(run)
 # | controls | forgetting needs one too | [chapter 09](09_components) |
 #
 # A setting may forget less if it changes fewer weights (only the final LayerNorm, a smaller rank), takes
-# smaller steps, uses one loss instead of two, or keeps the MAE's loss beside the others, on the paired
-# X-rays or on replayed ones of stage 1. The next cell finds those that are among the profile's variants.
+# smaller steps, uses one loss instead of two, or adds the MAE's loss to the others, on the paired X-rays or
+# on X-rays replayed from stage 1. The next cell selects those settings that are among the profile's
+# variants.
 
 # %%
 from pacx.training.pipeline import encoders_of, train_side_by_side
@@ -83,13 +84,13 @@ train_side_by_side(run, *weighed, "mae-continued")
 # - **reconstruction**: the MAE's loss of [chapter 02](02_cxr_mae), averaged over several masks an image,
 #   with the *MAE's own* decoder, on held-out X-rays and the same masks for every encoder.
 #
-# The last measure is strict. Its decoder is not trained anew, so the error also rises when information is
-# merely re-encoded: the measure can overstate a loss. And a variant with an MAE term was trained through
-# this very decoder: judge such a variant by the probes.
+# The last measure is strict. Its decoder is not retrained, so the error also rises when information is
+# merely re-encoded: the measure can overstate a loss. Moreover, a variant with an MAE term was trained
+# through this very decoder, so judge such a variant by the probes.
 #
 # Here is the strict measure by hand, for eight X-rays and one mask each: the squared error, averaged over
 # the pixels that were removed. The library must give the same number for every X-ray. (The tolerance allows
-# for sums over all pixels in another order.)
+# for summing over the pixels in another order.)
 
 # %%
 import torch
@@ -136,8 +137,8 @@ _ = declare(run, two, run.profile.pretraining)
 # %% [markdown]
 # ## Has PaCX-MAE lost anything?
 #
-# Probes and lungs need the phantoms' tasks of anatomy; with real data this run measures reconstruction
-# alone. *MAE continued* is the control: an encoder that was trained for as many steps without a teacher.
+# The probes and the lungs need the phantoms' tasks of anatomy; with real data this run measures
+# reconstruction alone. *MAE continued* is the control: an encoder that was trained for as many steps without a teacher.
 
 # %%
 from pacx.evaluation.forgetting import compare_reconstruction
@@ -196,10 +197,10 @@ after = forgotten[forgotten["model"] == "pacx"].reset_index(drop=True)
 show(in_words(after, "group", "task", "pooling", "metric"))
 
 # %% [markdown]
-# ## Which setting keeps more, and at what price?
+# ## Which setting preserves more, and what does it cost?
 #
-# Right is more physiology, up is more of what the MAE knew. A setting is worth its price if it lies
-# higher than PaCX-MAE without lying left of it.
+# Further to the right is better physiology; higher is more of what the MAE knew. A setting is worth its
+# cost if it lies higher than PaCX-MAE and no further to the left.
 
 # %%
 from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
@@ -215,7 +216,7 @@ if groups:
         table = compare_probes(run, phantoms, weighed, tasks=tasks, **how)
         tables[name].append(table.assign(outcome=aim, read=read))
 
-# %% mystnb={"image": {"alt": "Four panels. The difference from the MAE on physiology tasks, horizontal, against that on anatomy tasks, upper row, and against the reconstruction error, lower row with its axis turned over; left column from the CLS token, right from the mean of patches. One cross of 95 percent intervals a setting."}}
+# %% mystnb={"image": {"alt": "Four panels. The difference from the MAE on physiology tasks, horizontal, against that on anatomy tasks, upper row, and against the reconstruction error, lower row with its axis turned over; left column from the CLS token, right from the mean of patches. One cross of 95 percent intervals a setting, each with a marker and a line style of its own."}}
 from pacx.figures.components import trade_off
 
 labels = {aim: f"{aim}, AUROC minus MAE's" for aim in aims}
@@ -228,8 +229,8 @@ if groups:
     _ = trade_off(points, labels, falling=("reconstruction",))
 
 # %% [markdown]
-# The same settings against PaCX-MAE itself, on the same patients: a loss of physiology is the price, gains
-# in the other rows are what is kept.
+# The same settings compared with PaCX-MAE itself, on the same patients: a loss of physiology is the cost;
+# a gain in anatomy, or a smaller reconstruction error, is what is preserved.
 
 # %%
 if groups and len(weighed) > 1:
@@ -244,8 +245,8 @@ if groups and len(weighed) > 1:
 # %% [markdown]
 # ## Beside the evidence
 #
-# The demo's settings on nine fresh cohorts of **phantom** patients, with one training on each
-# ([how](../book/protocol)). What is forgotten, PaCX-MAE minus MAE:
+# The evidence repeats the demo's settings on nine fresh cohorts of **phantom** patients, with one training
+# on each ([how](../book/protocol)). First what is forgotten, PaCX-MAE minus MAE:
 
 # %%
 from pacx.figures.tables import beside_the_evidence, folded, in_the_evidence
@@ -255,7 +256,7 @@ every = beside_the_evidence(forgotten, "forgetting")
 display(folded(every, "The same for all settings"))
 
 # %% [markdown]
-# And what the other settings keep, minus PaCX-MAE:
+# Then what the other settings preserve, each minus PaCX-MAE:
 
 # %%
 kept = in_the_evidence("keeping", "reference == 'pacx'", "outcome")
@@ -287,18 +288,18 @@ print("All checks passed.")
 # ## Summary
 #
 # The cost of distillation is measured on the tasks that no teacher knows, with new probes: the figure of
-# anatomy and the table below it say whether PaCX-MAE has lost them. The lungs and the MAE's own decoder say
-# less, because the lungs are easy for any encoder and the decoder also counts what was only re-encoded. A
-# setting that keeps more is worth its price only if it does not lie left of PaCX-MAE in the figure of four
-# panels.
+# anatomy and the table below it show whether PaCX-MAE has lost them. The lungs and the MAE's own decoder
+# tell less, because the lungs are easy for any encoder and the decoder also counts what was only
+# re-encoded. A setting that preserves more is worth its cost only if it does not lie to the left of
+# PaCX-MAE in the figure of four panels.
 #
 # ## Exercises
 #
 # 1. The reconstruction error rises, and no probe of anatomy falls. What has been forgotten?
 #
 # ```{dropdown} Answer
-# Perhaps nothing. The decoder expects the MAE's embedding. If the same content lies along other directions,
-# the old decoder misreads it, while a new probe does not.
+# Perhaps nothing. The decoder expects the MAE's embedding. If the same content is encoded in other
+# directions, the old decoder misreads it, while a new probe does not.
 # ```
 #
 # 2. Why is *MAE continued* in the figure of anatomy?

@@ -46,11 +46,13 @@ but for the teachers, whose test patients are others of the same population.
 #: The nine repetitions: likewise.
 _REPEATED = """\
 :::{figure} _generated/claims.svg
-:alt: One row a claim. Small dots are the differences in AUROC in each fresh cohort, a diamond \
-with a 95 % interval is their mean. A grey band or line is the margin of the claim.
+:alt: One row a claim, below its text. Small dots are the differences in AUROC in each fresh \
+cohort, a diamond with a 95 % interval is their mean. A grey band or dotted line is \
+the claim's margin.
 
 Each cohort has patients and a training seed of its own. A claim of a gain holds where the \
-mean is shown to lie right of the line, a claim of equivalence where it lies within the band.
+mean is shown to lie right of the dotted line, a claim of equivalence where it is shown to lie \
+within the band. The mean of a claim that does not hold is hollow.
 :::"""
 
 
@@ -96,9 +98,9 @@ def _headline(run: Run, evidence: Path) -> str:
     claims, scores = run.find_results("claims"), run.find_results("ladder_all")
     blocks = ["This run holds no table `claims`, which [](../notebooks/09_components) makes."]
     if claims is not None:
-        blocks = [paper.pipe_table(claims_in_words(claims))]
+        blocks = [_in_two_tables(claims, "in this run")]
     if evidence.is_dir():
-        told = paper.pipe_table(claims_in_words(pooled_claims(evidence)))
+        told = _in_two_tables(pooled_claims(evidence), "on all cohorts")
         blocks = [told, f":::{{dropdown}} The same claims in this run\n{blocks[0]}\n:::"]
     if scores is not None:
         fractions = (1.0, scores["fraction"].min())
@@ -109,22 +111,31 @@ def _headline(run: Run, evidence: Path) -> str:
     return "\n\n".join(blocks)
 
 
+def _in_two_tables(claims: pd.DataFrame, where: str) -> str:
+    """Primary claims, then secondary ones: only the p-values of the former are corrected."""
+    parts = []
+    for title, primary in (("Primary claims", True), ("Secondary claims", False)):
+        table = claims_in_words(claims, primary=primary)
+        parts.append(f"**{title} {where}**\n\n{paper.pipe_table(table)}")
+    return "\n\n".join(parts)
+
+
 def _claims(evidence: Path, folder: Path) -> str:
-    """The claims on all cohorts: a dot a cohort, and in numbers."""
+    """The claims on all cohorts: a dot a cohort, in numbers, and where each holds alone."""
     if not evidence.is_dir():
         return NOT_GATHERED
     pooled = pooled_claims(evidence)
     claims = load_evidence("claims", evidence).assign(row=lambda table: table["claim"])
-    shown = pooled[pooled["claim"].isin(claims["claim"])]
-    shown = shown.rename(columns={"claim": "row", "estimate": "value"})
+    alone = pooled[pooled["claim"].isin(claims["claim"])]
+    shown = alone.rename(columns={"claim": "row", "estimate": "value"})
     figure = repeated(claims, shown, "estimate")
     _draw(figure, folder / "claims.svg", metadata={"Date": None})
-    table = claims_in_words(pooled)
-    table["holds alone in"] = [
-        "" if pd.isna(row.holds_in) else f"{row.holds_in:.0f} of {row.runs}"
-        for row in pooled.itertuples()
-    ]
-    return f"{_REPEATED}\n\n{paper.pipe_table(table)}"
+    counts = [f"{row.holds_in:.0f} of {row.runs}" for row in alone.itertuples()]
+    counts = pd.DataFrame({"claim": alone["claim"], "holds alone in": counts})
+    return (
+        f"{_REPEATED}\n\n{_in_two_tables(pooled, 'on all cohorts')}\n\n"
+        f"**In how many cohorts each holds alone**\n\n{paper.pipe_table(counts)}"
+    )
 
 
 def _evidence(folder: Path) -> str:

@@ -10,30 +10,41 @@ from matplotlib.figure import Figure
 
 from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
 
+_WIDTH = 5.0  # inches: letters of 10 points are still 9 pixels high on a phone of 360
+_LINES = ("-", "--", ":", "-.")  # for those who see no colours
+
 
 def repeated(table: pd.DataFrame, pooled: pd.DataFrame, value: str) -> Figure:
-    """Differences in each cohort, and their mean with its interval, one row each.
+    """Differences in each cohort, and their mean with its interval, below the name of each row.
 
     Args:
         table: The evidence's, with `row` and one row a cohort.
-        pooled: `row`, `value`, `low`, `high`; of claims also `kind`, `margin` and `holds`.
+        pooled: `row`, `value`, `low`, `high`; of claims also `kind`, `margin` and `holds`, and the
+            mean of a claim that does not hold is hollow.
         value: Column of `table` to show.
     """
-    pooled = pooled.reset_index(drop=True)
-    figure, axis = plt.subplots(figsize=(8.0, 0.6 + 0.45 * len(pooled)))
-    axis.axvline(0, color="0.6", linewidth=1)
-    for row in pooled.itertuples():
+    pooled = pooled.assign(row=[fill(text, 60) for text in pooled["row"]], name=pooled["row"])
+    lines = pooled["row"].str.count("\n") + 1
+    heights = 0.48 + 0.17 * lines  # inches
+    figure, axis = plt.subplots(figsize=(_WIDTH, 0.6 + heights.sum()))
+    for row, bottom, height in zip(pooled.itertuples(), heights.cumsum(), heights, strict=True):
+        cohorts, mean, ends = bottom - 0.30, bottom - 0.15, (bottom - 0.39, bottom - 0.06)
+        axis.vlines(0, *ends, color="0.6", linewidth=1)
         if getattr(row, "kind", "") == "within":
-            axis.barh(row.Index, 2 * row.margin, 0.8, -row.margin, color="0.9", zorder=0)
+            axis.fill_betweenx(ends, -row.margin, row.margin, color="0.9", zorder=0)
         elif hasattr(row, "kind"):
-            axis.vlines(row.margin, row.Index - 0.4, row.Index + 0.4, color="0.5", linestyle=":")
-        cohorts = table.loc[table["row"] == row.row, value]
-        axis.plot(cohorts, np.full(len(cohorts), row.Index + 0.2), ".", color="0.45", markersize=6)
-        reach = [[row.value - row.low], [row.high - row.value]]
-        colour = colour_of("pacx" if getattr(row, "holds", True) else "random")
-        axis.errorbar(row.value, row.Index - 0.1, xerr=reach, fmt="D", color=colour, capsize=3)
-    axis.set_yticks(range(len(pooled)), [fill(text, 46) for text in pooled["row"]], fontsize=9)
-    axis.set(ylim=(len(pooled) - 0.4, -0.6), xlabel="difference in AUROC")
+            axis.vlines(row.margin, *ends, color="0.3", linestyle=":")
+        axis.text(0, bottom - height + 0.06, row.row, transform=axis.get_yaxis_transform(),
+                  va="top")  # fmt: skip
+        values = table.loc[table["row"] == row.name, value]
+        axis.plot(values, np.full(len(values), cohorts), ".", color="0.45", markersize=6)
+        holds = getattr(row, "holds", True)
+        draw_estimates(
+            axis, row._asdict(), mean, colour_of("pacx" if holds else "random"), "D",
+            hollow=not holds,
+        )  # fmt: skip
+    axis.set(ylim=(heights.sum(), 0), yticks=[], xlabel="difference in AUROC")
+    axis.spines["left"].set_visible(False)
     return as_aggregate(figure)
 
 
@@ -45,7 +56,7 @@ def knowledge(table: pd.DataFrame) -> Figure:
     """
     targets, states, models = (list(dict.fromkeys(table[c])) for c in ("target", "state", "model"))
     figure, axes = plt.subplots(
-        1, len(targets), figsize=(8.0, 1.2 + 0.32 * len(states)), sharex=True, sharey=True
+        1, len(targets), figsize=(_WIDTH, 1.2 + 0.32 * len(states)), sharex=True, sharey=True
     )
     for axis, target in zip(axes, targets, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
@@ -75,7 +86,7 @@ def trade_off(
     reads, models = list(dict.fromkeys(table["read"])), list(dict.fromkeys(table["model"]))
     price, *kept = labels
     figure, axes = plt.subplots(
-        len(kept), len(reads), figsize=(8.0, 1.2 + 2.7 * len(kept)), sharex=True, sharey="row",
+        len(kept), len(reads), figsize=(_WIDTH, 1.4 + 2.2 * len(kept)), sharex=True, sharey="row",
         squeeze=False,
     )  # fmt: skip
     cells = table.set_index(["model", "outcome", "read"])
@@ -83,20 +94,22 @@ def trade_off(
         for axis, read in zip(line, reads, strict=True):
             axis.axhline(0, color="0.8", linewidth=1)
             axis.axvline(0, color="0.8", linewidth=1)
-            for model in models:
+            axis.locator_params(nbins=4)
+            for k, model in enumerate(models):
                 x, y = cells.loc[model, price, read], cells.loc[model, outcome, read]
-                axis.hlines(y["difference_value"], x["difference_low"], x["difference_high"],
-                            color=colour_of(model), linewidth=1.3)  # fmt: skip
-                axis.vlines(x["difference_value"], y["difference_low"], y["difference_high"],
-                            color=colour_of(model), linewidth=1.3)  # fmt: skip
-                axis.plot(x["difference_value"], y["difference_value"], marker_of(model),
-                          markersize=7, color=colour_of(model), label=name_of(model))  # fmt: skip
-        line[0].set_ylabel(labels[outcome])
+                at, colour = (x["difference_value"], y["difference_value"]), colour_of(model)
+                look = {"color": colour, "linestyle": _LINES[k % len(_LINES)], "linewidth": 1.3}
+                axis.hlines(at[1], x["difference_low"], x["difference_high"], **look)
+                axis.vlines(at[0], y["difference_low"], y["difference_high"], **look)
+                face = "white" if k % 2 else colour
+                axis.plot(*at, marker=marker_of(model), markersize=7, markerfacecolor=face,
+                          label=name_of(model), zorder=3, **look)  # fmt: skip
+        line[0].set_ylabel(fill(labels[outcome], 18))
         if outcome in falling:
             line[0].invert_yaxis()
     for axis, read in zip(axes[0], reads, strict=True):
         axis.set_title(read)
     figure.supxlabel(labels[price], fontsize=10)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(models)))
+    figure.legend(handles, names, loc="outside upper center", ncols=2, handlelength=3)
     return as_aggregate(figure)

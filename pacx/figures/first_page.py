@@ -64,33 +64,42 @@ def records() -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, pd.Series]
 
 
 def claims_to_come() -> pd.DataFrame:
-    """The claims that the next evidence is to judge, as text: what, how, margin, and its reason."""
+    """The claims that runs and evidence are to judge, as text.
+
+    Returns:
+        `claim`, `kind`, `compares`, `margin` and `reason for the margin`.
+    """
     return pd.DataFrame(
         {
             "claim": claim.text,
             "kind": "primary" if claim in PRIMARY else "secondary",
-            "holds where the difference is": _MARGINS[claim.kind].format(claim.margin),
-            "reason of the margin": claim.why,
+            "compares": f"{name_of(claim.model)} minus {name_of(claim.reference)}",
+            "margin": _MARGINS[claim.kind].format(claim.margin),
+            "reason for the margin": claim.why,
         }
         for claim in (*PRIMARY, *SECONDARY)
     )
 
 
-def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
-    """What one run says of each claim, as text.
+def claims_in_words(claims: pd.DataFrame, *, primary: bool) -> pd.DataFrame:
+    """What is known of the primary or of the secondary claims, as text.
 
     Args:
-        claims: As `pacx.evaluation.claims.judge_claims` returns it.
+        claims: From `pacx.evaluation.claims.judge_claims` or
+            `pacx.evaluation.evidence.pooled_claims`.
+        primary: Which. The p-values of primary claims are corrected, the others are not.
+
+    Returns:
+        Three columns, so that a phone shows them all: claim with margin, difference, verdict.
     """
+    p, title = ("p_holm", "holds (p after Holm)") if primary else ("p", "holds (raw p)")
     return pd.DataFrame(
         {
-            "claim": claim.claim,
-            "holds": "yes" if claim.holds else "no",
-            "difference in AUROC [95 %]": str(Estimate(claim.estimate, claim.low, claim.high)),
-            "holds where it is": _MARGINS[claim.kind].format(claim.margin),
-            "p": f"{claim.p if pd.isna(claim.p_holm) else claim.p_holm:.3f}",
+            "claim: margin": f"{row['claim']}: {_MARGINS[row['kind']].format(row['margin'])}",
+            "difference in AUROC [95 %]": str(Estimate(row["estimate"], row["low"], row["high"])),
+            title: f"{'yes' if row['holds'] else 'no'} ({_p_in_words(row[p])})",
         }
-        for claim in claims.itertuples()
+        for row in claims[claims["primary"] == primary].to_dict("records")
     )
 
 
@@ -115,6 +124,10 @@ def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.Dat
         rows.setdefault(name, {})[reading + probe] = score_in_words(row.value, row.low, row.high)
     table = pd.DataFrame.from_dict(rows, orient="index").fillna("")
     return table.rename_axis("features").reset_index()
+
+
+def _p_in_words(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _draw_labs(axis: Axes, values: pd.Series) -> None:

@@ -139,6 +139,19 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
     return result.drop(columns=needless)
 
 
+def by_model(beside: pd.DataFrame, caption: str) -> Styler:
+    """What `beside_the_paper` returns, turned: models and sources as rows, measures as columns.
+
+    Args:
+        beside: With `dataset`, `metric` and `source`.
+        caption: What all cells have in common.
+    """
+    measures = beside.set_index(["dataset", "metric", "source"]).T
+    table = measures.stack("source", future_stack=True).fillna("–")
+    table = table.rename_axis(index=[None, None], columns=[None, None])
+    return as_aggregate(table.style.set_caption(caption).set_uuid("table"))
+
+
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     """This run's paired differences beside those of the repetitions on fresh cohorts.
 

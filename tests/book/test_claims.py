@@ -64,17 +64,26 @@ def test_every_claim_to_come_has_its_margin_and_reason():
     table = claims_to_come()
     assert list(table["claim"]) == [claim.text for claim in (*PRIMARY, *SECONDARY)]
     assert (table["kind"] == "primary").sum() == len(PRIMARY)
-    assert table["reason of the margin"].str.len().gt(10).all()
-    margins = table["holds where the difference is"]
+    assert table["reason for the margin"].str.len().gt(10).all()
+    margins = table["margin"]
     assert margins.iloc[0] == f"above {PRIMARY[0].margin:g}"
     assert margins[table["claim"].str.contains("equals")].str.startswith("within ±").all()
 
 
-def test_claims_of_a_run_are_told_with_corrected_p_where_there_is_one():
-    told = claims_in_words(CLAIMS)
-    assert list(told["p"]) == ["0.005", "0.004"]
-    assert list(told["holds"]) == ["yes", "no"]
-    assert list(told["holds where it is"]) == ["above 0.01", "within ± 0.02"]
+def test_each_claim_to_come_says_what_it_compares():
+    first = claims_to_come().iloc[0]
+    assert (PRIMARY[0].model, PRIMARY[0].reference) == ("pacx", "mae")
+    assert first["compares"] == "PaCX-MAE minus MAE"
+
+
+def test_corrected_and_uncorrected_p_are_apart():
+    first, second = (claims_in_words(CLAIMS, primary=primary) for primary in (True, False))
+    assert first["holds (p after Holm)"].item() == "yes (0.005)"
+    assert second["holds (raw p)"].item() == "no (0.004)"
+    tiny = claims_in_words(CLAIMS.assign(p_holm=1e-7), primary=True)
+    assert tiny["holds (p after Holm)"].item() == "yes (< 0.001)"
+    assert first["claim: margin"].item() == "better: above 0.01"
+    assert second["claim: margin"].item() == "the same: within ± 0.02"
 
 
 def test_each_probe_and_pooling_has_a_column_of_its_own():
@@ -129,4 +138,6 @@ def test_the_claims_of_all_cohorts_come_first(tmp_path):
     assert parts["evidence_note"] == ""
     assert parts["headline"].index("0.034") < parts["headline"].index("in this run")
     assert "9 of 9" in parts["claims"]
+    for part in ("claims", "headline"):
+        assert parts[part].index("Primary claims on all") < parts[part].index("Secondary claims on")
     assert (tmp_path / "claims.svg").is_file()
