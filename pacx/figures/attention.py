@@ -1,7 +1,7 @@
 """Maps over X-rays and their differences, curves that test them, and maps of embeddings."""
 
 from collections.abc import Sequence
-from itertools import cycle, product
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,10 +16,9 @@ from pacx.figures.style import COLOURS, as_aggregate, grid_of_axes, name_of, pat
 #: How much of an X-ray a map over it hides.
 _SHEER = 0.55
 
-#: Colour and style of each method that `method_curves` compares: no model's, as models are panels.
+#: Colour and style of each method that `method_curves` compares, none of them a model's.
 _METHOD_LOOKS = (
     (COLOURS["green"], "o-"), (COLOURS["purple"], "s--"), (COLOURS["sky"], "^:"),
-    (COLOURS["brown"], "d-."),
 )  # fmt: skip
 
 
@@ -142,37 +141,25 @@ def mean_difference(
 
 
 def method_curves(table: pd.DataFrame, *, x: str, x_label: str, y_label: str) -> Figure:
-    """One row a metric, one column a model, one line with its 95 % band a method.
+    """One line with its 95 % band a method.
 
     Args:
-        table: Tidy, with `model`, `metric`, `method`, `value`, `low`, `high` and the column `x`.
+        table: Tidy, of one model and metric, with `method`, `value`, `low`, `high` and the column
+            `x`.
         x: Column of the horizontal axis; text is taken as steps in the order of the table.
         x_label: What it is.
         y_label: What the values are.
     """
-    metrics, models = list(dict.fromkeys(table["metric"])), list(dict.fromkeys(table["model"]))
-    figure, axes = plt.subplots(
-        len(metrics), len(models), squeeze=False, sharex=True, sharey="row",
-        figsize=(2.2 + 3.1 * len(models), 0.9 + 2.7 * len(metrics)),
-    )  # fmt: skip
-    methods = list(dict.fromkeys(table["method"]))
-    look_of_method = dict(zip(methods, _METHOD_LOOKS[: len(methods)], strict=True))
-    for axis, (metric, model) in zip(axes.flat, product(metrics, models), strict=True):
-        panel = table[(table["metric"] == metric) & (table["model"] == model)]
-        for method, line in panel.groupby("method", sort=False):
-            colour, style = look_of_method[method]
-            axis.plot(line[x], line["value"], style, markersize=3.5, color=colour, label=method)
-            axis.fill_between(
-                line[x], line["low"], line["high"], color=colour, alpha=0.18, linewidth=0
-            )
-        axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)
-        axis.set_title(f"{metric}, {name_of(model)}")
-        axis.tick_params(axis="x", rotation=0 if pd.api.types.is_numeric_dtype(line[x]) else 30)
-    for axis in axes[:, 0]:
-        axis.set_ylabel(y_label)
-    figure.supxlabel(x_label, fontsize=10)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+    figure, axis = plt.subplots(figsize=(5.3, 3.6))
+    methods = table.groupby("method", sort=False)
+    for (method, line), (colour, style) in zip(methods, _METHOD_LOOKS, strict=True):
+        axis.plot(line[x], line["value"], style, markersize=3.5, color=colour, label=method)
+        band = line[x], line["low"], line["high"]
+        axis.fill_between(*band, color=colour, alpha=0.18, linewidth=0)
+    axis.axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    axis.tick_params(axis="x", rotation=0 if pd.api.types.is_numeric_dtype(table[x]) else 30)
+    axis.set(xlabel=x_label, ylabel=y_label)
+    figure.legend(loc="outside upper center", ncols=len(_METHOD_LOOKS))
     return as_aggregate(figure)
 
 
