@@ -138,7 +138,7 @@ rollouts = {m: np.array(extract_rollouts(run, m, images)) for m in models}
 # took its place in the whole book.
 #
 # The probe reads the CLS token throughout, since rollout and attribution are maps of what that token takes
-# from the patches. The mean of the patches would need other maps; the table also shows how well that mean
+# from the patches. The mean of the patches would need other maps; the appendix shows how well that mean
 # decides the task.
 #
 # These cases are only illustrations. Rollout is *measured* on all test patients. Slower methods are
@@ -154,6 +154,8 @@ from pacx.evaluation.attention import cases_by_rule
 from pacx.evaluation.transfer import probe_scores
 
 task, compared = "dilation", ["mae", "pacx"]
+facts = {"dataset": name, "task": task}
+bootstrap = run.profile.bootstrap, run.profile.seed
 
 
 def is_right(model):
@@ -168,7 +170,6 @@ def is_right(model):
 import pandas as pd
 from IPython.display import display
 
-from pacx.evaluation.transfer import compare_probes
 from pacx.figures.tables import in_words, show
 
 chosen = pd.DataFrame({"kind": "not chosen", "case": range(len(images))})
@@ -181,12 +182,6 @@ if phantom:
     counts = {"wins": (pacx_right & ~mae_right).sum()}
     counts |= {"losses": (mae_right & ~pacx_right).sum()}
     display(show(pd.DataFrame([counts | {"test patients": len(truth)}])))
-    how = {"models": compared, "tasks": [task]}
-    cls = compare_probes(run, dataset, **how)
-    mean = compare_probes(run, dataset, pooling="mean", **how)
-    read = pd.concat([cls, mean])
-    display(show(in_words(read, "task", "pooling")))
-
 # %% [markdown]
 # Each small square stands for one patch, in the colour of its share; nothing is smoothed. The last column has
 # a triangle a patch, up where PaCX-MAE attends more, down where less, its area the difference. The X-rays are
@@ -223,8 +218,6 @@ from pacx.evaluation.attention import regions_of, shares_by_region
 from pacx.evaluation.statistics import bootstrap_weights
 from pacx.figures.results import forest
 
-bootstrap = run.profile.bootstrap, run.profile.seed
-facts = {"dataset": name, "task": task}
 if phantom:
     regions = regions_of(run, dataset, "test")
     patients = dataset.split("test")["patient"].to_numpy()
@@ -335,15 +328,15 @@ if phantom:
 from pacx.evaluation.attribution import randomisation_table
 from pacx.figures.attention import method_curves
 
-some, about = slice(None, None, 4), facts | {"model": "pacx"}
+axes = {"x_label": "made random, with all to its left"}
+axes["y_label"] = "rank correlation"
 if phantom:
+    some, about = slice(None, None, 4), facts | {"model": "pacx"}
     trained = {k: maps[some] for k, maps in measured["pacx"].items()}
     asked = deciders["pacx"], inputs[some], baseline, trained
     resampled = few[:, some], run.profile.seed
     randomised = randomisation_table(*asked, *resampled, **about)
     run.save_results("randomisation", randomised)
-    axes = {"x_label": "made random, with all to its left"}
-    axes["y_label"] = "rank correlation"
     _ = method_curves(randomised, x="what", **axes)
 
 # %% [markdown]
@@ -408,17 +401,14 @@ torch.testing.assert_close(flat, patches, rtol=1e-4, atol=1e-6)
 
 # %%
 if phantom:
-    # Rollout of random weights is nearly even: a region has the share of its
-    # area, give or take a quarter, whatever the weights are.
+    # Random weights: a region gets its area's share, give or take a quarter.
     even = table[table["model"] == "random"]
     assert (abs(even["value"] / even["area"] - 1) < 0.25).all()
     # A mask and its complement share the whole map.
     outside = torch.from_numpy(regions["outside the body"][:first])
-    for values in measured["pacx"].values():
-        parts = [outside, 1 - outside]
-        strength = torch.from_numpy(np.abs(values))
-        both = sum(mass_in_mask(strength, part) for part in parts)
-        torch.testing.assert_close(both, torch.ones(first, dtype=both.dtype))
+    strength = torch.from_numpy(np.abs(measured["pacx"]["occlusion"]))
+    both = sum(mass_in_mask(strength, m) for m in (outside, 1 - outside))
+    torch.testing.assert_close(both, torch.ones_like(both))
     # Integrated gradients sum to the logit change, but for the few steps.
     for m, d in deciders.items():
         total = measured[m]["integrated gradients"].sum(axis=(1, 2))
@@ -500,9 +490,10 @@ if phantom:
 # ### All shares
 #
 # The share of the rollout in each region, divided by the region's mean area, which the intervals hold fixed:
-# 1 is no preference.
+# 1 is no preference. The last table has how well the CLS token and the mean of the patches decide the task.
 
 # %% mystnb={"code_prompt_show": "Shares of all encoders", "image": {"alt": "Share of the rollout over the area of heart, lungs, bones, devices and outside the body for five encoders, with 95 percent intervals; a dashed line at one marks no preference."}} tags=["hide-cell"]
+from pacx.evaluation.transfer import compare_probes
 from pacx.figures.results import dots
 
 if phantom:
@@ -512,6 +503,11 @@ if phantom:
     label = "share of the rollout / area"
     _ = dots(relative, rows="region", chance=1, x_label=label)
     display(folded(show(in_regions), "All shares of the rollout"))
+    how = {"models": compared, "tasks": [task]}
+    cls = compare_probes(run, dataset, **how)
+    mean = compare_probes(run, dataset, pooling="mean", **how)
+    read = [cls, mean]
+    display(show(in_words(pd.concat(read), "task", "pooling")))
 
 # %% [markdown]
 # Where the rollout changed, on average over all test patients, patch by patch, with the mean outlines. A sign

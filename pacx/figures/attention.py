@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from pacx.figures.style import COLOURS, as_aggregate, grid_of_axes, name_of, patch_edges
 
@@ -46,6 +47,9 @@ def overlays(
     figure.set_figheight(figure.get_figheight() + 0.8)  # the colour bar
     low, high = np.quantile(list(maps.values()), [0.005, 0.995])
     side = maps[names[0]].shape[-1]
+    if two:
+        difference = maps[names[1]] - maps[names[0]]
+        limit = np.quantile(np.abs(difference), 0.995) or 1.0
     for row, picture in enumerate(pictures):
         line = axes[row * columns : (row + 1) * columns]
         for axis in line:
@@ -56,12 +60,14 @@ def overlays(
         for axis, name in zip(line[1:], names, strict=False):
             scale = _squares(axis, maps[name][row], low, high)
         if two:
-            _triangles(line[-1], maps[names[1]] - maps[names[0]], row)
+            _triangles(line[-1], difference[row], limit)
     for axis, name in zip(axes[1:], names, strict=False):
         axis.set_title(name)
     if two:
-        axes[columns - 1].set_title(f"{names[1]} minus {names[0]}")
-    figure.colorbar(scale, ax=axes, location="bottom", shrink=0.5, aspect=40, label=label)
+        largest = f"largest triangle: {limit:.2g}"
+        axes[columns - 1].set_title(f"{names[1]} minus {names[0]}\n{largest}", fontsize=9)
+    bar = {"location": "bottom", "shrink": 0.5, "aspect": 40, "ticks": MaxNLocator(4)}
+    figure.colorbar(scale, ax=axes, label=label, **bar)
     return figure
 
 
@@ -77,10 +83,9 @@ def _squares(axis: Axes, values: np.ndarray, low: float, high: float) -> PatchCo
     return axis.add_collection(drawn)
 
 
-def _triangles(axis: Axes, difference: np.ndarray, case: int) -> None:
-    """Area = difference of a patch, in one scale for all cases; white edges show on dark lungs."""
-    limit = np.quantile(np.abs(difference), 0.995) or 1.0
-    for place, change in np.ndenumerate(difference[case]):
+def _triangles(axis: Axes, difference: np.ndarray, limit: float) -> None:
+    """Area = difference of a patch, up to a limit; white edges show on dark lungs."""
+    for place, change in np.ndenumerate(difference):
         half = 0.46 * min(1, np.abs(change) / limit) ** 0.5
         tip = -half if change > 0 else half  # the vertical axis points down
         x, y = place[1] + 0.5, place[0] + 0.5
@@ -131,7 +136,8 @@ def mean_difference(
     for (row, column), value in np.ndenumerate(difference):  # a sign is readable in grey, too
         x, y = (column + 0.5) * width / len(difference), (row + 0.5) * height / len(difference)
         sign = "+" if value > 0 else "\N{MINUS SIGN}"
-        axis.text(x - 0.5, y - 0.5, sign, ha="center", va="center", fontsize=8)
+        colour = "white" if abs(value) > limit / 2 else "black"
+        axis.text(x - 0.5, y - 0.5, sign, color=colour, ha="center", va="center", fontsize=8)
     for (name, share), style in zip(outlines.items(), cycle(("-", "--", ":"))):
         axis.contour(share, levels=[0.5], colors="black", linestyles=style, linewidths=1.4)
         axis.plot([], [], style, color="black", label=name)
