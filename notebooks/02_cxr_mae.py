@@ -18,7 +18,7 @@
 # An X-ray encoder learns what chests look like by filling in what was hidden, without a single
 # label.
 #
-# Reading time: about 14 minutes.
+# Reading time: about 15 minutes.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
