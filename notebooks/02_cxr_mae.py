@@ -18,7 +18,7 @@
 # An X-ray encoder learns what chests look like by filling in what was hidden, without a single
 # label.
 #
-# Reading time: about 14 minutes.
+# Reading time: about 15 minutes.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -70,23 +70,37 @@ banner(run)
 # where $H$ is the side of the image in pixels.
 
 # %%
+from pacx.data.datasets import load_dataset
+from pacx.phantom.pictures import large_pictures
 from pacx.training.mae import pretraining_images
 
 images = pretraining_images(run, "val")
 vit = run.profile.vit
 P, grid = vit.patch_size, vit.image_size // vit.patch_size
 
-# %% mystnb={"image": {"alt": "On the left a phantom X-ray with a grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}}
+dataset = load_dataset(run.profile.pretraining, run.data_root)
+first = list(dataset.split("val")["image"])[:4]
+large = grid * -(-224 // grid)  # at least 224, whole pixels a patch
+pictures = large_pictures(dataset, first, large, run.cache)
+
+# %% [markdown]
+# The encoder reads the X-rays at the size that the profile sets. For the eye the first four are shown at
+# 224 pixels a side, under the encoder's own grid of patches. (A phantom is drawn once more at this size: the
+# anatomy is the same, noise and fine texture are not. What a model makes of an X-ray is always shown at
+# the model's own size.)
+
+# %% mystnb={"image": {"alt": "On the left an X-ray at 224 pixels with the grid of patches, one of them framed in red. On the right the grey values of this patch, pixel after pixel, row after row."}}
 from pacx.figures.cxr import patch_grid
 
 centre = grid * (grid // 2) + grid // 2
-figure = patch_grid(images[0], P, highlighted=centre)
+figure = patch_grid(images[0], pictures[0], P, highlighted=centre)
 
 # %% [markdown]
 # Cutting an image up is a matter of reordering axes. The network `mae` below is untrained; it lends its
 # functions to the checks of this and the next sections.
 
 # %%
+import numpy as np
 import torch
 
 from pacx.data.images import normalise
@@ -147,21 +161,25 @@ torch.testing.assert_close(mae(pixels, ratios["mae"], noise).mask, m)
 # Neighbouring pixels resemble each other, so with few patches removed the network could simply interpolate.
 # With most removed, it must have learned chest anatomy. The two ratios below use the same random numbers.
 # (In training each X-ray is also cropped at random, and mirrored half of the time: {term}`augmentation`.)
+# The drawn lines are the edges of the encoder's patches.
 
 # %% mystnb={"image": {"alt": "Four phantom X-rays, each one whole, with most of its patches removed at one mask ratio, and at the other. Removed patches are flat light blue."}}
 from pacx.figures.cxr import reconstructions
 
 
-@torch.inference_mode()
-def rebuild(model, pixels, noise, ratio):
-    """What is left of X-rays, and what a model reconstructs from it."""
-    return model.reconstruct(pixels, model(pixels, ratio, noise))
+def what_is_left(pictures, noise, ratio):
+    """Pictures (N, H', W') of any size, NaN where a patch is removed."""
+    m = mask_of(noise, ratio).unflatten(1, (grid, grid)).numpy()
+    side = pictures.shape[-1] // grid
+    removed = m.repeat(side, axis=1).repeat(side, axis=2)
+    return np.where(removed, np.nan, pictures)
 
 
-columns = {"X-ray": images[:4]}
+columns = {"X-ray": pictures}
 for ratio in sorted(ratios.values()):
-    columns[f"{ratio:.0%} removed"], _ = rebuild(mae, pixels, noise, ratio)
-figure = reconstructions(columns)
+    left = what_is_left(pictures, noise, ratio)
+    columns[f"{ratio:.0%} removed"] = left
+figure = reconstructions(columns, grid)
 
 # %% [markdown]
 # ## The loss
@@ -268,21 +286,29 @@ figure = training_curves(histories, y_labels=[label], colours=colours)
 
 # %% [markdown]
 # What do the two models reconstruct? The X-rays below are from the validation split, which no training step
-# saw.
+# saw. X-rays and masks are shown at 224 pixels a side; a reconstruction is what the model made, at the
+# model's own size, which stands above it. The kept patches in it are those that the model read.
 
 
-# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it, what is left at the other, and the reconstruction from that. Kept patches stay sharp, the rest is blurred."}}
-def rebuilt_by_both(pixels, noise):
-    columns = {}
+# %% mystnb={"image": {"alt": "Four validation X-rays in rows. Columns show the X-ray, what is left at one mask ratio, the reconstruction from it at the model's own size, what is left at the other, and the reconstruction from that, all under the grid of patches. Removed patches are blurred in the reconstruction."}}
+@torch.inference_mode()
+def rebuild(model, pixels, noise, ratio):
+    """What is left of X-rays, and what a model reconstructs from it."""
+    return model.reconstruct(pixels, model(pixels, ratio, noise))
+
+
+def rebuilt_by_both(pictures, pixels, noise):
+    columns, size = {"X-ray": pictures}, f"{vit.image_size} px"
     for name, ratio in ratios.items():
-        left, rebuilt = rebuild(models[name], pixels, noise, ratio)
+        left = what_is_left(pictures, noise, ratio)
         columns[f"{ratio:.0%} removed"] = left
-        columns[f"by the {ratio:.0%} model"] = rebuilt
+        _, rebuilt = rebuild(models[name], pixels, noise, ratio)
+        columns[f"{ratio:.0%} model, {size}"] = rebuilt
     return columns
 
 
-columns = rebuilt_by_both(pixels, noise)
-figure = reconstructions({"X-ray": images[:4], **columns})
+columns = rebuilt_by_both(pictures, pixels, noise)
+figure = reconstructions(columns, grid)
 
 # %% [markdown]
 # How many patches can be removed? Move the slider: more of the first X-ray goes, and both models
@@ -290,17 +316,19 @@ figure = reconstructions({"X-ray": images[:4], **columns})
 # what is kept, the reconstruction by the model of this run's mask ratio, and by that of the other ratio.
 
 # %% tags=["hide-input"]
-import numpy as np
+import torch.nn.functional as F
 
 from pacx.figures.cxr import strips
 from pacx.figures.interactive import image_slider
 
 frames, steps = [], sorted({*(tenth / 10 for tenth in range(1, 10)), *ratios.values()})
 for ratio in steps:
-    panels = {"X-ray": images[:1]}
+    panels = {"X-ray": pictures[:1]}
+    panels["kept"] = what_is_left(pictures[:1], noise[:1], ratio)
     for name, model in models.items():
-        panels["kept"], panels[name] = rebuild(model, pixels[:1], noise[:1], ratio)
-    frames.append(strips({k: panels[k] for k in ("X-ray", "kept", *models)})[0])
+        _, rebuilt = rebuild(model, pixels[:1], noise[:1], ratio)
+        panels[name] = F.interpolate(rebuilt, large, mode="nearest")
+    frames.append(strips(panels)[0])
 image_slider(
     np.stack(frames),
     [f"{ratio:.0%} removed" for ratio in steps],
@@ -348,10 +376,8 @@ for ratio in ratios.values():
 # model's error is the smaller.
 
 # %%
-from pacx.data.datasets import load_dataset
 from pacx.evaluation.statistics import bootstrap_weights, mean_on_resamples
 
-dataset = load_dataset(run.profile.pretraining, run.data_root)
 patients = dataset.split("val")["patient"]
 weights = bootstrap_weights(patients, run.profile.bootstrap, run.profile.seed)
 
@@ -403,16 +429,17 @@ _ = declare(run, figure)
 
 # %% [markdown]
 # In the phantom profiles the encoder has **only ever seen phantoms**. This is what it makes of the real
-# X-ray:
+# X-ray, squashed to a square as the encoder reads it:
 
-# %% mystnb={"image": {"alt": "The same real chest radiograph, squashed to the encoder's input size, then with its patches removed at each of the two mask ratios, and what the two models reconstruct from the rest."}}
+# %% mystnb={"image": {"alt": "The same real chest radiograph, squashed to a square under the grid of patches, then with patches removed at each of the two mask ratios, and what the two models reconstruct from the rest at their own size."}}
 from pacx.data.images import load_images
 
-real = load_images(file.parent, [file.name], vit.image_size, run.cache)
+place = file.parent, [file.name]
+real = load_images(*place, vit.image_size, run.cache)
 real_pixels = normalise(torch.from_numpy(real.copy()))
-columns = rebuilt_by_both(real_pixels, noise[:1])
-columns = {f"{vit.image_size} px": real, **columns}
-figure = declare(run, reconstructions(columns))
+picture = load_images(*place, large, run.cache)
+columns = rebuilt_by_both(picture, real_pixels, noise[:1])
+figure = declare(run, reconstructions(columns, grid))
 
 # %% [markdown]
 # A picture with little contrast is easy to reconstruct, so the error is divided by that of the baseline on

@@ -138,7 +138,7 @@ rollouts = {m: np.array(extract_rollouts(run, m, images)) for m in models}
 # took its place in the whole book.
 #
 # The probe reads the CLS token throughout, since rollout and attribution are maps of what that token takes
-# from the patches. The mean of the patches would need other maps; the table also shows how well that mean
+# from the patches. The mean of the patches would need other maps; the appendix shows how well that mean
 # decides the task.
 #
 # These cases are only illustrations. Rollout is *measured* on all test patients. Slower methods are
@@ -154,6 +154,8 @@ from pacx.evaluation.attention import cases_by_rule
 from pacx.evaluation.transfer import probe_scores
 
 task, compared = "dilation", ["mae", "pacx"]
+facts = {"dataset": name, "task": task}
+bootstrap = run.profile.bootstrap, run.profile.seed
 
 
 def is_right(model):
@@ -168,7 +170,6 @@ def is_right(model):
 import pandas as pd
 from IPython.display import display
 
-from pacx.evaluation.transfer import compare_probes
 from pacx.figures.tables import in_words, show
 
 chosen = pd.DataFrame({"kind": "not chosen", "case": range(len(images))})
@@ -181,32 +182,24 @@ if phantom:
     counts = {"wins": (pacx_right & ~mae_right).sum()}
     counts |= {"losses": (mae_right & ~pacx_right).sum()}
     display(show(pd.DataFrame([counts | {"test patients": len(truth)}])))
-    how = {"models": compared, "tasks": [task]}
-    cls = compare_probes(run, dataset, **how)
-    mean = compare_probes(run, dataset, pooling="mean", **how)
-    read = pd.concat([cls, mean])
-    display(show(in_words(read, "task", "pooling")))
-
 # %% [markdown]
-# Each square of a map is one patch; nothing is smoothed.
+# Each small square stands for one patch, in the colour of its share; nothing is smoothed. The last column has
+# a triangle a patch, up where PaCX-MAE attends more, down where less, its area the difference. The X-rays are
+# shown at 224 pixels a side (phantoms are drawn once more at this size: the same anatomy, other noise), under
+# the encoder's own grid of patches; the encoder read them at the profile's size.
 
-# %% mystnb={"image": {"alt": "Rows of test phantoms, on phantoms at most three wins, then at most three losses: the X-ray, the rollout of MAE, the rollout of PaCX-MAE, and their difference, red where PaCX attends more."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Rows of test phantoms, on phantoms at most three wins, then at most three losses: the X-ray at 224 pixels with the grid of patches, the rollout of MAE and of PaCX-MAE as one coloured square a patch, and their difference as triangles that point up where PaCX-MAE attends more."}}
 from pacx.book.privacy import declare
 from pacx.figures.attention import overlays
 from pacx.figures.style import name_of
-
-patch = run.profile.vit.patch_size
-
-
-def on_pixels(maps):
-    """Maps (N, H, W) of patches (N, H', W'), each patch in one colour."""
-    return np.asarray(maps).repeat(patch, axis=1).repeat(patch, axis=2)
-
+from pacx.phantom.pictures import large_pictures
 
 cases = chosen["case"].to_numpy()
+files = dataset.split("test")["image"].iloc[cases]
+pictures = large_pictures(dataset, list(files), 224, run.cache)
 titles = list(chosen["kind"] + ", case " + chosen["case"].astype(str))
-maps = {name_of(m): on_pixels(rollouts[m][cases]) for m in compared}
-_ = declare(run, overlays(images[cases], maps, titles), name)
+maps = {name_of(m): rollouts[m][cases] for m in compared}
+_ = declare(run, overlays(pictures, maps, titles), name)
 
 # %% [markdown]
 # ## How much lies where
@@ -225,8 +218,6 @@ from pacx.evaluation.attention import regions_of, shares_by_region
 from pacx.evaluation.statistics import bootstrap_weights
 from pacx.figures.results import forest
 
-bootstrap = run.profile.bootstrap, run.profile.seed
-facts = {"dataset": name, "task": task}
 if phantom:
     regions = regions_of(run, dataset, "test")
     patients = dataset.split("test")["patient"].to_numpy()
@@ -337,15 +328,15 @@ if phantom:
 from pacx.evaluation.attribution import randomisation_table
 from pacx.figures.attention import method_curves
 
-some, about = slice(None, None, 4), facts | {"model": "pacx"}
+axes = {"x_label": "made random, with all to its left"}
+axes["y_label"] = "rank correlation"
 if phantom:
+    some, about = slice(None, None, 4), facts | {"model": "pacx"}
     trained = {k: maps[some] for k, maps in measured["pacx"].items()}
     asked = deciders["pacx"], inputs[some], baseline, trained
     resampled = few[:, some], run.profile.seed
     randomised = randomisation_table(*asked, *resampled, **about)
     run.save_results("randomisation", randomised)
-    axes = {"x_label": "made random, with all to its left"}
-    axes["y_label"] = "rank correlation"
     _ = method_curves(randomised, x="what", **axes)
 
 # %% [markdown]
@@ -375,7 +366,7 @@ if phantom:
 # encoders have **only ever seen phantoms**: the maps show what such an encoder does with a real
 # chest, and no more.
 
-# %% mystnb={"image": {"alt": "A real frontal chest radiograph with the rollout of MAE, of PaCX-MAE, and their difference."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "A real frontal chest radiograph with the grid of patches, the rollout of MAE and of PaCX-MAE as one coloured square a patch, and their difference as triangles that point up where PaCX-MAE attends more."}}
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
@@ -383,11 +374,11 @@ from pydicom.data import get_testdata_file
 from pacx.data.images import load_images
 
 file = Path(get_testdata_file("RG1_UNCR.dcm", download=False))
-real = load_images(file.parent, [file.name], run.profile.vit.image_size, run.cache)
-real_maps = {}
-for model in compared:
-    real_maps[name_of(model)] = on_pixels(extract_rollouts(run, model, real))
-_ = declare(run, overlays(real, real_maps, ["RG1_UNCR.dcm"]))
+place, size = (file.parent, [file.name]), run.profile.vit.image_size
+real = load_images(*place, size, run.cache)
+picture = load_images(*place, 224, run.cache)
+real_maps = {name_of(m): extract_rollouts(run, m, real) for m in compared}
+_ = declare(run, overlays(picture, real_maps, [file.name]))
 
 # %% [markdown]
 # ## Check it yourself
@@ -410,17 +401,14 @@ torch.testing.assert_close(flat, patches, rtol=1e-4, atol=1e-6)
 
 # %%
 if phantom:
-    # Rollout of random weights is nearly even: a region has the share of its
-    # area, give or take a quarter, whatever the weights are.
+    # Random weights: a region gets its area's share, give or take a quarter.
     even = table[table["model"] == "random"]
     assert (abs(even["value"] / even["area"] - 1) < 0.25).all()
     # A mask and its complement share the whole map.
     outside = torch.from_numpy(regions["outside the body"][:first])
-    for values in measured["pacx"].values():
-        parts = [outside, 1 - outside]
-        strength = torch.from_numpy(np.abs(values))
-        both = sum(mass_in_mask(strength, part) for part in parts)
-        torch.testing.assert_close(both, torch.ones(first, dtype=both.dtype))
+    strength = torch.from_numpy(np.abs(measured["pacx"]["occlusion"]))
+    both = sum(mass_in_mask(strength, m) for m in (outside, 1 - outside))
+    torch.testing.assert_close(both, torch.ones_like(both))
     # Integrated gradients sum to the logit change, but for the few steps.
     for m, d in deciders.items():
         total = measured[m]["integrated gradients"].sum(axis=(1, 2))
@@ -502,9 +490,10 @@ if phantom:
 # ### All shares
 #
 # The share of the rollout in each region, divided by the region's mean area, which the intervals hold fixed:
-# 1 is no preference.
+# 1 is no preference. The last table has how well the CLS token and the mean of the patches decide the task.
 
 # %% mystnb={"code_prompt_show": "Shares of all encoders", "image": {"alt": "Share of the rollout over the area of heart, lungs, bones, devices and outside the body for five encoders, with 95 percent intervals; a dashed line at one marks no preference."}} tags=["hide-cell"]
+from pacx.evaluation.transfer import compare_probes
 from pacx.figures.results import dots
 
 if phantom:
@@ -514,18 +503,24 @@ if phantom:
     label = "share of the rollout / area"
     _ = dots(relative, rows="region", chance=1, x_label=label)
     display(folded(show(in_regions), "All shares of the rollout"))
+    how = {"models": compared, "tasks": [task]}
+    cls = compare_probes(run, dataset, **how)
+    mean = compare_probes(run, dataset, pooling="mean", **how)
+    read = [cls, mean]
+    display(show(in_words(pd.concat(read), "task", "pooling")))
 
 # %% [markdown]
-# Where the rollout changed, on average over all test patients, with the mean outlines:
+# Where the rollout changed, on average over all test patients, patch by patch, with the mean outlines. A sign
+# in each patch says which way:
 
-# %% mystnb={"code_prompt_show": "Mean difference", "image": {"alt": "Mean difference of the rollout, PaCX-MAE minus MAE, over all test phantoms, with the mean outline of heart and lungs."}} tags=["hide-cell"]
+# %% mystnb={"code_prompt_show": "Mean difference", "image": {"alt": "Mean difference of the rollout, PaCX-MAE minus MAE, over all test phantoms, one colour and sign a patch, with the mean outline of heart and lungs."}} tags=["hide-cell"]
 from pacx.figures.attention import mean_difference
 
 if phantom:
     change = rollouts["pacx"].mean(axis=0) - rollouts["mae"].mean(axis=0)
     outlines = {k: regions[k].mean(axis=0) for k in ("heart", "lungs")}
     label = "mean difference in rollout, PaCX-MAE minus MAE"
-    _ = mean_difference(on_pixels(change[None])[0], outlines, label)
+    _ = mean_difference(change, outlines, label)
 
 # %% [markdown]
 # ### What moved this decision?
@@ -566,8 +561,9 @@ if phantom:
     for method, model in product(names, compared):
         strength = np.abs(pictured[model][method])
         share = strength / strength.sum(axis=(1, 2), keepdims=True)
-        strengths[f"{names[method]}, {name_of(model)}"] = on_pixels(share)
-    _ = overlays(images[cases], strengths, titles, "share of the map's strength per patch")
+        strengths[f"{names[method]}, {name_of(model)}"] = share
+    label = "share of the map's strength per patch"
+    _ = overlays(pictures, strengths, titles, label)
     decisions = shares[shares["method"] != "rollout"]
     each = in_words(decisions, "method", "region").assign(area=decisions["area"])
     display(show(each[decisions["region"] == "heart"]))
@@ -580,30 +576,29 @@ if phantom:
 # X-ray instead (*deletion*), and returns quickly when they are the first to be put back (*insertion*)
 # {cite:p}`petsiuk2018rise`. The yardstick is a random order of the patches. Rollout ranks patches by its
 # value, the attributions by their signed value, with patches in favour of the logit change first. Unlike
-# rollout, both use the probe's output. Their curves may leave the range from 0 to 1, because patches that
-# speak against the logit change come last.
+# rollout, both use the probe's output.
 #
-# A faithful map has a small area under deletion and a large one under insertion. The table has each area
-# minus that of a random order on the same patients, beside the evidence. A map is better than a random
-# order where the whole interval lies below zero under deletion, or above zero under insertion.
+# One number sums up a way from the whole image to the mean X-ray, or back: the area under the share of the
+# logit change that is left, which is the mean share over the way. A faithful map has a small area under
+# deletion and a large one under insertion. The table has each area minus that of a random order on the same
+# patients, beside the evidence. **A map is better than a random order where the whole interval lies below
+# zero under deletion, or above zero under insertion.** (An earlier edition drew the curves. Patches that
+# speak against the logit change come last, so the curves of the attributions leave the range from 0 to 1 by
+# far, and the picture said less than the areas.)
 
-# %% mystnb={"code_prompt_show": "Deletion and insertion", "image": {"alt": "Logit change left against the share of patches removed or put back in the order of rollout, integrated gradients, occlusion and at random, for MAE and PaCX-MAE, with 95 percent bands."}} tags=["hide-cell"]
-from pacx.evaluation.attribution import faithfulness_tables
+# %% mystnb={"code_prompt_show": "Deletion and insertion"} tags=["hide-cell"]
+from pacx.evaluation.attribution import faithfulness_table
 
 
 def deletion_and_insertion(m):
     asked = deciders[m], inputs, baseline, measured[m]
     about = facts | {"model": m}
-    return faithfulness_tables(*asked, few, run.profile.seed, **about)
+    return faithfulness_table(*asked, few, run.profile.seed, **about)
 
 
 if phantom:
-    pairs = map(deletion_and_insertion, compared)
-    areas, curves = map(pd.concat, zip(*pairs, strict=True))
+    areas = pd.concat(map(deletion_and_insertion, compared))
     run.save_results("faithfulness", areas)
-    label = "share of patches removed, or put back"
-    axes = {"x_label": label, "y_label": "share of the logit change"}
-    _ = method_curves(curves, x="share", **axes)
     display(beside_the_evidence(areas, "faithfulness"))
     each = show(in_words(areas, "metric", "method"))
     display(folded(each, "All areas, with their intervals"))

@@ -18,7 +18,7 @@
 # Does what an encoder learned from simulated chests hold for real ones, and what can one small open set of
 # X-rays with blood tests tell?
 #
-# Reading time: about 12 minutes.
+# Reading time: about 13 minutes.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -142,7 +142,7 @@ banner(run)
 # column: only ranks are used here. (The readme's table says factor XIII where the column says
 # `factor_xii`.) Pairs have a file of their own, `pairs.csv`, which lists the same X-rays here.
 
-# %% mystnb={"code_prompt_show": "How each set is laid out"} tags=["hide-input", "layout"]
+# %% tags=["layout"]
 import pandas as pd
 import yaml
 
@@ -159,6 +159,7 @@ def write_set(root, table, **about):
     (root / "dataset.yaml").write_text(yaml.safe_dump(about))
 
 
+# %% tags=["layout"]
 FINDINGS = ["Pneumonia", "Infiltration", "Atelectasis", "Effusion", "Edema"]
 
 
@@ -176,6 +177,7 @@ def lay_out_nih(root):
     write_set(root, table, task="multilabel", labels=FINDINGS, licence=licence)
 
 
+# %% mystnb={"code_prompt_show": "OpenIST"} tags=["hide-input", "layout"]
 def lay_out_openist(root):
     images = [f.relative_to(root) for f in sorted(root.rglob("*.jpg"))]
     table = pd.DataFrame({"image": images})
@@ -186,6 +188,10 @@ def lay_out_openist(root):
     write_set(root, table, task="segmentation", licence=licence)
 
 
+# %% [markdown]
+# The values of Hannover, with those beyond a limit at the end of their column:
+
+# %% tags=["layout"]
 import numpy as np
 
 LABS = {
@@ -203,6 +209,7 @@ def blood_tests(rows):
     return values.clip(finite.min(), finite.max(), axis=1)
 
 
+# %% mystnb={"code_prompt_show": "Hannover"} tags=["hide-input", "layout"]
 def lay_out_hannover(root):
     rows = pd.read_csv(root / "data.csv")
     table = blood_tests(rows)
@@ -220,10 +227,8 @@ def lay_out_hannover(root):
 # `pacx data check hannover --root data` (or `nih`, or `openist`) reads every file and says what is
 # wrong. How many X-rays are there?
 
-# %% mystnb={"code_prompt_show": "How the table is measured"} tags=["hide-input"]
-from pacx.book.real import measured
-from pacx.data.datasets import load_dataset, own
-from pacx.figures.tables import show
+# %%
+from pacx.data.datasets import own
 
 LAYOUTS = {
     "nih": lay_out_nih, "openist": lay_out_openist, "hannover": lay_out_hannover
@@ -242,6 +247,15 @@ def count(name):
     return {"dataset": name, **facts, "licence": licence}
 
 
+# %% [markdown]
+# Each table is measured by a function of this chapter where the run has the real X-rays. In all other runs
+# `measured` reads the committed one:
+
+# %%
+from pacx.book.real import measured
+from pacx.figures.tables import show
+
+
 def sets():
     return pd.DataFrame([count(name) for name in LAYOUTS])
 
@@ -258,14 +272,15 @@ show(measured(run, "sets", sets).drop(columns=MADE))
 # learned nothing. None has seen a test patient.
 
 # %%
-from pacx.run import find_run
-from pacx.training.encoders import borrow_encoder
-from pacx.training.pipeline import train_encoders
-
 SOURCES = {
     "mae-phantoms": "phantoms", "pacx-phantoms": "phantoms",
     "mae": "nih", "pacx": "hannover", "pacx-shuffled": "hannover, shuffled",
 }  # fmt: skip
+
+# %%
+from pacx.run import find_run
+from pacx.training.encoders import borrow_encoder
+from pacx.training.pipeline import train_encoders
 
 
 def encoders():
@@ -291,13 +306,15 @@ show(measured(run, "encoders", encoders))
 # models are scored once more on AP films only.
 
 # %%
-from dataclasses import replace
-from itertools import product
-
+from pacx.data.datasets import load_dataset
 from pacx.evaluation.transfer import compare_probes
 
 MODELS = ["known", "random", "pixels", "mae-phantoms", "pacx-phantoms", "mae"]
 OTHERS = ["random", "pixels", "mae-phantoms", "mae"]
+
+# %%
+from dataclasses import replace
+from itertools import product
 
 
 def findings():
@@ -329,28 +346,19 @@ _ = dots(once, panels="films", chance=0.5, one_scale=True)
 from pacx.figures.tables import folded, in_words
 
 
-def beside(table, column, minus=None):
-    """One row a model, columns for the values of `column`."""
-    kinds = {"score [95 %]": "", "difference [95 %]": f", minus {minus}"}
-    texts = in_words(table, column)
-    wide = texts.pivot(index="model", columns=column)
-    order = [(k, c) for c in texts[column].unique() for k in kinds]
-    if minus is None:
-        order = order[::2]
-    wide = wide.loc[texts["model"].unique(), order]
-    wide.columns = [f"{c}{kinds[k]}" for k, c in order]
-    return show(wide.reset_index())
+def told(table, minus, *columns):
+    """A table for the page; `minus` names what the difference is from."""
+    words = {"difference [95 %]": f"minus {minus} [95 %]"}
+    return show(in_words(table, *columns).rename(columns=words))
 
 
-means = found.query("task == 'macro' and reference == 'random'")
-images = means["images"].astype(str) + " images"
-means = means.assign(films=means["films"] + ", " + images)
-beside(means, "films", "random")
+from_random = found.query("reference == 'random'")
+means = from_random.query("task == 'macro'")
+told(means, "random weights", "films", "images")
 
-# %% tags=["hide-input"]
-each = in_words(found.query("reference == 'random'"), "films", "images", "task")
-each = each.rename(columns={"difference [95 %]": "minus random [95 %]"})
-folded(show(each), "Each finding")
+# %%
+each = told(from_random, "random weights", "films", "images", "task")
+folded(each, "Each finding")
 
 # %% [markdown]
 # ## Lungs
@@ -376,9 +384,9 @@ def lungs():
 
 outlined = measured(run, "lungs", lungs)
 
-# %% tags=["hide-input"]
+# %%
 real_mae = "the MAE of real X-rays"
-beside(outlined.query("reference == 'mae'"), "metric", real_mae)
+told(outlined.query("reference == 'mae'"), real_mae, "metric")
 
 # %% [markdown]
 # ## Reconstruction
@@ -387,14 +395,14 @@ beside(outlined.query("reference == 'mae'"), "metric", real_mae)
 # patches are removed for all. *Average X-ray* fills in the mean of NIH's training X-rays, and so knows
 # where a chest usually is and nothing about this one.
 
-# %% mystnb={"code_prompt_show": "How the error is measured"} tags=["hide-input"]
+# %%
 import torch
 
 from pacx.data.images import normalise
-from pacx.evaluation.features import images_of
-from pacx.training.mae import load_mae, pretraining_images
+from pacx.training.mae import load_mae
 
 
+# %%
 def errors_of(model, images, average):
     """(N,) mean squared error on the removed patches of images (N, H, W)."""
     mae = load_mae(run, "mae" if model == "average" else model)
@@ -410,8 +418,11 @@ def errors_of(model, images, average):
     return ((error * mask).sum(1) / mask.sum(1)).numpy()
 
 
+# %% mystnb={"code_prompt_show": "How the errors are compared"} tags=["hide-input"]
 from pacx.evaluation import statistics
+from pacx.evaluation.features import images_of
 from pacx.evaluation.statistics import mean_on_resamples, paired_table
+from pacx.training.mae import pretraining_images
 
 
 def resampled(patients):
@@ -443,20 +454,14 @@ def reconstruction():
 
 rebuilt = measured(run, "reconstruction", reconstruction)
 
-# %% tags=["hide-input"]
-from IPython.display import display
-
-display(beside(rebuilt, "dataset"))
-
-each = in_words(rebuilt, "dataset", "images")
-words = {"difference [95 %]": f"minus {real_mae} [95 %]"}
-folded(show(each.rename(columns=words)), "The differences")
+# %%
+told(rebuilt, real_mae, "dataset", "images")
 
 # %% [markdown]
 # What that looks like, on a real X-ray that the package `pydicom-data` ships, with the MAE of *this* run:
 # of phantoms, unless the banner says real data.
 
-# %% mystnb={"image": {"alt": "A real chest X-ray, the same with most of its patches removed, and what this run's masked autoencoder reconstructs from the rest."}} tags=["hide-input", "public"]
+# %%
 from pathlib import Path
 
 from pydicom.data import get_testdata_file
@@ -472,6 +477,10 @@ def from_pydicom(name):
 
 
 x_ray = from_pydicom("RG1_UNCR.dcm")
+
+# %% mystnb={"image": {"alt": "A real chest X-ray, the same with most of its patches removed, and what this run's masked autoencoder reconstructs from the rest."}}
+from pacx.figures.cxr import reconstructions
+
 train_encoders(run, "mae")
 mae = load_mae(run)
 pixels = normalise(torch.from_numpy(x_ray.copy()))
@@ -480,10 +489,8 @@ with torch.inference_mode():
     output = mae(pixels, run.profile.mae.mask_ratio)
     seen, drawn = mae.reconstruct(pixels, output)
 
-
-from pacx.figures.cxr import reconstructions
-
-_ = reconstructions({"X-ray": x_ray, "what is kept": seen, "reconstruction": drawn})
+stages = {"X-ray": x_ray, "what is kept": seen, "reconstruction": drawn}
+_ = reconstructions(stages)
 
 # %% [markdown]
 # ## Blood tests from the X-ray
@@ -508,6 +515,7 @@ def fit_ridge(x, y, patients):
     return GridSearchCV(ridge, penalties, cv=inner).fit(x, y)
 
 
+# %%
 def predict_all(x, y, patients):
     predicted = np.empty(len(y))
     for train, test in GroupKFold(5).split(x, y, patients):
@@ -522,12 +530,30 @@ def predict_all(x, y, patients):
 # tests shown are those that at least 25 patients have. Encoders are read by the mean of the patches, pixels
 # by all their components.
 
-# %% mystnb={"code_prompt_show": "How each test is scored"} tags=["hide-input"]
+# %%
 from functools import partial
 
+from pacx.evaluation.statistics import on_resamples, rank_correlation
+
+
+def score_test(lab, value, patients, inputs):
+    """One blood test: rank correlation of each model, with intervals."""
+    own = ~np.isnan(value)
+    who, ranks = patients[own], rankdata(value[own]) / own.sum()
+
+    def score(model):
+        predicted = predict_all(inputs[model][own], ranks, who)
+        correlation = partial(rank_correlation, ranks, predicted)
+        return on_resamples(correlation, resampled(who))
+
+    facts = {"dataset": "hannover", "task": lab.upper()}
+    facts |= {"images": len(who), "patients": len(set(who))}
+    return paired_table(MODELS, "known", score, **facts)
+
+
+# %% mystnb={"code_prompt_show": "What is read and predicted"} tags=["hide-input"]
 from pacx.data.table import SPLITS
 from pacx.evaluation.baselines import features_of, readings_of
-from pacx.evaluation.statistics import on_resamples, rank_correlation
 
 READ = ["crp", "ldh", "pco2", "po2"]
 
@@ -545,22 +571,6 @@ def values_of(dataset, splits):
     return table["patient"].to_numpy(), table[READ].astype(float).to_numpy()
 
 
-def score_test(lab, value, patients, inputs):
-    """One blood test: rank correlation of each model, with intervals."""
-    own = ~np.isnan(value)
-    who, ranks = patients[own], rankdata(value[own]) / own.sum()
-    weights = resampled(who)
-
-    def score(model):
-        predicted = predict_all(inputs[model][own], ranks, who)
-        correlation = partial(rank_correlation, ranks, predicted)
-        return on_resamples(correlation, weights)
-
-    facts = {"dataset": "hannover", "task": lab.upper()}
-    facts |= {"images": len(who), "patients": len(set(who))}
-    return paired_table(MODELS, "known", score, **facts)
-
-
 def blood():
     hannover = load_dataset("hannover", run.data_root)
     patients, values = values_of(hannover, SPLITS)
@@ -573,11 +583,8 @@ def blood():
 
 predicted = measured(run, "blood", blood)
 
-# %% tags=["hide-input"]
-display(beside(predicted, "task"))
-each = in_words(predicted, "task", "images", "patients")
-each = each.rename(columns={"difference [95 %]": "minus known without the image [95 %]"})
-folded(show(each), "The differences from what is known without the image")
+# %%
+told(predicted, "known without the image", "task", "images", "patients")
 
 # %% [markdown]
 # How many patients would it take? An interval shrinks with the square root of the number of patients. If a
@@ -633,9 +640,8 @@ def distilled():
 
 stage_two = measured(run, "distilled", distilled)
 
-# %% tags=["hide-input"]
-texts = in_words(stage_two, "images", "patients")
-show(texts.rename(columns={"difference [95 %]": f"minus {real_mae} [95 %]"}))
+# %%
+told(stage_two, real_mae, "images", "patients")
 
 # %% [markdown]
 # ## Which X-rays are warned about
@@ -646,10 +652,26 @@ show(texts.rename(columns={"difference [95 %]": f"minus {real_mae} [95 %]"}))
 # real X-rays. None of the sets has lateral views; the only other body part is a leg from the package
 # `pydicom-data`, in four orientations.
 
-# %% mystnb={"code_prompt_show": "How the share is measured"} tags=["hide-input"]
+# %%
+from scipy.stats import binomtest
+
 from pacx.evaluation.features import extract_features
 from pacx.share.training_range import fit_range
 
+
+def tokens_of(model, images):
+    return np.hstack(extract_features(run, model, images))
+
+
+def share_warned(model, learned_from, images):
+    """Share of images beyond the range of others, with Wilson's interval."""
+    usual = fit_range(tokens_of(model, learned_from))
+    far = usual.distance(tokens_of(model, images)) > usual.limit
+    band = binomtest(int(far.sum()), len(far)).proportion_ci(method="wilson")
+    return {"value": far.mean(), "low": band.low, "high": band.high}
+
+
+# %% mystnb={"code_prompt_show": "Of which encoders and X-rays"} tags=["hide-input"]
 CHECKED = {
     "phantoms, of phantoms": ("pacx-phantoms", "phantoms"),
     "phantoms, of real X-rays": ("pacx-phantoms", "real"),
@@ -667,21 +689,6 @@ def asked_about():
     shown["a leg"] = np.stack([np.rot90(leg, k) for k in range(4)])
     shown["phantoms"] = pretraining_images(find_run("demo", runs), "val")
     return shown
-
-
-from scipy.stats import binomtest
-
-
-def tokens_of(model, images):
-    return np.hstack(extract_features(run, model, images))
-
-
-def share_warned(model, learned_from, images):
-    """Share of images beyond the range of others, with Wilson's interval."""
-    usual = fit_range(tokens_of(model, learned_from))
-    far = usual.distance(tokens_of(model, images)) > usual.limit
-    band = binomtest(int(far.sum()), len(far)).proportion_ci(method="wilson")
-    return {"value": far.mean(), "low": band.low, "high": band.high}
 
 
 def warnings():

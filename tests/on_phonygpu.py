@@ -175,7 +175,7 @@ def attributions(run, monkeypatch):
     maps = attribution.explain(probed, images, baseline)
     given = probed, images, baseline, maps, np.ones((1, 3)), 0
     tables = (
-        attribution.randomisation_table(*given), *attribution.faithfulness_tables(*given, steps=2)
+        attribution.randomisation_table(*given), attribution.faithfulness_table(*given, steps=2)
     )  # fmt: skip
     return [*maps.values(), *(table[["value"]].to_numpy() for table in tables)]
 

@@ -16,7 +16,7 @@ from scipy.stats import pearsonr, rankdata
 from torch import Tensor, nn
 
 from pacx.evaluation.attention import rollout_of
-from pacx.evaluation.statistics import interval, mean_over_cases, paired_table
+from pacx.evaluation.statistics import mean_over_cases, paired_table
 from pacx.models.encoder import build_encoder, encode, encoder_config
 from pacx.processes import infer
 
@@ -224,7 +224,7 @@ def removal_curves(
     return tuple(turned * np.stack(curves, axis=1) for curves in (deletion, insertion))
 
 
-def faithfulness_tables(
+def faithfulness_table(
     probe: ProbedEncoder,
     images: Tensor,
     baseline: Tensor,
@@ -233,8 +233,8 @@ def faithfulness_tables(
     seed: int,
     steps: int = 7,
     **facts: object,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Deletion and insertion by several maps and by a random order, with intervals over cases.
+) -> pd.DataFrame:
+    """Areas under deletion and insertion by several maps and by a random order.
 
     All values are shares of the logit change of the whole images, means over cases. A map that
     finds what decides has a small area under deletion and a large one under insertion.
@@ -250,9 +250,8 @@ def faithfulness_tables(
         **facts: Columns that are equal in all rows.
 
     Returns:
-        The areas, one row a metric (`deletion`, `insertion`) and method, with the difference from
-        the random order as in `pacx.evaluation.statistics.paired_table`; and the curves, one row a
-        metric, method and `share` of the patches.
+        One row a metric (`deletion`, `insertion`) and method, with the difference from the random
+        order as in `pacx.evaluation.statistics.paired_table`.
     """
     shares = np.linspace(0, 1, steps + 1)
     shape = next(iter(maps.values())).shape
@@ -264,19 +263,13 @@ def faithfulness_tables(
     def share_of(values: np.ndarray) -> tuple[float, np.ndarray]:
         return values.mean() / of_whole[0], weights @ values / of_whole[1]
 
-    areas, curves = [], []
+    areas = []
     for k, metric in enumerate(("deletion", "insertion")):
         curve = {method: pair[k] for method, pair in pairs.items()}
         measured = {m: share_of(np.trapezoid(c, shares, axis=1)) for m, c in curve.items()}
         table = paired_table(list(orders), RANDOM_ORDER, measured.__getitem__, metric=metric)
         areas.append(table.rename(columns={"model": "method"}).assign(**facts))
-        curves += [
-            {**facts, "metric": metric, "method": method, "share": share}
-            | interval(*share_of(values[:, j]))._asdict()
-            for method, values in curve.items()
-            for j, share in enumerate(shares)
-        ]
-    return pd.concat(areas, ignore_index=True), pd.DataFrame(curves)
+    return pd.concat(areas, ignore_index=True)
 
 
 def _on(encoder: nn.Module, probe: ProbedEncoder) -> ProbedEncoder:

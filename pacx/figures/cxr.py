@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
-from pacx.figures.style import COLOURS, as_aggregate, grid_of_axes
+from pacx.figures.style import COLOURS, as_aggregate, grid_of_axes, patch_edges
 
 #: Mask -> colour of its outline, bright enough for dark lungs and bright bones.
 OUTLINES = {
@@ -52,19 +52,26 @@ def montage(
     return figure
 
 
-def reconstructions(columns: dict[str, np.ndarray | torch.Tensor]) -> Figure:
+def reconstructions(
+    columns: dict[str, np.ndarray | torch.Tensor], patches: int | None = None
+) -> Figure:
     """One row an X-ray, one column a stage of masking and reconstruction.
 
     Args:
         columns: Title -> (N, H, W) uint8, or (N, 3, H, W) in the encoder's scale, where NaN
-            (removed) is drawn in a flat colour.
+            (removed) is drawn in a flat colour; columns may differ in size.
+        patches: A side; where given, their edges are drawn over every picture.
     """
     grey = {name: _grey(values) for name, values in columns.items()}
     n = len(next(iter(grey.values())))
     figure, axes = grid_of_axes(n, len(grey), width=1.75 * len(grey), ratio=1.04)
     blank = mpl.colormaps["gray"].with_extremes(bad=_REMOVED)
     for axis, (row, name) in zip(axes, product(range(n), grey), strict=True):
-        axis.imshow(grey[name][row], cmap=blank, vmin=0, vmax=255)
+        side = patches or 1
+        extent = (0, side, side, 0)
+        axis.imshow(grey[name][row], cmap=blank, vmin=0, vmax=255, extent=extent)
+        if patches:
+            patch_edges(axis, patches)
         if row == 0:
             axis.set_title(name, fontsize=9)
     return figure
@@ -89,28 +96,25 @@ def strips(columns: dict[str, np.ndarray | torch.Tensor]) -> np.ndarray:
     return np.concatenate(panels[:-1], axis=2).astype(np.uint8)
 
 
-def patch_grid(image: np.ndarray, patch_size: int, highlighted: int) -> Figure:
+def patch_grid(image: np.ndarray, picture: np.ndarray, patch_size: int, highlighted: int) -> Figure:
     """An X-ray cut into patches, and one patch as the row of numbers that the encoder reads.
 
     Args:
-        image: (H, W) uint8.
+        image: (H, H) uint8, what the encoder reads.
+        picture: The same X-ray at a size for the eye, under the grid.
         patch_size: Pixels a side.
         highlighted: Number of the patch, row by row.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(8.0, 3.6), gridspec_kw={"width_ratios": [1, 1.25]}
     )
-    height, width = image.shape
-    row, column = divmod(highlighted, width // patch_size)
-    left.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-    for edge in range(0, width + 1, patch_size):
-        left.axvline(edge, color="#3fc7e8", linewidth=0.6)
-        left.axhline(edge, color="#3fc7e8", linewidth=0.6)
-    left.add_patch(
-        plt.Rectangle((column * patch_size, row * patch_size), patch_size, patch_size,
-                      fill=False, edgecolor="#ff5d5d", linewidth=2, zorder=3)
-    )  # fmt: skip
-    left.set(xlabel="column (pixels)", ylabel="row (pixels)", xlim=(0, width), ylim=(height, 0))
+    side = len(image) // patch_size
+    row, column = divmod(highlighted, side)
+    left.imshow(picture, cmap="gray", vmin=0, vmax=255, extent=(0, side, side, 0))
+    patch_edges(left, side)
+    frame = {"fill": False, "edgecolor": "#ff5d5d", "linewidth": 2, "zorder": 3}
+    left.add_patch(plt.Rectangle((column, row), 1, 1, **frame))
+    left.set(xlabel="column of patches", ylabel="row of patches")
     patch = image[row * patch_size :, column * patch_size :][:patch_size, :patch_size]
     right.plot(patch.ravel(), drawstyle="steps-mid", color=COLOURS["vermilion"])
     for edge in range(0, patch_size**2 + 1, patch_size):

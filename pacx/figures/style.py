@@ -166,6 +166,12 @@ def key(label: str, marker: str = "o", colour: str = "0.3", *, hollow: bool = Fa
     )
 
 
+def patch_edges(axis: Axes, side: int) -> None:
+    """The edges of a model's patches over a picture whose axes count in patches, `side` of them."""
+    for edge in range(side + 1):
+        axis.plot([edge, edge], [0, side], [0, side], [edge, edge], color="#3fc7e8", linewidth=0.6)
+
+
 def grid_of_axes(
     rows: int, columns: int, width: float = 8.0, ratio: float = 1.0
 ) -> tuple[Figure, list]:

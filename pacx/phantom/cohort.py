@@ -37,15 +37,22 @@ class Cohort:
         patients = state.sample_patients(sum(self.splits.values()), self.seed, self.coupling)
         return patients.assign(split=np.repeat(list(self.splits), list(self.splits.values())))
 
-    def xrays(self, patients: pd.DataFrame, size: int, masks: bool = False) -> Iterator[tuple]:
-        """Blocks of (row numbers, images, masks)."""
+    def xrays(
+        self,
+        patients: pd.DataFrame,
+        size: int,
+        masks: bool = False,
+        only: Sequence[int] | None = None,
+    ) -> Iterator[tuple]:
+        """Blocks of (row numbers, images, masks), of all rows or of some."""
         for number, start in enumerate(range(0, len(patients), BLOCK)):
             rows = np.arange(start, min(start + BLOCK, len(patients)))
             seed = self.seed + 7919 * (number + 1)
+            kept = np.isin(rows, rows if only is None else only)
             images, drawn = render_radiographs(
-                patients.iloc[rows], size, seed, masks=masks, coupling=self.coupling
+                patients.iloc[rows], size, seed, masks, self.coupling, only=kept
             )
-            yield rows, images, drawn
+            yield rows[kept], images, drawn
 
     def write_xrays(
         self,

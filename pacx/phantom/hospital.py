@@ -89,6 +89,18 @@ def write_hospital(
             raise
 
 
+def cohort_of(settings: dict, bar: tqdm, kind: type[Cohort] = Cohort, **more: object) -> Cohort:
+    """The cohort that `phantom.json` of a data set describes."""
+    kept = ("image_size", "ecg_hz", "coupling", "lag_days", "drift")
+    return kind(
+        splits=settings["patients"],
+        seed=seed_of(settings["seed"], settings["dataset"]),
+        bar=bar,
+        **{name: settings[name] for name in kept},
+        **more,
+    )
+
+
 def _write(root: Path, settings: dict) -> None:
     """Write one data set, unless another process was first."""
     name = settings["dataset"]
@@ -99,17 +111,7 @@ def _write(root: Path, settings: dict) -> None:
             new_folder(root / name, replace=True) as partial,
             tqdm(desc=f"phantom {name}", unit=" files") as bar,
         ):
-            cohort = Cohort(
-                splits=settings["patients"],
-                image_size=settings["image_size"],
-                ecg_hz=settings["ecg_hz"],
-                seed=seed_of(settings["seed"], name),
-                coupling=settings["coupling"],
-                lag_days=settings["lag_days"],
-                drift=settings["drift"],
-                bar=bar,
-            )
-            WRITERS[name](partial, cohort)
+            WRITERS[name](partial, cohort_of(settings, bar))
             text = json.dumps(settings, indent=1)
             (partial / "phantom.json").write_text(text, encoding="utf-8")
 

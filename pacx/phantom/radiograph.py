@@ -25,7 +25,12 @@ CHUNK_PIXELS = 131_072  # arrays of half a megabyte stay in the processor's cach
 
 
 def render_radiographs(
-    patients: pd.DataFrame, size: int, seed: int, masks: bool = False, coupling: float = 1.0
+    patients: pd.DataFrame,
+    size: int,
+    seed: int,
+    masks: bool = False,
+    coupling: float = 1.0,
+    only: np.ndarray | slice = slice(None),
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Renders one frontal chest X-ray a patient.
 
@@ -37,15 +42,16 @@ def render_radiographs(
             seed give the same bytes.
         masks: Whether to return the exact masks too.
         coupling: How strongly the picture shows the states; 0 = not at all.
+        only: Which patients to draw, as they look among all.
 
     Returns:
         Images `(N, H, W)` uint8, bright = dense, and masks `(N, H, W)` bool by name (`MASKS`,
         True = inside; empty without `masks`). `devices` holds pacemakers, tubes and wires.
     """
-    shape = len(patients), size, size
+    shape = len(patients.iloc[only]), size, size
     images = np.empty(shape, np.uint8)
     drawn = {name: np.empty(shape, bool) for name in MASKS} if masks else {}
-    for rows, p, rng in _chunks(patients, size, seed, coupling, stream=12):
+    for rows, p, rng in _chunks(patients, size, seed, coupling, stream=12, only=only):
         images[rows], inside = _frontal(p, size, rng)
         for name, mask in drawn.items():
             mask[rows] = inside[name]
@@ -60,11 +66,11 @@ def render_laterals(patients: pd.DataFrame, size: int, seed: int) -> np.ndarray:
     return images
 
 
-def _chunks(patients: pd.DataFrame, size: int, seed: int, coupling: float, stream: int):
+def _chunks(patients, size: int, seed: int, coupling: float, stream: int, only=slice(None)):
     """Rows, parameters `(B, 1, 1)` to be multiplied with pictures, and a generator of noise."""
-    parameters = _draw_parameters(patients, seed, coupling)
+    parameters = {k: v[only] for k, v in _draw_parameters(patients, seed, coupling).items()}
     chunk = max(1, CHUNK_PIXELS // size**2)
-    for number, start in enumerate(range(0, len(patients), chunk)):
+    for number, start in enumerate(range(0, len(parameters["tilt"]), chunk)):
         rows = slice(start, start + chunk)
         p = SimpleNamespace(
             **{k: v[rows] if v.ndim > 1 else v[rows, None, None] for k, v in parameters.items()}

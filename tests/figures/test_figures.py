@@ -55,7 +55,7 @@ def test_no_two_models_look_alike():
 
 
 def test_methods_that_are_compared_look_different():
-    methods = "rollout", "integrated gradients", "occlusion", "random"
+    methods = "rollout", "integrated gradients", "occlusion"
     row = {"model": "mae", "metric": "deletion", "value": 0.5, "low": 0.4, "high": 0.6}
     table = pd.DataFrame([row | {"method": m, "share": s} for m in methods for s in (0, 1)])
     lines = method_curves(table, x="share", x_label="share", y_label="logit").axes[0].lines
