@@ -288,6 +288,7 @@ folded(show(hits), "All hits, at three cut-offs")
 # token.
 
 # %%
+from pacx.figures.components import cohorts_beside
 from pacx.figures.tables import beside_the_evidence, beside_the_paper
 
 show(beside_the_paper(table, "alignment"))
@@ -298,8 +299,9 @@ show(beside_the_paper(table, "alignment"))
 # The demo's settings on nine fresh cohorts of **phantom** patients, with one training on each
 # ([how](../book/protocol)), read from the CLS token:
 
-# %%
+# %% mystnb={"image": {"alt": "One row a result, below its name: the difference in each fresh cohort as small dots, that of this run as a triangle, and the mean of the cohorts with a 95 percent interval as a diamond, around a line at zero."}}
 cls = (table["metric"] == "cosine") & (table["pooling"] == "cls")
+_ = cohorts_beside(table[cls & (table["model"] == "pacx")], "alignment")
 beside_the_evidence(table[cls], "alignment")
 
 # %% [markdown]

@@ -248,9 +248,11 @@ if groups and len(weighed) > 1:
 # The evidence repeats the demo's settings on nine fresh cohorts of **phantom** patients, with one training
 # on each ([how](../book/protocol)). First what is forgotten, PaCX-MAE minus MAE:
 
-# %%
+# %% mystnb={"image": {"alt": "One row a result, below its name: the difference in each fresh cohort as small dots, that of this run as a triangle, and the mean of the cohorts with a 95 percent interval as a diamond, around a line at zero."}}
+from pacx.figures.components import cohorts_beside
 from pacx.figures.tables import beside_the_evidence, folded, in_the_evidence
 
+_ = cohorts_beside(after, "forgetting")
 display(beside_the_evidence(after, "forgetting"))
 every = beside_the_evidence(forgotten, "forgetting")
 display(folded(every, "The same for all settings"))

@@ -426,7 +426,8 @@ print("All checks passed.")
 # MAE, by rollout and by the two attributions of the appendix, beside the repetitions on nine fresh cohorts
 # of **phantom** patients with one training on each ([how](../book/protocol)).
 
-# %% tags=["hide-input"]
+# %% mystnb={"image": {"alt": "One row a result, below its name: the difference in each fresh cohort as small dots, that of this run as a triangle, and the mean of the cohorts with a 95 percent interval as a diamond, around a line at zero."}} tags=["hide-input"]
+from pacx.figures.components import cohorts_beside
 from pacx.figures.tables import beside_the_evidence, folded
 
 if phantom:
@@ -439,6 +440,7 @@ if phantom:
     shares = pd.concat(by_method, ignore_index=True)
     run.save_results("attention", shares)
     of_heart = shares[shares["region"] == "heart"]
+    _ = cohorts_beside(of_heart, "attention")
     display(beside_the_evidence(of_heart, "attention"))
     everywhere = beside_the_evidence(shares, "attention")
     display(folded(everywhere, "The same for all regions"))

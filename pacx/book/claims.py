@@ -34,12 +34,12 @@ _EFFECTS = {
 #: The ladder on the first page: always the same words, whatever the run says.
 _LADDER = """\
 :::{figure} _generated/ladder.svg
-:alt: Dot plots of AUROC with 95 % intervals, one panel for the tasks of physiology, one for \
+:alt: Dot plots of AUROC, {dots}, one panel for the tasks of physiology, one for \
 those of anatomy. A row is a model or baseline, from random weights over pixels, MAE and PaCX-MAE \
 up to the network trained on the labels, the teachers and the true states. A dashed line is chance.
 
-Who gets how far in this run. All are read by converged linear probes on the same test patients, \
-but for the teachers, whose test patients are others of the same population.
+How far each model gets {where}: {dots}. All are read by converged linear probes on the same test \
+patients, but for the teachers, whose test patients are others of the same population.
 :::"""
 
 
@@ -68,7 +68,7 @@ def parts_about_claims(run: Run, evidence: Path, folder: Path) -> dict[str, str]
     # A film in SVG would be half of the first page's weight.
     _draw(one_patient(), folder / "patient.webp", dpi=160, pil_kwargs={"quality": 85})
     return {
-        "ladder": _ladder(run, folder),
+        "ladder": _ladder(run, evidence, folder),
         "headline": _headline(run, evidence),
         "claims_to_come": paper.pipe_table(claims_to_come()),
         "evidence_note": "" if evidence.is_dir() else f"**One run.** {NOT_GATHERED}",
@@ -84,13 +84,16 @@ def _draw(figure: Figure, file: Path, **options: object) -> None:
     plt.close(figure)
 
 
-def _ladder(run: Run, folder: Path) -> str:
-    """The figure of who gets how far in this run, with its words."""
-    scores = run.find_results("ladder_all")
+def _ladder(run: Run, evidence: Path, folder: Path) -> str:
+    """The figure of how far each model gets: a dot a cohort, or with intervals in this run."""
+    scores = load_evidence("ladder_all", evidence)
+    where, dots = "on the fresh cohorts", "a dot a cohort and a tick at their mean"
+    if scores is None:
+        scores, where, dots = run.find_results("ladder_all"), "in this run", "95 % intervals"
     if scores is None:
         return "This run holds no table `ladder_all`, which [](../notebooks/09_components) makes."
     _draw(ladder(scores), folder / "ladder.svg", metadata={"Date": None})
-    return _LADDER
+    return _LADDER.format(where=where, dots=dots)
 
 
 def _headline(run: Run, evidence: Path) -> str:

@@ -8,13 +8,51 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pacx.evaluation.evidence import KEYS, load_evidence, pool
 from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
+from pacx.figures.tables import POOLING_NAMES
 
 _WIDTH = 5.0  # inches: letters of 10 points are still 9 pixels high on a phone of 360
 _LINES = ("-", "--", ":", "-.")  # for those who see no colours
 
 
-def repeated(table: pd.DataFrame, pooled: pd.DataFrame, value: str) -> Figure:
+def cohorts_beside(ours: pd.DataFrame, name: str) -> Figure | None:
+    """This run's paired differences, those of each fresh cohort, and the cohorts' mean.
+
+    Args:
+        ours: Result table of this run with paired differences.
+        name: The evidence's table of the same shape.
+
+    Returns:
+        None where no evidence has been gathered, or none of these rows.
+    """
+    if (evidence := load_evidence(name)) is None:
+        return None
+    ours = ours[ours["model"] != ours["reference"]].dropna(subset=["difference_value"])
+    keys = [key for key in KEYS if key in ours]
+    varying = [key for key in keys if key != "reference" and ours[key].nunique() > 1]
+
+    def with_name(table: pd.DataFrame) -> pd.DataFrame:
+        needless = {"macro": "", "segmentation": ""}
+        words = table[varying].replace({"pooling": POOLING_NAMES, "task": needless})
+        if "model" in words:
+            words["model"] = words["model"].map(name_of)
+        if "fraction" in words:
+            words["fraction"] = words["fraction"].map("{:.0%} of labels".format, na_action="ignore")
+        names = words.astype(object).where(words.notna(), "").astype(str).agg(list, axis=1)
+        return table.assign(row=[", ".join(filter(None, parts)) for parts in names])
+
+    evidence = ours[keys].merge(evidence, on=keys)
+    if evidence.empty:
+        return None
+    return repeated(
+        with_name(evidence), with_name(pool(evidence)), "difference_value", with_name(ours)
+    )
+
+
+def repeated(
+    table: pd.DataFrame, pooled: pd.DataFrame, value: str, ours: pd.DataFrame | None = None
+) -> Figure:
     """Differences in each cohort, and their mean with its interval, below the name of each row.
 
     Args:
@@ -22,6 +60,7 @@ def repeated(table: pd.DataFrame, pooled: pd.DataFrame, value: str) -> Figure:
         pooled: `row`, `value`, `low`, `high`; of claims also `kind`, `margin` and `holds`, and the
             mean of a claim that does not hold is hollow.
         value: Column of `table` to show.
+        ours: This run's, with `row`, to stand beside them.
     """
     pooled = pooled.assign(row=[fill(text, 60) for text in pooled["row"]], name=pooled["row"])
     lines = pooled["row"].str.count("\n") + 1
@@ -38,13 +77,22 @@ def repeated(table: pd.DataFrame, pooled: pd.DataFrame, value: str) -> Figure:
                   va="top")  # fmt: skip
         values = table.loc[table["row"] == row.name, value]
         axis.plot(values, np.full(len(values), cohorts), ".", color="0.45", markersize=6)
+        if ours is not None:
+            this = ours.loc[ours["row"] == row.name, value]
+            axis.plot(this, np.full(len(this), cohorts), "v", color="black", markerfacecolor="none")
         holds = getattr(row, "holds", True)
         draw_estimates(
             axis, row._asdict(), mean, colour_of("pacx" if holds else "random"), "D",
             hollow=not holds,
         )  # fmt: skip
-    axis.set(ylim=(heights.sum(), 0), yticks=[], xlabel="difference in AUROC")
+    axis.set(ylim=(heights.sum(), 0), yticks=[], xlabel="difference")
     axis.spines["left"].set_visible(False)
+    if ours is not None:
+        handles = [
+            key("a cohort", ".", "0.45"), key("this run", "v", "black", hollow=True),
+            key("mean of the cohorts", "D", colour_of("pacx")),
+        ]  # fmt: skip
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return as_aggregate(figure)
 
 
