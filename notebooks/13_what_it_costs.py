@@ -267,7 +267,7 @@ columns = ["machine", "precision", "images a second", "hours, masked autoencoder
 show(pd.DataFrame(rows, columns=columns))
 
 # %% [markdown]
-# Not in these figures: reading and decoding the images once ([measured](decode-at-scale)), the second
+# Not in these figures: reading and decoding the images once ([measured](../book/benchmarks)), the second
 # mask ratio and the controls of [chapter 09](09_components) (each control is one more stage 2),
 # evaluation beyond the features of one benchmark, and everything that goes wrong. The batch of the paper may not fit a small card:
 # `accumulate: 4` among the other keys of the profile's `mae` cuts it into four parts with the same steps.
