@@ -50,7 +50,7 @@ def test_ten_times_the_data_is_computed_from_the_two_largest_sizes(tmp_path):
     sizes = []
     for images, mib in ((1_000, 600), (2_000, 700)):
         part = {"anonymous_mib": 500, "files_mib": 9, "seconds": 60, "cpu_seconds": 3600}
-        parts = {name: part for name in ("start", "table", "open again", "epoch")}
+        parts = dict.fromkeys(("start", "table", "open again", "epoch"), part)
         parts["decode"] = part | {"anonymous_mib": mib}
         sizes.append({"images": images, **parts, "cache_bytes": 5e8})
     report = {"pixels": 224, "sizes": sizes}
