@@ -56,6 +56,7 @@ bench: $(VENV)/installed-test ## measure speed and memory side by side, for the 
 	$(BIN)/python benchmarks/latency.py --json book/benchmarks/latency.json
 	$(BIN)/python benchmarks/predict.py --json book/benchmarks/predict.json
 	$(BIN)/python benchmarks/rehearsal.py --json book/benchmarks/rehearsal.json
+	$(BIN)/python benchmarks/scale.py --json book/benchmarks/scale.json
 
 lint: $(VENV)/installed-test ## style, import order, notebooks in step with their sources
 	$(BIN)/ruff check .

@@ -45,6 +45,7 @@ def write_parts(run: Run, project: Path, folder: Path) -> None:
         "other_choices": _other_choices(run),
         "speed": _speed(benchmarks),
         "rehearsal": _rehearsal(benchmarks),
+        "scale": _scale(benchmarks),
         "downloads": _downloads(run, project, folder),
     }
     for name, text in parts.items():
@@ -132,6 +133,37 @@ def _speed(folder: Path) -> str:
         f"{paper.pipe_table(table)}\n\n## Machines and commands\n\n"
         f"{paper.pipe_table(machines.astype(str))}"
     )
+
+
+def _scale(folder: Path) -> str:
+    """The committed sizes, and the largest one ten times."""
+    file = folder / "scale.json"
+    if not file.is_file():
+        return "Not measured yet: run `make bench`."
+    report = json.loads(file.read_text(encoding="utf-8"))
+    sizes, parts = report["sizes"], ("table", "decode", "open again", "epoch")
+    peaks = pd.DataFrame([{p: size[p]["anonymous_mib"] for p in parts} for size in sizes])
+    peaks.insert(0, "libraries alone", [size["start"]["anonymous_mib"] for size in sizes])
+    peaks["pages of files"] = [max(size[p]["files_mib"] for p in parts) for size in sizes]
+    peaks = peaks.round().astype(int).add_suffix(", MiB")
+    peaks.insert(0, "images", [f"{size['images']:,}" for size in sizes])
+    few, many = sizes[-2:]
+    kept = [max(size[p]["anonymous_mib"] for p in parts) for size in (few, many)]
+    images = many["images"]
+    added = (kept[1] - kept[0]) / (images - few["images"]) * 9 * images  # MiB
+    decode, again = many["decode"]["cpu_seconds"] / 3600, many["open again"]["seconds"] / 60
+    cache = many["cache_bytes"] / 1e9
+    rows = (
+        (f"cache at {report['pixels']} pixels, GB", cache, 10 * cache),
+        ("hashing and decoding, once, hours of one core", decode, 10 * decode),
+        ("opening the cache again, minutes", again, 10 * again),
+        ("anonymous memory, GiB", kept[1] / 1024, (kept[1] + added) / 1024),
+    )
+    times = pd.DataFrame(
+        [(what, f"{now:.2f}", f"{then:.1f}") for what, now, then in rows],
+        columns=["", f"{images:,} images", f"{10 * images:,}, computed"],
+    )
+    return f"{paper.pipe_table(peaks)}\n\n{paper.pipe_table(times)}"
 
 
 def _rehearsal(folder: Path) -> str:

@@ -267,8 +267,14 @@ def _content_key(root: Path, names: list[str], size: int, masks: bool) -> str:
         except OSError as error:
             raise PacxError(f"Image {root / name} is missing or unreadable: {error}") from error
 
-    # Reading and hashing release the GIL.
-    with ThreadPoolExecutor() as pool:
-        hashes = list(tqdm(pool.map(digest_of, names), "hash images", len(names), leave=False))
+    hashes = []
+    # Reading and hashing release the GIL. Block by block, since a pool queues all that it is given.
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(desc="hash images", total=len(names), leave=False) as bar,
+    ):
+        for start in range(0, len(names), BLOCK):
+            hashes += pool.map(digest_of, names[start : start + BLOCK])
+            bar.update(len(hashes) - start)
     facts = list(zip(names, hashes, strict=True))
     return fingerprint(size, masks, code_of(__name__), facts)
