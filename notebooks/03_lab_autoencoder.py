@@ -252,12 +252,13 @@ x, y = (
     for g in guesses.values()
 )
 names = np.array([lab.name for lab in LABS])[enough]
-figure, axis = plt.subplots(figsize=(5.6, 4.8))
+figure, axis = plt.subplots(figsize=(7.0, 4.8))
 axis.plot([0, 40], [0, 40], "--", color="0.6")
 axis.plot(x, y, "o", color=COLOURS["green"], alpha=0.7)
 for place, k in enumerate(sorted(np.argsort(y - x)[:4], key=y.__getitem__)):
-    line = {"arrowstyle": "-", "color": "0.6", "relpos": (1, 0.5)}
-    axis.annotate(names[k], (x[k], y[k]), (6, 7 + 2.4 * place), fontsize=9, arrowprops=line)
+    line = {"arrowstyle": "-", "color": "0.6", "relpos": (0, 0.5)}
+    beside = 46, 7 + 2.4 * place  # right of the axes
+    axis.annotate(names[k], (x[k], y[k]), beside, fontsize=9, va="center", arrowprops=line)
 axis.set(xlabel="RMSE of the training mean (percentile points)",
          ylabel="RMSE of the autoencoder (percentile points)", xlim=(5, 45), ylim=(5, 45))  # fmt: skip
 _ = declare(run, figure)
