@@ -289,8 +289,8 @@ for predicted, observed, n in curve.itertuples(index=False):
     axis.vlines(predicted, band.low, band.high, color=colour_of("pacx"), alpha=0.5)
 axis.plot(curve["predicted"], curve["observed"], "o", color=colour_of("pacx"))
 axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1.05))
-fewest, most = curve["images"].agg(["min", "max"])
-axis.set_title(f"{fewest} to {most} images in a bin", fontsize=10)
+fewest = curve["images"].min()
+axis.set_title(f"at least {fewest} images in each bin", fontsize=10)
 if fewest >= FEWEST:
     declare(run, figure)
 
