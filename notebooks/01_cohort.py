@@ -18,7 +18,7 @@
 # Before any network is trained, this chapter shows whose X-rays, ECGs and blood tests the book
 # uses, what causes them, and why no patient is in two places at once.
 #
-# Reading time: about 21 minutes, and 6 for the appendix.
+# Reading time: about 15 minutes, and 11 for the appendix.
 
 # %% tags=["hide-cell"]
 # Installs the library where it is missing, as on Colab; does nothing where it is there.
@@ -87,9 +87,10 @@ figure = causal_graph(EQUATIONS)
 # %% tags=["hide-input"]
 import pandas as pd
 
+from pacx.figures.style import label_of
 from pacx.figures.tables import folded, show
 
-meanings = [(k.replace("_", " "), e.meaning) for k, e in EQUATIONS.items()]
+meanings = [(label_of(k), e.meaning) for k, e in EQUATIONS.items()]
 meanings = pd.DataFrame(meanings, columns=["state", "what it means"])
 folded(show(meanings), "What each state means")
 
@@ -114,40 +115,24 @@ by_hand = pd.DataFrame(z, dtype="float32")
 pd.testing.assert_frame_equal(patients[list(z)], by_hand)
 
 # %% [markdown]
-# ## What they look like
-#
-# An X-ray is drawn from shapes: body, lungs, heart, vessels, ribs, devices. The states move and darken
-# these shapes a little. Much more of the picture does not depend on the states: no two patients have the
-# same proportions, so all shapes are shifted, turned, stretched and bent at random; breathing, exposure,
-# scattered radiation, the texture of lung and bone, the detector's blur and noise, the lines of a grid,
-# shutters, devices, and a lead letter L on the patient's left come on top. **What a linear model of the
-# pixels could use, brightness in a fixed place, is mostly gone**; in earlier editions such a model did
-# better on the phantoms than any network. Because each shape is a function of continuous coordinates, one
-# patient can be drawn at any size, and the masks of the organs stay exact. The appendix compares the
-# pictures' power spectrum with that of real X-rays.
-
-# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs and the heart; some patients have pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}}
-from pacx.book.privacy import declare
-from pacx.figures.cxr import montage
-from pacx.phantom.radiograph import render_radiographs
-
-films, masks = render_radiographs(patients, 256, seed=1, masks=True)
-titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
-outlines = {organ: masks[organ] for organ in ("lungs", "heart")}
-figure = montage(films, titles, 4, outlines)
-_ = declare(run, figure)  # phantoms in every run
-
-# %% [markdown]
 # ## One patient, three modalities
 #
 # All three records depend on the same hidden states. That is the only thing that the method can use: what
 # the ECG and the blood say about a state, the X-ray may show as well. Of two hundred patients, the one
-# below has the most fluid. Fluid leaves its mark in all three: on the X-ray the upper vessels thicken and
-# the lungs haze; on the ECG the rate tends to be higher and the deflections smaller; in the blood sodium
-# and haemoglobin tend to be lower, urea, bilirubin and liver enzymes higher. Noise and other states can
-# hide each of these marks in a single patient.
+# below has the most fluid. On the X-ray its upper vessels thicken and the lungs haze; on the ECG the rate
+# tends to be higher and the deflections smaller; in the blood sodium and haemoglobin tend to be lower,
+# urea, bilirubin and liver enzymes higher. Noise and other states can hide each of these signs.
+#
+# An X-ray is drawn from shapes: body, lungs, heart, vessels, ribs, devices. The states move and darken
+# these shapes a little; proportions, position, exposure and texture vary at random, more than the states do.
+# The masks of the organs are exact. The appendix shows twelve patients and compares their X-rays with
+# real ones.
 
 # %% mystnb={"image": {"alt": "Chest X-ray of one phantom patient with a lot of fluid, next to the same X-ray with outlines of lungs, heart and bones."}}
+from pacx.book.privacy import declare
+from pacx.figures.cxr import montage
+from pacx.phantom.radiograph import render_radiographs
+
 crowd = sample_patients(200, seed + 1)
 patient = crowd.nlargest(1, "fluid")
 film, mask = render_radiographs(patient, 384, seed=2, masks=True)
@@ -184,57 +169,26 @@ from pacx.phantom.labs import draw_labs
 figure = declare(run, lab_panel(draw_labs(patient, seed=2)[0]))
 
 # %% [markdown]
-# ## Which state shows in which record
+# ## What an ECG shows of a large heart
 #
-# Why does an ECG say anything about the size of a heart? With each beat a wave of electrical activity runs
+# With each beat a wave of electrical activity runs
 # through the muscle, and electrodes on the skin record the sum. A thicker wall (*hypertrophy*) holds more
 # muscle: the QRS complex, the large deflection of a beat, grows, and in the leads where it is tall the
 # parts after it (ST and T) may sink. A wider cavity (*dilation*) lengthens the wave's path, so the QRS
 # complex tends to become wider. A stretched atrium makes the P wave before it taller and may lose its
 # rhythm (fibrillation). On an X-ray a wide cavity widens the heart's silhouette; a thick wall hardly shows.
-#
-# The phantoms follow two tables, `pacx.phantom.ecg.TRAITS` and `pacx.phantom.labs.ANALYTES`. Each trait of
-# the ECG and each substance in the blood is, like a state, a weighted sum of states and of noise of its
-# own. A weight says by how many of its standard deviations a trait or substance moves when the state rises
-# by one. White is no weight: a state whose row is white in a map reaches that record only through other
-# states. The names are those of the code. `pr` and `qrs` are durations, `st` and `t` heights of the ECG's
-# last parts, and `rotation` is that of the heart. Tests that are not in the right map, such as the
-# haematocrit, are computed from those that are.
-
-# %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input"]
-import matplotlib.pyplot as plt
-import seaborn as sns
-
-from pacx.phantom.ecg import TRAITS
-from pacx.phantom.labs import ANALYTES
-
-weights = {
-    "trait of the ECG": pd.DataFrame({name: trait[2] for name, trait in TRAITS.items()}),
-    "substance in the blood": pd.DataFrame({name: a.weights for name, a in ANALYTES.items()}),
-}
-ratios = [table.shape[1] for table in weights.values()]
-figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, width_ratios=ratios)
-colours = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "linewidths": 0.4, "linecolor": "0.9"}
-for axis, (title, table) in zip(axes, weights.items(), strict=True):
-    table = table.reindex(EQUATIONS).rename(lambda k: k.replace("_", " "))
-    bar = {"cbar": axis is axes[1], "cbar_kws": {"label": "weight (standard deviations)"}}
-    sns.heatmap(table, ax=axis, xticklabels=True, **colours, **bar)
-    axis.tick_params(axis="x", labelsize=7, rotation=90)
-    axis.set(xlabel=title, ylabel="state" if axis is axes[0] else "")
-axes[1].tick_params(axis="y", length=0)
-_ = declare(run, figure)
+# The appendix has all weights with which the states act on ECG and blood.
 
 # %% [markdown]
 # ## What the X-ray shows of a state
 #
-# The X-ray has no such table: a state, with a little noise of the picture's own, moves and darkens shapes
-# in `pacx.phantom.radiograph`. Here one patient is drawn at −2, 0 and +2 of each of four states. Within a
-# row, positioning and noise stay the same and all other states are 0. The last picture is the difference of
+# Here one patient is drawn at −2, 0 and +2 standard deviations of each of four states. Within a row,
+# positioning and noise stay the same and all other states are 0. The last picture is the difference of
 # the two ends: mid-grey is no change, lighter is brighter at +2. With dilation the heart widens. With fluid
-# the upper vessels thicken, the lungs haze and their angles fill. With COPD the lungs lengthen and darken.
-# With anaemia heart and vessels fade; this sign is our invention, borrowed from CT: no radiologist reads
-# anaemia off a real chest X-ray in this way. The changes are small on purpose. How strongly pictures show
-# the states is one number, the {term}`coupling`; the appendix shows its effect.
+# the upper vessels thicken, the lungs haze and their angles fill. With {term}`COPD` the lungs lengthen and
+# darken. With anaemia heart and vessels fade; this sign is our invention, borrowed from CT: no radiologist
+# reads anaemia off a real chest X-ray in this way. The changes are small on purpose. The appendix shows
+# the effect of the {term}`coupling`, the number that sets how strongly pictures show the states.
 
 # %% mystnb={"image": {"alt": "Four rows of X-rays of one phantom patient at minus two, zero and plus two of a state, and the difference between the ends. With dilation the heart widens, with fluid the lungs haze and their angles fill, with obstructive disease the lungs lengthen and darken, with anaemia heart and vessels fade."}}
 plain = crowd[~crowd[["pacemaker", "tube", "pneumothorax"]].any(axis=1)]
@@ -251,44 +205,22 @@ for state in ("dilation", "fluid", "copd", "anaemia"):
     low, middle, high = (draw(state, step) for step in (-2, 0, 2))
     difference = np.clip(128 + high - low, 0, 255)
     films += [low, middle, high, difference]
-    titles += [f"{state} −2", f"{state} 0", f"{state} +2", "difference"]
+    titles += [f"{label_of(state)} {step}" for step in ("−2", "0", "+2")]
+    titles.append("difference")
 figure = montage(np.array(films), titles, columns=4)
 _ = declare(run, figure)
 
 # %% [markdown]
 # ## What could mislead a model
 #
-# Real records differ in more than the disease, and so do phantoms.
-#
 # - **A lag.** ECG and blood of a phantom are taken some time after its X-ray, and acute states (fluid,
-#   inflammation, potassium, anaemia) move on in between. The labels and the true states are those of the
-#   X-ray's time. The profile says how long the lag is on average and how fast the states drift.
-# - **A {term}`shortcut`.** Sicker patients carry devices and lie down for their X-ray ({term}`AP`) more
-#   often. The first table has the share of patients with each fact, and the states that make it likelier,
-#   as weights in a probit (a threshold on their weighted sum plus noise). A probe can read the device
-#   instead of the disease.
+#   inflammation, potassium, anaemia) change in between. Labels and true states are those of the X-ray's time.
+# - **A {term}`shortcut`.** Sicker patients more often carry devices and lie down for their X-ray
+#   ({term}`AP`). A probe can read the device instead of the disease.
 # - **Another hospital.** `phantom-truth` has a second test split, `shifted` ({term}`shifted test split`),
 #   with another exposure and more devices and AP views for all patients.
-
-# %%
-from pacx.phantom.state import FACTS
-
-facts = []
-for fact, (share, by_state) in FACTS.items():
-    likelier = [f"{s} ({w:+g})" for s, w in by_state.items()]
-    facts.append([fact, f"{share:.0%}", ", ".join(likelier)])
-columns = ["what the picture shows", "patients", "likelier with"]
-words = {"ap_view": "AP view", "_": " "}
-show(pd.DataFrame(facts, columns=columns).replace(words, regex=True))
-
-# %% [markdown]
-# How much of an acute state remains, as the correlation with its value at the time of the X-ray:
-
-# %%
-phantom = run.profile.phantom
-days = np.array([0, phantom.lag_days, 4])
-kept = np.exp(-phantom.drift * days)
-show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), 2)
+#
+# The appendix has the size of the lag and the share of patients with a device.
 
 # %% [markdown]
 # ## Missing tests are informative
@@ -298,10 +230,10 @@ show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), 2)
 #
 # $$ P(\text{panel ordered} \mid z) = \operatorname{sigmoid}\Big(a + \sum_k b_k z_k\Big). $$
 #
-# The table has the mean share of tests with a result. The figure reads the formula back from the data on
-# disk (a run on real data has none, because the true states are not known). Each panel is set against the state that drives it
-# most, by its weight $b_k$; the sigmoid squeezes any number into the range from 0 to 1.
-# [Chapter 03](03_lab_autoencoder) must therefore tell the network what was {term}`Observed`.
+# Each line of the figure is a panel in this run's data, against the state with the largest weight $b_k$.
+# (Real data have no such figure, because the true states are not known.) The table has the mean share of
+# tests with a result. [Chapter 03](03_lab_autoencoder) must therefore tell the network what was
+# {term}`Observed`.
 
 # %% mystnb={"image": {"alt": "Share of patients in the training split of Symile-MIMIC who had a panel of blood tests, against the state that drives it. One line each for the blood gas, differential, coagulation and muscle panels, with 95 percent intervals."}}
 from pacx.constants import LABS
@@ -318,7 +250,7 @@ def states_and_orders():
         weight = pd.Series(PANELS[panel].sickness)
         state = weight.abs().idxmax()
         own = [tests.index(lab) for lab in PANELS[panel].labs]
-        name = f"{panel} (by {state.replace('_', ' ')})"
+        name = f"{panel} (by {label_of(state)})"
         ordered = observed[:, own].any(axis=1)
         curves[name] = truth[f"state_{state}"].to_numpy(), ordered
     return curves
@@ -346,9 +278,8 @@ show(pd.DataFrame([mean]))
 # - **labs**: the earliest value of each of the 50 tests within 24 hours before or after admission;
 #   at least one must exist.
 #
-# An admission without all three is left out. The X-ray is the *latest* of the three: the ECG and
-# the blood precede the X-ray whose encoder is trained with them. Up to 96 hours can lie between them, and
-# what is acute may have been treated by then.
+# An admission without all three is left out. The X-ray is the *latest* of the three. Up to 96 hours can lie
+# between them, and what is acute may have been treated by then.
 
 # %% mystnb={"image": {"alt": "Timeline in hours since admission. X-rays count from hour 24 to 72, ECGs and labs from hour minus 24 to 24. In each window the earliest record, a filled dot, is taken and later ones, hollow dots, are left out."}} tags=["hide-input"]
 from pacx.figures.graph import pairing_timeline
@@ -356,16 +287,12 @@ from pacx.figures.graph import pairing_timeline
 figure = pairing_timeline()
 
 # %% [markdown]
-# If you have the raw tables, run `pacx pair`; its SQL is in the appendix. The phantom hospital writes pairs
-# directly, one row an admission, so this rule has nothing to do there. Its lag runs the other way, from the
-# X-ray to ECG and labs; what matters to the method is that time lies between them.
-#
 # ## All data sets of this run
 #
-# The phantom hospital writes every data set in the layout of the real one, and the loaders do not know
-# the difference. A row is one data set. *Positive* is the share of positive labels among the known ones,
-# averaged over labels. *Terms* are those of the real data set: patients of one that is not open are never
-# shown in a book, and counts of fewer than ten of them are left out.
+# The phantom hospital writes every data set in the layout of the real one, so the same code reads both.
+# *Positive* is the share of positive labels among the known ones, averaged over labels. *Terms* are those of
+# the real data set: patients of one that is not open are never shown in a book, and counts of fewer than
+# ten of them are left out. The appendix has notes on single data sets.
 
 # %% mystnb={"code_prompt_show": "How the sets are counted"} tags=["hide-input"]
 from pacx.data.datasets import load_dataset
@@ -401,23 +328,13 @@ show(cohort).format(dict.fromkeys(counts, "{:.0f}"), na_rep="–").format(
 )
 
 # %% [markdown]
-# `phantom-truth` has no real counterpart. Its labels are read off the true states: 1 where a state plus
-# some noise passes a threshold that most patients stay below. What only the picture shows, such as a
-# tube, is a label as it is; rotation is one beyond a limit. Its test split of another hospital, `shifted`,
-# is not counted here.
-#
-# The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6,
-# COVID-QU-Ex, VinDr-CXR and a part of QaTa-COV19 carry no patient numbers, there or here: each image
-# counts as a patient, and more cannot be checked. TB names a patient by the file of its only X-ray.
-#
 # ## No patient in two places
 #
-# Two {term}`leaks <Leakage>` would make every later number too good. A patient with two X-rays could be
-# in training *and* in the test. And a patient whose ECG and labs were distilled could turn up in a
-# benchmark from the same hospital.
+# Two {term}`leaks <Leakage>` would make every later number too good.
 #
-# **The first leak is a choice of split.** The paper splits some data sets by image. This book splits
-# by patient; `benchmark_split: paper` in a profile repeats the paper's choice. What it leaks:
+# **A patient with two X-rays could be in training and in the test.** The paper splits some data sets by
+# image. This book splits by patient; `benchmark_split: paper` in a profile repeats the paper's choice.
+# The table counts what each split leaks:
 
 # %% mystnb={"code_prompt_show": "How a leak is counted"} tags=["hide-input"]
 from IPython.display import display
@@ -451,11 +368,11 @@ if names:
     display(show(choice).format(digits, na_rep="–"))
 
 # %% [markdown]
-# **The second leak is one hospital under three names.** Symile-MIMIC, MedMod and CXL-Seg are made
-# from patients of one hospital. The audit compares them by subject and by admission. In the rows of
-# Symile-MIMIC's training split `shared` must be 0, or distilled physiology comes back in a test; the
-# others are for information. In the phantom hospital each data set has patients of its own, so every row
-# is 0; a check below plants some. The library counts what the loop counts by hand.
+# **A patient whose ECG and labs were distilled could be in a benchmark.** Symile-MIMIC, MedMod and CXL-Seg
+# are made from patients of one hospital. The audit compares them by subject and by admission. In the rows of
+# Symile-MIMIC's training split `shared` must be 0; the others are for information. In the phantom
+# hospital each data set has patients of its own, so every row is 0; a check below plants some. The
+# library counts what the loop counts by hand.
 
 # %%
 from pacx.data.datasets import load_populations
@@ -541,9 +458,9 @@ print("All checks passed.")
 # ## Summary
 #
 # Each patient is a set of hidden states with known causes, and the X-ray, the ECG and the blood tests all
-# depend on them, as far as the maps of weights and the rows of X-rays show. Three records become one row if
-# they lie in the windows of the timeline. Which blood tests were ordered also says something about how sick
-# the patient was. The last tables count how many patients are in two splits of a data set or in both the
+# depend on them, as the rows of X-rays and the maps of weights in the appendix show. Three records become
+# one row if they lie in the windows of the timeline. Which blood tests were ordered also says something
+# about how sick the patient was. The last tables count how many patients are in two splits of a data set or in both the
 # distillation and a benchmark; both counts must be 0 for any later number to be trusted.
 #
 # ## Exercises
@@ -587,8 +504,9 @@ print("All checks passed.")
 #
 # ## Appendix
 #
-# Details, folded: the equations, the power spectrum, the coupling, the pairing in SQL, the files on disk,
-# and the check of a data set.
+# Details, folded: the equations, the weights in ECG and blood, twelve patients, the power spectrum, the
+# coupling, lag and devices, the pairing in SQL, notes on data sets, the files on disk, and the check of a
+# data set.
 #
 # ### The equations
 #
@@ -601,6 +519,56 @@ from IPython.display import Math
 from pacx.figures.graph import equations_as_latex
 
 declare(run, Math(equations_as_latex(EQUATIONS)))
+
+# %% [markdown]
+# ### Weights of the states in ECG and blood
+#
+# The phantoms follow two tables, `pacx.phantom.ecg.TRAITS` and `pacx.phantom.labs.ANALYTES`. Each trait of
+# the ECG and each substance in the blood is, like a state, a weighted sum of states and of noise of its
+# own. A weight says by how many of its standard deviations a trait or substance moves when the state rises
+# by one. White is no weight: a state whose row is white in a map reaches that record only through other
+# states. *pr* and *qrs* are durations, *st* and *t* heights of the ECG's last parts, and *rotation* is that
+# of the heart. Tests that are not in the right map, such as the haematocrit, are computed from those that are.
+
+# %% mystnb={"image": {"alt": "Two heat maps with the states as rows. The columns are traits of the ECG on the left and substances in the blood on the right. Red weights raise, blue ones lower. Hypertrophy acts on the most traits of the ECG, inflammation and fluid on the most substances. Hypertension acts on nothing directly."}} tags=["hide-input"]
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+from pacx.phantom.ecg import TRAITS
+from pacx.phantom.labs import ANALYTES
+
+weights = {
+    "trait of the ECG": pd.DataFrame({name: trait[2] for name, trait in TRAITS.items()}),
+    "substance in the blood": pd.DataFrame({name: a.weights for name, a in ANALYTES.items()}),
+}
+ratios = [table.shape[1] for table in weights.values()]
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6), sharey=True, width_ratios=ratios)
+colours = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1, "linewidths": 0.4, "linecolor": "0.9"}
+for axis, (title, table) in zip(axes, weights.items(), strict=True):
+    table = table.reindex(EQUATIONS).rename(label_of).rename(columns=label_of)
+    bar = {"cbar": axis is axes[1], "cbar_kws": {"label": "weight (standard deviations)"}}
+    sns.heatmap(table, ax=axis, xticklabels=True, **colours, **bar)
+    axis.tick_params(axis="x", labelsize=8, rotation=90)
+    axis.set(xlabel=title, ylabel="state" if axis is axes[0] else "")
+axes[1].tick_params(axis="y", length=0)
+_ = declare(run, figure)
+
+# %% [markdown]
+# ### Twelve patients
+#
+# No two patients have the same proportions: all shapes are shifted, turned, stretched and bent at random.
+# Breathing, exposure, scattered radiation, the texture of lung and bone, the detector's blur and noise, the
+# lines of a grid, shutters, devices, and a lead letter L on the patient's left come on top. **What a linear
+# model of the pixels could use, brightness in a fixed place, is mostly gone**; in earlier editions such a
+# model did better on the phantoms than any network. Each shape is a function of continuous coordinates, so
+# one patient can be drawn at any size.
+
+# %% mystnb={"image": {"alt": "Twelve phantom chest X-rays in three rows. Thin coloured lines trace the outlines of the lungs and the heart; some patients have pacemakers, tubes and wires. Heart size, proportions, exposure and rotation differ from patient to patient."}}
+films, masks = render_radiographs(patients, 256, seed=1, masks=True)
+titles = [f"{p.sex}, {p.age_years} years" for p in patients.itertuples()]
+outlines = {organ: masks[organ] for organ in ("lungs", "heart")}
+figure = montage(films, titles, 4, outlines)
+_ = declare(run, figure)  # phantoms in every run
 
 # %% [markdown]
 # ### Do they look like X-rays?
@@ -670,9 +638,38 @@ axes[0].set_ylabel("width of heart / lungs")
 _ = declare(run, figure)
 
 # %% [markdown]
+# ### Devices, and the lag
+#
+# The table has the share of patients with each fact, and the states that make it likelier, as weights in a
+# probit (a threshold on their weighted sum plus noise). The profile says how long the lag is on average
+# and how fast the states drift.
+
+# %%
+from pacx.phantom.state import FACTS
+
+facts = []
+for fact, (share, by_state) in FACTS.items():
+    likelier = [f"{s} ({w:+g})" for s, w in by_state.items()]
+    facts.append([fact, f"{share:.0%}", ", ".join(likelier)])
+columns = ["what the picture shows", "patients", "likelier with"]
+words = {"ap_view": "AP view", "_": " "}
+show(pd.DataFrame(facts, columns=columns).replace(words, regex=True))
+
+# %% [markdown]
+# How much of an acute state remains, as the correlation with its value at the time of the X-ray:
+
+# %%
+phantom = run.profile.phantom
+days = np.array([0, phantom.lag_days, 4])
+kept = np.exp(-phantom.drift * days)
+show(pd.DataFrame({"days after the X-ray": days, "correlation": kept}), 2)
+
+# %% [markdown]
 # ### The pairing in SQL
 #
-# The rule of `pacx pair` is written in
+# If you have the raw tables, run `pacx pair`. (The phantom hospital writes pairs directly, one row an
+# admission, so the rule has nothing to do there. Its lag runs the other way, from the X-ray to ECG and
+# labs; what matters to the method is that time lies between them.) The rule is written in
 # [DuckDB](https://duckdb.org), which reads the compressed files where they lie and writes to disk
 # what does not fit the memory. Each statement makes the table it is named after. Between them Python
 # looks whether files are there and hold a signal; afterwards it divides patients into splits and writes
@@ -704,6 +701,18 @@ show_sql(*(STEPS[name] for name in ("ecgs", "ecgs_in_time", "with_ecg")))
 
 # %% mystnb={"code_prompt_show": "SQL"} tags=["hide-cell"]
 show_sql(*(STEPS[name] for name in ("lab_values", "labs_in_time", "pairs")))
+
+# %% [markdown]
+# ### Notes on data sets
+#
+# `phantom-truth` has no real counterpart. Its labels are read off the true states: 1 where a state plus
+# some noise passes a threshold that most patients stay below. What only the picture shows, such as a
+# tube, is a label as it is; rotation is one beyond a limit. Its test split of another hospital, `shifted`,
+# is not counted here.
+#
+# The ECG archive of [chapter 04](04_ecg_teacher) has no X-rays and is not in this table. ChestX6,
+# COVID-QU-Ex, VinDr-CXR and a part of QaTa-COV19 carry no patient numbers, there or here: each image
+# counts as a patient, and more cannot be checked. TB names a patient by the file of its only X-ray.
 
 # %% [markdown]
 # ### What lies on disk

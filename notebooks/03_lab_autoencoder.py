@@ -96,11 +96,11 @@ heat = axes[0].imshow(percentiles, cmap="viridis", vmin=0, vmax=1, aspect="auto"
 axes[1].imshow(observed, cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
 for axis in axes:
     axis.vlines(edges[:-1], -0.5, 39.5, color="0.5", linewidth=0.6)
-    axis.set_xticks(edges - np.bincount(panels) / 2, PANELS, rotation=90, fontsize=8)
+    axis.set_xticks(edges - np.bincount(panels) / 2, PANELS, rotation=90, fontsize=9)
     axis.set_xlabel("blood tests, by panel")
 axes[0].set(title="percentile (blank: not observed)", ylabel="admission")
 axes[1].set(title="observed (dark: 1)")
-figure.colorbar(heat, ax=axes[0], label="percentile")
+_ = figure.colorbar(heat, ax=axes[0], label="percentile")
 
 # %% [markdown]
 # ## The network and its loss
@@ -233,7 +233,9 @@ errors = {k: rmse(guess) for k, guess in guesses.items()}
 measured = paired_table([*errors], "training mean", errors.get, metric="RMSE")
 imputation = measured.rename(columns={"model": "predictor"})
 run.save_results("lab_imputation", imputation)
-show(imputation.drop(columns=["metric", "difference_p"]), digits=1)
+shown_as = {"value": "RMSE (points)", "difference_value": "difference"}
+imputation = imputation.drop(columns=["metric", "reference", "difference_p"])
+show(imputation.rename(columns=shown_as), digits=1)
 
 # %% [markdown]
 # One dot is one test. Below the dashed line the autoencoder is the better guess; on the line nothing was
@@ -250,12 +252,13 @@ x, y = (
     for g in guesses.values()
 )
 names = np.array([lab.name for lab in LABS])[enough]
-figure, axis = plt.subplots(figsize=(5.6, 4.8))
+figure, axis = plt.subplots(figsize=(7.0, 4.8))
 axis.plot([0, 40], [0, 40], "--", color="0.6")
 axis.plot(x, y, "o", color=COLOURS["green"], alpha=0.7)
 for place, k in enumerate(sorted(np.argsort(y - x)[:4], key=y.__getitem__)):
-    axis.annotate(names[k], (x[k], y[k]), (33, 7 + 2.4 * place), fontsize=8,
-                  arrowprops={"arrowstyle": "-", "color": "0.6"})  # fmt: skip
+    line = {"arrowstyle": "-", "color": "0.6", "relpos": (0, 0.5)}
+    beside = 46, 7 + 2.4 * place  # right of the axes
+    axis.annotate(names[k], (x[k], y[k]), beside, fontsize=9, va="center", arrowprops=line)
 axis.set(xlabel="RMSE of the training mean (percentile points)",
          ylabel="RMSE of the autoencoder (percentile points)", xlim=(5, 45), ylim=(5, 45))  # fmt: skip
 _ = declare(run, figure)
@@ -300,7 +303,8 @@ measured = paired_table([*errors], "right", errors.get, metric="RMSE")
 traps = measured.rename(columns={"model": "input"})
 traps = traps.join(pd.DataFrame(cosines).add_prefix("cosine_"))
 run.save_results("lab_traps", traps)
-show(traps[["input", "value", "low", "high", *traps.filter(like="cosine_")]], 2)
+traps = traps[["input", "value", "low", "high", *traps.filter(like="cosine_")]]
+show(traps.rename(columns=shown_as | {"cosine_value": "cosine"}), digits=2)
 
 # %% [markdown]
 # Read both the error and the cosine. With `observed` inverted the network is handed the mean as if it were

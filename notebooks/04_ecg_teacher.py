@@ -314,10 +314,10 @@ torch.testing.assert_close(logit, by_library, rtol=1e-3, atol=1e-3)
 torch.testing.assert_close(h.mean(1), embedding, rtol=1e-3, atol=1e-3)
 
 # %% [markdown]
-# ## Does the teacher know ECGs?
+# ## How well does the teacher diagnose ECGs?
 #
 # Every tenth record was held out. For each diagnosis, {term}`AUROC` with a 95 % interval over patients; 0.5
-# is guessing. *aVL and aVF swapped* is the same network, fed with these two leads mixed up: the price of
+# is guessing. *aVL and aVF swapped* is the same network, fed with these two leads mixed up: the cost of
 # the trap above. A diagnosis that none or all of the held-out ECGs have has no AUROC and is left out.
 
 # %%
@@ -374,7 +374,9 @@ def mean_auroc(feed):
 
 
 price = paired_table(logits, "leads by name", mean_auroc, metric="mean AUROC")
-show(price.drop(columns=["reference", "difference_p"]))
+price = price.drop(columns=["metric", "reference", "difference_p"])
+shown_as = {"model": "leads", "value": "mean AUROC", "difference_value": "difference"}
+show(price.rename(columns=shown_as))
 
 # %% [markdown]
 # ## A real ECG
@@ -432,11 +434,10 @@ print("All checks passed.")
 # %% [markdown]
 # ## Phantoms only
 #
-# A phantom ECG gets its diagnoses from its own traits ([chapter 01](01_cohort)): `rate` in beats a minute,
-# `pr` and `qrs` in seconds, `axis` in degrees, the others on scales of the phantom. Some of the phantom's
-# cut-offs are laxer than a cardiologist's, so that each diagnosis has enough cases. The figure shows one
-# phantom patient whose states are all average, and, dashed, the same patient with the same noise and with
-# hypertrophy two standard deviations above average. For real data this section is empty.
+# A phantom ECG gets its diagnoses from its own traits ([chapter 01](01_cohort)), by the limits in the
+# table. Some of them are laxer than a cardiologist's, so that each diagnosis has enough cases. The figure
+# shows one phantom patient whose states are all average, and, dashed, the same patient with the same noise
+# and with hypertrophy two standard deviations above average. For real data this section is empty.
 
 # %% mystnb={"image": {"alt": "Leads aVL, V1 and V5 over three seconds of one phantom patient, with average states and, dashed, with hypertrophy. With hypertrophy the QRS is taller in aVL and V5 and deeper in V1, and the T wave is flatter."}}
 from IPython.display import display
@@ -444,10 +445,20 @@ from IPython.display import display
 from pacx.phantom.ecg import CRITERIA, render_ecgs
 from pacx.phantom.state import EQUATIONS, sample_patients
 
+units = {
+    "fibrillation": "standard deviations",
+    "rate": "beats/min",
+    "pr": "s",
+    "qrs": "s",
+    "axis": "degrees",
+    "t": "height / average",
+    "voltage": "log(size / average)",
+}
 if run.is_phantom:
     coded = pd.DataFrame([CRITERIA[code] for code in ECG_DIAGNOSES])
     coded.insert(0, "diagnosis", ECG_DIAGNOSES.values())
-    coded = coded.rename(columns={"sinus": "not in fibrillation"})
+    coded.insert(4, "unit", coded["trait"].map(units))
+    coded["not in fibrillation"] = coded.pop("sinus").map({True: "yes", False: ""})
     display(show(coded).format("{:g}", "limit"))
 
     average = sample_patients(1, seed=1).assign(**dict.fromkeys(EQUATIONS, 0.0))

@@ -397,7 +397,8 @@ from pacx.figures.curves import training_curves
 terms = ("contrastive", "regression")
 history = history.drop(columns=[*terms])  # their means over the teachers
 columns = {m: {f"{term}_{m}": term for term in terms} for m in targets}
-each = {m: history.rename(columns=columns[m]) for m in targets}
+named = {"ecg": "ECG", "labs": "labs"}
+each = {named[m]: history.rename(columns=columns[m]) for m in targets}
 figure = training_curves(each, terms, ("InfoNCE (nats)", "1 − cosine"))
 
 # %% [markdown]
@@ -407,7 +408,7 @@ figure = training_curves(each, terms, ("InfoNCE (nats)", "1 − cosine"))
 # %%
 last = history.tail(max(1, len(history) // 10)).mean()
 rows = [
-    {"teacher": m, "InfoNCE": last[f"contrastive_{m}"],
+    {"teacher": named[m], "InfoNCE": last[f"contrastive_{m}"],
      "log N": np.log(settings.batch_size), "1 − cosine": last[f"regression_{m}"]}
     for m in targets
 ]  # fmt: skip
@@ -606,8 +607,8 @@ print("All checks passed.")
 #
 # ## Next
 #
-# [Chapter 06](06_clinical_transfer) puts ECG and labs away and asks what the X-ray encoder has
-# kept.
+# [Chapter 06](06_clinical_transfer) takes ECG and labs away and asks what the X-ray encoder
+# has learned.
 #
 # ## References
 #

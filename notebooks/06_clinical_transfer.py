@@ -72,6 +72,8 @@ banner(run)
 # run cannot have them, the next cell prints why, and the column is left out.
 
 # %%
+import textwrap
+
 from pacx.errors import PacxError
 from pacx.training.encoders import encoder_of
 from pacx.training.pipeline import train_encoders
@@ -82,7 +84,7 @@ try:
     encoder_of(run, "imagenet")
 except PacxError as reason:
     models.remove("imagenet")
-    print("imagenet is left out:", reason)
+    print(textwrap.fill(f"imagenet is left out: {reason}", 80))
 
 # %% [markdown]
 # ## The benchmarks

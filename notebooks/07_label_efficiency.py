@@ -303,7 +303,7 @@ _ = run.save_results("label_efficiency", everything)
 _ = gains_at_shares(by_task, "task")
 
 # %% [markdown]
-# ## One draw is luck
+# ## Single draws differ by chance
 #
 # Each dot below is one draw of training labels from the same data set, scored on all test patients: the mean
 # AUROC over its labels.

@@ -47,7 +47,7 @@ banner(run)
 #   number, written out on this run's pairs.
 # - Why a {term}`Cosine similarity` must be centred before it means anything.
 # - What retrieval ({term}`R@5`) can say with a few hundred patients, and what it cannot.
-# - Three yardsticks for chance: random pairs, a permutation test, and shuffled distillation.
+# - Three ways to tell a score from chance: random pairs, a permutation test, and shuffled distillation.
 # - How much of the answer depends on reading the CLS token or the mean of the patches.
 #
 # ## Before you start
@@ -70,7 +70,7 @@ train_encoders(run, "mae", "pacx")
 train_side_by_side(run, *controls)
 
 # %% [markdown]
-# ## A linear bridge
+# ## A linear map from X-ray to teacher
 #
 # Let the row $h_i$ be the frozen embedding of X-ray $i$, its CLS token or the mean of its patches,
 # $\tilde h_i$ the same after standardising each of its numbers with the mean and standard deviation of the
@@ -232,7 +232,7 @@ others = cosine[cosine["model"] != "mae"]
 _ = forest_panels(others, panels="target", filled="read", x_label=label)
 
 # %% [markdown]
-# Is a cosine more than noise? Two yardsticks. *Random pairs*: the mean cosine after giving each
+# Is a cosine more than chance? Two comparisons. *Random pairs*: the mean cosine after giving each
 # prediction the target of another patient. *Permutation test*: how often, among many such shuffles,
 # is the mean as high as with the true pairs? Its p-value cannot go below one over the number of
 # shuffles plus one.

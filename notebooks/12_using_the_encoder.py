@@ -65,7 +65,7 @@ from pacx.training.pipeline import train_encoders
 train_encoders(run, "mae", "pacx")
 
 # %% [markdown]
-# ## Three lines
+# ## Load it in three lines
 #
 # The artefact is a folder with `model.safetensors` and `config.json`: the weights and the shape. The
 # adapters of stage 2 are merged, the heads are gone.
@@ -77,7 +77,7 @@ folder = run.artefact("pacx")
 encoder = load_encoder(folder).eval()
 
 # %% [markdown]
-# ## One folder for all
+# ## One folder to share
 #
 # The export is the same encoder with everything that others need: `timm`'s settings, ONNX graphs where
 # `onnx` is installed, a trained probe with its calibration, the range of the training images, a model card
@@ -129,8 +129,8 @@ show(pd.DataFrame({"key": shown, "shape": [tuple(state[key].shape) for key in sh
 # ## Embed your own folder
 #
 # Reading does what training did: grey, squashed to a square, white = dense (MONOCHROME1 DICOM is
-# inverted), then the ImageNet mean and standard deviation. An encoder that is fed differently sees
-# another world. Put your own folder in place of this one.
+# inverted), then the ImageNet mean and standard deviation. Images prepared in another way get
+# embeddings that mean little. Put your own folder in place of this one.
 
 # %%
 from pathlib import Path
@@ -234,7 +234,7 @@ for pooling, score in scores.items():
 show(pd.DataFrame(rows))
 
 # %% [markdown]
-# ## Do the probabilities mean what they say?
+# ## Are the probabilities calibrated?
 #
 # {term}`Calibration` asks: of all images with a probability of 0.3, three in ten should have the finding;
 # have they? The exported probe is the converged one of [chapter 06](06_clinical_transfer), on the CLS
@@ -276,7 +276,7 @@ curve = bins.mean().assign(images=bins.size())
 by_library = calibration_curve(truth, probabilities, n_bins=10, strategy="quantile")
 assert np.allclose(by_library, curve[["observed", "predicted"]].T)
 
-# %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a 95 percent interval and the number of images at each bin, and a diagonal where both are equal."}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Reliability diagram: observed share of the finding against predicted probability, in bins of equally many test images, with a 95 percent interval, and a diagonal where both are equal."}} tags=["hide-input"]
 import matplotlib.pyplot as plt
 from scipy.stats import binomtest
 
@@ -287,11 +287,11 @@ axis.plot([0, 1], [0, 1], color="0.6", linewidth=1)
 for predicted, observed, n in curve.itertuples(index=False):
     band = binomtest(round(observed * n), int(n)).proportion_ci(method="wilson")
     axis.vlines(predicted, band.low, band.high, color=colour_of("pacx"), alpha=0.5)
-    axis.text(predicted, band.high + 0.02, f"{n:.0f}", ha="center", fontsize=8)
 axis.plot(curve["predicted"], curve["observed"], "o", color=colour_of("pacx"))
 axis.set(xlabel="predicted probability", ylabel="observed share", xlim=(0, 1), ylim=(0, 1.05))
-axis.set_title("Numbers: images in a bin", fontsize=10)
-if curve["images"].min() >= FEWEST:
+fewest = curve["images"].min()
+axis.set_title(f"at least {fewest} images in each bin", fontsize=10)
+if fewest >= FEWEST:
     declare(run, figure)
 
 # %% [markdown]
@@ -320,8 +320,8 @@ show(about_the_x_ray.assign(image="RG1_UNCR.dcm"))
 declare(run, Image(filename=next(predictions.glob("overlays/*.png")), width=640))
 
 # %% [markdown]
-# The warning compares the embedding with those of training images. How often does it speak up, and
-# when does it stay silent?
+# The warning compares the embedding with those of training images. How often does it
+# warn, and about which images?
 
 # %% tags=["hide-input"]
 training_range, rng = load_range(shared), np.random.default_rng(run.profile.seed)
@@ -347,16 +347,16 @@ together = np.concatenate(list(odd.values()))
 tokens = np.hstack(extract_features(run, "pacx", together))
 kinds = np.repeat(list(odd), [len(pictures) for pictures in odd.values()])
 far = training_range.distance(tokens) > training_range.limit
-rates = pd.DataFrame({"images": kinds, "warned about": far})
+rates = pd.DataFrame({"images": kinds, "share warned about": far})
 rates = rates.groupby("images", sort=False).mean().reset_index()
 show(run.save_results("range_check", rates), digits=2)
 
 # %% [markdown]
 # Do not expect a warning about mirrored images: pretraining mirrors half of them, so a mirrored chest is
-# nothing unusual to the encoder. A warning says "unlike the training", never "wrong"; silence is no
-# proof of a good image.
+# nothing unusual to the encoder. A warning says "unlike the training", never "wrong"; no warning is no proof of a good
+# image.
 #
-# ## How fast
+# ## How fast it is
 
 # %%
 import time

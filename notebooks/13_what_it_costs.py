@@ -44,7 +44,7 @@ banner(run)
 # ## What you will learn
 #
 # - How many operations each stage takes with the paper's settings, counted, not guessed.
-# - Why the masked autoencoder is nearly the whole bill.
+# - Why the masked autoencoder is nearly all of the cost.
 # - How many hours that is on a card, and what is assumed for it.
 # - What your own run took.
 #
@@ -56,7 +56,7 @@ banner(run)
 # | {term}`Distillation`, {term}`Adapter` | the cheap part | [chapter 05](05_distillation) |
 
 # %% [markdown]
-# ## Count, on paper
+# ## Counting operations
 #
 # A network's cost in matrix products does not depend on the values in it. So one row goes through
 # each stage on torch's *meta* device, which knows shapes and computes nothing, while a counter adds
@@ -206,7 +206,7 @@ _ = declare(run, figure)
 #
 # A card's peak is on its data sheet. What share of it a training reaches has to be measured on that
 # card. **Until one is measured, the table is an assumption**: it shows a range between the two
-# shares of the next cell. They are the place to put your own figure.
+# shares of the next cell. Put your own figure there.
 
 # %%
 low, high = 0.2, 0.4  # shares of the peak; assumed, not measured
@@ -273,7 +273,7 @@ show(pd.DataFrame(rows, columns=columns))
 # `accumulate: 4` among the other keys of the profile's `mae` cuts it into four parts with the same steps.
 # Stage 2 refuses that, because its negatives are the other rows of the batch.
 #
-# ## Several cards
+# ## Several GPUs
 #
 # `pacx train` trains without the chapters, which find the results afterwards. Started by `torchrun`
 # or by SLURM, its processes share every batch, and the negatives of the contrastive loss come from
@@ -352,7 +352,7 @@ assert 1.0 < encoded / by_rule < 1.1
 # two forward passes.
 assert 2 < costs["GFLOP a row"].iloc[3] / encoded < 2.2
 
-# The masked autoencoder is nearly the whole bill.
+# The masked autoencoder is nearly all of the cost.
 assert costs["EFLOP"].iloc[0] / costs["EFLOP"].sum() > 0.9
 
 # The hours are exact where everything is known: a card of 1 TFLOP/s, used in full, takes an hour for
@@ -368,8 +368,8 @@ print("All checks passed.")
 # %% [markdown]
 # ## Summary
 #
-# The masked autoencoder is nearly the whole bill, and the distillation, which is the method, a small part of
-# it: the first table has both in operations. The hours on a card are projected from its data sheet and a
+# The masked autoencoder is nearly all of the cost, and the distillation, which is the method, a small part
+# of it: the first table has both in operations. The hours on a card are projected from its data sheet and a
 # range of shares, not measured. What this machine reached is measured, and says how long the paper's settings
 # would keep it busy.
 #

@@ -10,6 +10,7 @@ import mmap
 import os
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -126,7 +127,7 @@ def locked(target: Path) -> Iterator[None]:
             target.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=PATIENCE)
         except Timeout:
-            print(f"{target.name}: waiting for another process that makes it")
+            print(f"{target.name}: waiting for another process that makes it", file=sys.stderr)
             lock.acquire()
         except NotImplementedError:
             pass

@@ -38,8 +38,8 @@ _LADDER = """\
 those of anatomy. A row is a model or baseline, from random weights over pixels, MAE and PaCX-MAE \
 up to the network trained on the labels, the teachers and the true states. A dashed line is chance.
 
-How far each model gets {where}: {dots}. All are read by converged linear probes on the same test \
-patients, but for the teachers, whose test patients are others of the same population.
+Scores of all models {where}: {dots}. All are read by converged linear probes on the same test \
+patients, except the teachers, whose test patients are others of the same population.
 :::"""
 
 

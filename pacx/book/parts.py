@@ -17,14 +17,16 @@ from pacx.run import Run
 #: Result tables that stand beside a published one: results/<name>.parquet.
 _COMPARED = ("transfer", "label_efficiency", "alignment", "components")
 
+_HIDDEN = "RMSE of hidden tests, percentile points"
+
 #: Points of data and evaluation: result table, row of this book's choice, row of the other choice,
 #: and the columns whose values are named.
 _OTHER_CHOICES = {
     "labs that are missing: filled with the mean": (
-        "lab_traps", "input == 'right'", "input == 'means not zeroed'", "error of what was hidden",
+        "lab_traps", "input == 'right'", "input == 'means not zeroed'", _HIDDEN,
     ),
     "`labs_missingness` read the other way round": (
-        "lab_traps", "input == 'right'", "input == 'observed inverted'", "error of what was hidden",
+        "lab_traps", "input == 'right'", "input == 'observed inverted'", _HIDDEN,
     ),
     "leads aVL and aVF swapped": (
         "ecg_teacher", "model == 'leads by name'", "model == 'aVL and aVF swapped'", "mean AUROC",
@@ -98,7 +100,7 @@ def _other_choices(run: Run) -> str:
     for point, (name, ours, other, what) in _OTHER_CHOICES.items():
         if (table := run.find_results(name)) is not None:
             values = (table.query(choice)["value"].mean() for choice in (ours, other))
-            rows.append((point, what, *(f"{value:.3g}" for value in values)))
+            rows.append((point, what, *(f"{value:#.3g}" for value in values)))
     if (leaks := run.find_results("split_leaks")) is not None:
         column = "test images of trained patients"
         leaks = leaks.set_index(["dataset", "split"])[column]
@@ -129,6 +131,7 @@ def _speed(folder: Path) -> str:
         }
     )
     machines = pd.DataFrame([{"command": f"`{r['command']}`"} | r["machine"] for r in reports])
+    machines = machines.rename(columns={"gpu": "GPU"})
     return (
         f"{paper.pipe_table(table)}\n\n## Machines and commands\n\n"
         f"{paper.pipe_table(machines.astype(str))}"

@@ -1,4 +1,4 @@
-"""Who gets how far, from chance to the true states, and whether phantoms allow a claim."""
+"""How each model scores, from chance to the true states, and whether phantoms allow a claim."""
 
 from collections.abc import Sequence
 from itertools import product

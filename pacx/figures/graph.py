@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from pacx.figures.style import COLOURS, as_aggregate, key
+from pacx.figures.style import COLOURS, as_aggregate, key, label_of
 from pacx.phantom.state import Equation
 
 _RAISES, _LOWERS = COLOURS["blue"], COLOURS["vermilion"]
@@ -20,7 +20,7 @@ def causal_graph(equations: dict[str, Equation]) -> Figure:
     figure, axis = plt.subplots(figsize=(9.5, 5.4))
     boxes = {
         name: axis.text(
-            x, y, _words(name), ha="center", va="center", fontsize=10,
+            x, y, label_of(name), ha="center", va="center", fontsize=10,
             bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "0.3"},
         ).get_bbox_patch()
         for name, (x, y) in places.items()
@@ -53,9 +53,9 @@ def equations_as_latex(equations: dict[str, Equation]) -> str:
     """The structural equations as one aligned block of LaTeX, for `IPython.display.Math`."""
     lines = []
     for name, equation in equations.items():
-        terms = [f"{w:+g}\\,\\text{{{_words(p)}}}" for p, w in equation.parents.items()]
+        terms = [f"{w:+g}\\,\\text{{{label_of(p)}}}" for p, w in equation.parents.items()]
         terms.append(f"{equation.noise:+g}\\,\\varepsilon_{{{len(lines) + 1}}}")
-        lines.append(f"\\text{{{_words(name)}}} &= {' '.join(terms).removeprefix('+')}")
+        lines.append(f"\\text{{{label_of(name)}}} &= {' '.join(terms).removeprefix('+')}")
     return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 
 
@@ -100,7 +100,3 @@ def _places(equations: dict[str, Equation]) -> dict[str, tuple[float, float]]:
             if not any(name in equation.parents for equation in equations.values()):
                 height[name] += 0.6 if height[name] >= 0 else -0.6  # out of the way of arrows
     return {name: (1.25 * depth[name], -height[name]) for name in equations}
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -13,7 +13,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
-from pacx.figures.style import as_aggregate, colour_of, draw_estimates, key, marker_of, name_of
+from pacx.figures.style import (
+    as_aggregate,
+    colour_of,
+    draw_estimates,
+    key,
+    label_of,
+    marker_of,
+    name_of,
+)
 
 _ROW = 0.34  # inches of a row of dots
 _WIDTH, _PANELS = 7.0, 2  # inches and panels beside each other: more cannot be read on a phone
@@ -56,7 +64,8 @@ def forest_panels(
     names, outcomes = list(dict.fromkeys(table[rows])), list(dict.fromkeys(table[panels]))
     kinds = list(dict.fromkeys(table[filled]))
     height = 0.5 + _ROW * len(names)
-    figure, axes = _panels(len(outcomes), height, 1.2, sharex=True, sharey=True)
+    beside = 3 if len(outcomes) == 3 else _PANELS  # short titles: three fit, and two leave a hole
+    figure, axes = _panels(len(outcomes), height, 1.2, beside, sharex=True, sharey=True)
     for axis, outcome in zip(axes, outcomes, strict=True):
         axis.axvline(0, color="0.6", linewidth=1)
         for row in table[table[panels] == outcome].to_dict("records"):
@@ -142,9 +151,11 @@ def label_efficiency(
     return figure
 
 
-def _panels(n: int, height: float, around: float, **shared: bool) -> tuple[Figure, list[Axes]]:
-    """A figure of n panels, each `height` inches, at most `_PANELS` beside each other."""
-    columns = min(_PANELS, n)
+def _panels(
+    n: int, height: float, around: float, beside: int = _PANELS, **shared: bool
+) -> tuple[Figure, list[Axes]]:
+    """A figure of n panels, each `height` inches, at most `beside` in a row."""
+    columns = min(beside, n)
     lines = -(-n // columns)
     figure, axes = plt.subplots(
         lines, columns, figsize=(_WIDTH, around + lines * height), squeeze=False, **shared
@@ -216,4 +227,4 @@ def _look(model: str, colours: dict[str, str] | None) -> tuple[str, str]:
 
 def _words(name: object) -> str:
     """`kidney_disease` reads "kidney disease"; long names wrap."""
-    return textwrap.fill(str(name).replace("_", " "), 34)
+    return textwrap.fill(label_of(str(name)), 34)

@@ -120,6 +120,11 @@ def name_of(model: str) -> str:
     return MODELS[model][0]
 
 
+def label_of(name: str) -> str:
+    """How a figure calls a state or task: `copd` reads "COPD", `atrial_load` "atrial load"."""
+    return name.upper() if name in ("bmi", "copd") else name.replace("_", " ")
+
+
 def colour_of(model: str) -> str:
     """A model's colour."""
     return MODELS[model][1]

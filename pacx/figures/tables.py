@@ -133,6 +133,8 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
             lines.append((*row, source, *texts, _change(mae, pacx)))
     names = [MODEL_NAMES[model] for model in models]
     result = pd.DataFrame(lines, columns=[*keys, "source", *names, "PaCX-MAE minus MAE"])
+    if "target" in keys:
+        result["target"] = result["target"].replace(_CODES["target"])
     needless = [key for key in keys if rows[key].nunique() == 1]
     if not {"mae", "pacx"} <= set(models):
         needless.append("PaCX-MAE minus MAE")
