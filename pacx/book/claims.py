@@ -33,7 +33,7 @@ _EFFECTS = {
 
 #: The ladder on the first page: always the same words, whatever the run says.
 _LADDER = """\
-:::{figure} _generated/ladder.svg
+:::{{figure}} _generated/ladder.svg
 :alt: Dot plots of AUROC, {dots}, one panel for the tasks of physiology, one for \
 those of anatomy. A row is a model or baseline, from random weights over pixels, MAE and PaCX-MAE \
 up to the network trained on the labels, the teachers and the true states. A dashed line is chance.
@@ -47,8 +47,8 @@ patients, except the teachers, whose test patients are others of the same popula
 _REPEATED = """\
 :::{figure} _generated/claims.svg
 :alt: One row a claim, below its text. Small dots are the differences in AUROC in each fresh \
-cohort, a diamond with a 95 % interval is their mean. A grey band or dotted line is \
-the claim's margin.
+cohort, a triangle is this run, a diamond with a 95 % interval is the cohorts' mean. A grey band \
+or dotted line is the claim's margin.
 
 Each cohort has patients and a training seed of its own. A claim of a gain holds where the \
 mean is shown to lie right of the dotted line, a claim of equivalence where it is shown to lie \
@@ -72,7 +72,7 @@ def parts_about_claims(run: Run, evidence: Path, folder: Path) -> dict[str, str]
         "headline": _headline(run, evidence),
         "claims_to_come": paper.pipe_table(claims_to_come()),
         "evidence_note": "" if evidence.is_dir() else f"**One run.** {NOT_GATHERED}",
-        "claims": _claims(evidence, folder),
+        "claims": _claims(run, evidence, folder),
         "evidence": _evidence(evidence),
         "effects": _effects(run, evidence),
     }
@@ -123,21 +123,29 @@ def _in_two_tables(claims: pd.DataFrame, where: str) -> str:
     return "\n\n".join(parts)
 
 
-def _claims(evidence: Path, folder: Path) -> str:
-    """The claims on all cohorts: a dot a cohort, in numbers, and where each holds alone."""
+def _claims(run: Run, evidence: Path, folder: Path) -> str:
+    """The claims on all cohorts, as dots and in numbers, and how far this run lies from them."""
     if not evidence.is_dir():
         return NOT_GATHERED
-    pooled = pooled_claims(evidence)
-    claims = load_evidence("claims", evidence).assign(row=lambda table: table["claim"])
+    pooled, claims = pooled_claims(evidence), load_evidence("claims", evidence)
     alone = pooled[pooled["claim"].isin(claims["claim"])]
+    ours = run.find_results("claims")
+    named = [t if t is None else t.assign(row=t["claim"]) for t in (claims, ours)]
     shown = alone.rename(columns={"claim": "row", "estimate": "value"})
-    figure = repeated(claims, shown, "estimate")
+    figure = repeated(named[0], shown, "estimate", named[1])
     _draw(figure, folder / "claims.svg", metadata={"Date": None})
-    counts = [f"{row.holds_in:.0f} of {row.runs}" for row in alone.itertuples()]
-    counts = pd.DataFrame({"claim": alone["claim"], "holds alone in": counts})
+    counts = pd.DataFrame({"claim": alone["claim"]})
+    counts["holds alone in"] = [f"{row.holds_in:.0f} of {row.runs}" for row in alone.itertuples()]
+    if ours is not None:
+        spread = claims.groupby("claim")["estimate"].std().reindex(alone["claim"]).to_numpy()
+        this = ours.set_index("claim")["estimate"].reindex(alone["claim"]).to_numpy()
+        far = pd.Series((this - alone["estimate"].to_numpy()) / spread, alone.index)
+        counts["this run, standard deviations from the mean"] = far.map(
+            "{:+.1f}".format, na_action="ignore"
+        ).fillna("not in this run")
     return (
         f"{_REPEATED}\n\n{_in_two_tables(pooled, 'on all cohorts')}\n\n"
-        f"**In how many cohorts each holds alone**\n\n{paper.pipe_table(counts)}"
+        f"**Each cohort alone, and this run**\n\n{paper.pipe_table(counts)}"
     )
 
 
