@@ -460,6 +460,7 @@ ways = {
     "pacx-ecg": ["ecg", "pacx-ecg"],
     "pacx": ["ecg", "labs", "pacx"],
 }
+called = {"ecg": "ECG teacher", "labs": "lab autoencoder"}  # the rest are encoders
 
 
 def seconds_of(names):
@@ -480,7 +481,8 @@ if run.is_phantom:
     rows = []
     for model, trained in ways.items():
         ready = model == "mae-teachers" or model in [*models, "mae", "pacx"]
-        row = {"model": name_of(model), "trained": ", ".join(map(name_of, trained))}
+        beside = [called.get(name, "encoder") for name in trained]
+        row = {"model": name_of(model), "trained beside the MAE": ", ".join(beside)}
         row["seconds"] = f"{seconds_of(trained):.0f}" if ready else ""
         for fraction in sorted(of_ways["fraction"].unique()):
             if (model, fraction) in pooled.index:
