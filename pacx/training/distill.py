@@ -192,7 +192,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
         )
         term = _mae_term(run, variant, student) if variant.mae_weight else None
         stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
-        history = fit(
+        fit(
             stage,
             [pairs.cxr, *targets.values()],
             name,
@@ -201,7 +201,6 @@ def distill(run: Run, name: str = "pacx") -> Path:
             precision=run.profile.precision,
         )
         save_encoder(merge_lora(student), folder)
-        history.to_csv(folder / "history.csv", index=False)
 
     keys = [stamp.read_text() for stamp in stage_one]
     return run.build(name, make, settings, variant, modalities, run.profile.precision, seed, *keys)

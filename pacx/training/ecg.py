@@ -63,8 +63,7 @@ def train_ecg(run: Run, share: float = 1.0) -> Path:
             held_out = np.arange(len(archive.ecg)) % 10 == 0
             training = [archive.ecg[~held_out], archive.diagnoses[~held_out]]
             stage = EcgDiagnosis(model, settings, seed)
-            history = fit(stage, training, "ecg", folder=folder, precision=precision)
-            history.to_csv(folder / "history.csv", index=False)
+            fit(stage, training, "ecg", folder=folder, precision=precision)
             logits = infer(model, model.eval(), archive.ecg[held_out])
             np.savez(folder / "held_out.npz", logits=logits, diagnoses=archive.diagnoses[held_out])
         save_model(model, str(folder / "model.safetensors"))

@@ -51,9 +51,8 @@ def train_labs(run: Run, share: float = 1.0) -> Path:
         model = LabAutoencoder(pairs.percentiles.shape[1])
         stage = LabDenoising(model, settings, seed)
         training = [pairs.percentiles, pairs.observed]
-        history = fit(stage, training, "labs", folder=folder, precision=precision)
+        fit(stage, training, "labs", folder=folder, precision=precision)
         save_model(model, str(folder / "model.safetensors"))
-        history.to_csv(folder / "history.csv", index=False)
 
     return run.build(teacher_name("labs", share), make, settings, precision, seed)
 

@@ -66,8 +66,7 @@ def segment(
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         stage = Segmentation(encoder, Segmenter(vit.width, vit.patch_size), settings, seed)
-        history = fit(stage, list(train), f"segment {target}, {model}", folder=folder)
-        history.to_csv(folder / "history.csv", index=False)
+        fit(stage, list(train), f"segment {target}, {model}", folder=folder)
         save_model(stage.decoder, str(folder / "model.safetensors"))
 
     depends = settings, vit, seed, fingerprint_of(run, model), *train

@@ -57,12 +57,9 @@ def train_supervised(run: Run) -> Path:
         encoder = load_encoder(run.artefact("mae"))
         head = nn.Linear(2 * run.profile.vit.width, labels.shape[1])
         stage = Supervised(encoder, head, settings, seed)
-        history = fit(
-            stage, [images, labels], "supervised", folder=folder, clip=1.0, precision=precision
-        )
+        fit(stage, [images, labels], "supervised", folder=folder, clip=1.0, precision=precision)
         save_encoder(encoder, folder)
         save_file(head.state_dict(), folder / "head.safetensors")
-        history.to_csv(folder / "history.csv", index=False)
 
     start = (run.artefact("mae") / "made.json").read_text(encoding="utf-8")
     return run.build("supervised", make, settings, precision, seed, start)
