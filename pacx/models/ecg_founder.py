@@ -45,7 +45,9 @@ class Net1D(nn.Module):
     """Stages of bottleneck blocks with grouped convolutions and squeeze-and-excitation.
 
     Parameter names and shapes are those of the published checkpoint. That checkpoint holds
-    batch-norm tensors which the published configuration never uses.
+    batch-norm tensors which the published configuration never uses. Inside, channels come last: the
+    many 1x1 convolutions are then plain linear layers, and the grouped ones run about twice as fast
+    on a CPU.
 
     Args:
         in_channels: Leads.
@@ -82,21 +84,18 @@ class Net1D(nn.Module):
         self.stage_list = nn.ModuleList()
         channels = base_filters
         for stage, (filters, blocks) in enumerate(zip(filter_list, m_blocks_list, strict=True)):
-            self.stage_list.append(
-                Stage(
-                    [
-                        Block(
-                            channels if block == 0 else filters,
-                            filters,
-                            kernel_size,
-                            stride if block == 0 else 1,
-                            groups_width,
-                            is_first=stage == block == 0,
-                        )
-                        for block in range(blocks)
-                    ]
+            stage_blocks = [
+                Block(
+                    channels if block == 0 else filters,
+                    filters,
+                    kernel_size,
+                    stride if block == 0 else 1,
+                    groups_width,
+                    is_first=stage == block == 0,
                 )
-            )
+                for block in range(blocks)
+            ]
+            self.stage_list.append(nn.ModuleDict({"block_list": nn.Sequential(*stage_blocks)}))
             channels = filters
         self.dense = nn.Linear(channels, n_classes)
         for module in self.modules():
@@ -111,26 +110,8 @@ class Net1D(nn.Module):
         """Features (N, D) of signals (N, in_channels, T): the last stage's mean over time."""
         x = F.silu(self.first_conv(signal.transpose(1, 2)))
         for stage in self.stage_list:
-            x = stage(x)
+            x = stage["block_list"](x)
         return x.mean(dim=1)
-
-
-class Stage(nn.Module):
-    """Blocks of one width.
-
-    Inside the network channels come last: the many 1x1 convolutions are then plain linear layers,
-    and the grouped ones run about twice as fast on a CPU.
-    """
-
-    def __init__(self, blocks: list["Block"]):
-        super().__init__()
-        self.block_list = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, C) to (N, ceil(T / stride), C')."""
-        for block in self.block_list:
-            x = block(x)
-        return x
 
 
 class Block(nn.Module):
