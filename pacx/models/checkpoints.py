@@ -18,6 +18,8 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 #: Bytes that settings, and the names and shapes of tensors, may take: fifty times what ours need.
 MOST_TEXT = 2**20
+#: What code raises that reads values of another kind than it expects out of somebody's file.
+MALFORMED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError)
 
 
 def save_checkpoint(module: nn.Module, config: Mapping, folder: str | Path) -> None:

@@ -17,7 +17,7 @@ from pacx.evaluation.baselines import features_of
 from pacx.evaluation.statistics import bootstrap_weights, interval
 from pacx.evaluation.transfer import train_probes
 from pacx.files import new_file
-from pacx.models.checkpoints import read_finite, read_header
+from pacx.models.checkpoints import MALFORMED, read_finite, read_header
 from pacx.run import Run
 from pacx.training.probe import labels_of
 
@@ -98,14 +98,7 @@ def load_probe(path: str | Path, width: int | None = None) -> CalibratedProbe:
             raise ValueError(f"{shapes} does not fit {len(classes)} classes of {width} channels")
         arrays = {name: tensor.numpy() for name, tensor in read_finite(path).items()}
         return CalibratedProbe(**about | arrays | {"classes": tuple(classes)})
-    except (
-        LookupError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        ArithmeticError,
-        RecursionError,
-    ) as e:
+    except MALFORMED as e:
         raise PacxError(
             f"{path} is not a probe that pacx exported ({e}). Export the encoder again."
         ) from e

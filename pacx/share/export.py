@@ -14,6 +14,7 @@ from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
 from pacx.errors import PacxError
 from pacx.files import new_file
 from pacx.models.checkpoints import (
+    MALFORMED,
     WEIGHTS,
     load_matching,
     read_config,
@@ -82,7 +83,7 @@ def load_exported(folder: str | Path) -> VisionTransformer:
         wanted = timm_config(empty)["pretrained_cfg"]
         given = {key: config["pretrained_cfg"][key] for key in wanted}
         stored = np.array(config["test_output"], dtype=float)
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as e:
+    except MALFORMED as e:
         reason = repr(e).split(r"\n")[0]  # torch adds its stack
         raise PacxError(
             f"{folder / 'config.json'} is not that of an exported encoder ({reason}). "
