@@ -82,14 +82,11 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
             "model": table["model"].map(name_of),
             "score [95 %]": list(map(score_in_words, table["value"], table["low"], table["high"])),
             "difference [95 %]": [
-                "" if pd.isna(v) else str(Estimate(v, low, high))
-                for v, low, high in zip(
-                    table["difference_value"], table["difference_low"], table["difference_high"],
-                    strict=True,
-                )
+                "" if pd.isna(row["difference_value"]) else str(difference_of(row))
+                for _, row in table.iterrows()
             ],
         }
-    )  # fmt: skip
+    )
 
 
 def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
