@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
-from pacx.data.datasets import load_dataset, teachers_of
-from pacx.data.images import load_images
+from pacx.data.datasets import teachers_of
 from pacx.evaluation.features import extract_features
 from pacx.evaluation.paper import pipe_table
 from pacx.evaluation.subgroups import SMALLEST_GROUP, subgroups
@@ -30,6 +29,7 @@ from pacx.share.export import ONNX, OPSET, export_encoder, export_onnx
 from pacx.share.predict import PROBES
 from pacx.share.training_range import FALSE_ALARMS, TrainingRange, fit_range
 from pacx.training.encoders import encoder_of
+from pacx.training.mae import pretraining_images
 
 _TEACHERS = {"ecg": "ECGs", "labs": "blood tests"}
 
@@ -126,13 +126,9 @@ def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
         model: See `pacx.evaluation.features.encoder_of`.
         most: Images to learn it from, evenly spread over the training split.
     """
-    dataset = load_dataset(run.profile.pretraining, run.data_root)
-    names = dataset.split("train")["image"]
-    chosen = np.linspace(0, len(names) - 1, min(len(names), most)).astype(int)
-    images = load_images(
-        dataset.root, list(names.iloc[chosen]), run.profile.vit.image_size, run.cache
-    )
-    return fit_range(np.hstack(extract_features(run, model, images)))
+    images = pretraining_images(run, "train")
+    chosen = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
+    return fit_range(np.hstack(extract_features(run, model, images[chosen])))
 
 
 def model_card(
