@@ -56,11 +56,9 @@ def ladder(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFrame:
 def acceptance(run: Run) -> pd.DataFrame:
     """Whether a run's phantoms can tell a network from a linear model: only then they bear claims.
 
-    Each model is read as validation labels say is best. For the last criteria the patients of
-    `phantom-truth` are rendered once more with a coupling of 0, so that no X-ray shows a state.
-
-    Args:
-        run: A phantom run that holds the encoders `mae` and `supervised`.
+    The run holds `mae` and `supervised`; each is read as validation labels say is best. For the
+    last criteria the patients of `phantom-truth` are rendered once more with a coupling of 0, so
+    that no X-ray shows a state.
 
     Returns:
         One row a criterion: `criterion`, `value`, `low`, `high`, `wanted`, `holds`. Whether it

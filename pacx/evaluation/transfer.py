@@ -38,15 +38,7 @@ _BY_RANK = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
 class Training(TypedDict, total=False):
-    """How probes are trained.
-
-    Attributes:
-        fraction: Share of the training labels; 1 when left out. Below 1 several draws are made.
-        pooling: `cls` (when left out), as in the paper, or `mean` of the patch tokens; of a
-            baseline, a reading.
-        probe: `converged` (when left out), the book's yardstick, or `paper`, the paper's few epochs
-            of AdamW.
-    """
+    """How probes are trained, see `compare_probes`."""
 
     fraction: float
     pooling: str
@@ -101,9 +93,10 @@ def compare_probes(
         metric: `AUROC`; `AUPRC`; `F1` at a probability of 0.5, as in the paper; `F1 (tuned)` at the
             threshold that is best on the validation split. Of exclusive classes the likeliest one
             is the decision in both.
-        fraction: See `Training`.
-        pooling: See `Training`; `best` takes each model's `best_reading`.
-        probe: See `Training`.
+        fraction: Share of the training labels. Below 1 several draws are made.
+        pooling: `cls`, as in the paper, or `mean` of the patch tokens; of a baseline, a reading;
+            `best` takes each model's `best_reading`.
+        probe: `converged`, the book's yardstick, or `paper`, the paper's few epochs of AdamW.
         split: Whose images are scored.
         reference: The encoder that the others are compared with.
 
@@ -271,14 +264,7 @@ def compare_segmentation(
 ) -> pd.DataFrame:
     """Mean IoU and Dice over test images, with paired differences from one encoder's.
 
-    Intervals are over patients. Each decoder is that of the last epoch; the paper keeps the one
-    with the best validation Dice.
-
-    Args:
-        run: The run.
-        dataset: A benchmark with masks.
-        models: Encoders, each gets a decoder of its own.
-        reference: The encoder that the others are compared with.
+    Intervals are over patients. Each encoder gets a decoder of its own.
 
     Returns:
         One row a metric and model: dataset, task, metric, then the columns of
