@@ -115,14 +115,7 @@ class MaeTerm(nn.Module):
 class Distillation(Stage):
     """Paper, section 'Cross-modal distillation': LoRA on the CXR encoder, the rest frozen.
 
-    Args:
-        student: From `pacx.models.encoder.add_lora`.
-        heads: Thrown away afterwards.
-        loss: The paper's.
-        settings: The optimiser's.
-        seed: Of the augmentation.
-        mae_term: Our addition to the loss; None as in the paper.
-        mae_weight: Its weight.
+    The heads are thrown away afterwards. `mae_term` is our addition to the loss, None in the paper.
     """
 
     def __init__(self, student: nn.Module, heads: DistillationHeads, loss: DistillationLoss,
@@ -149,9 +142,7 @@ class Distillation(Stage):
 def distill(run: Run, name: str = "pacx") -> Path:
     """Distil one variant, or load it when this run has it already.
 
-    Args:
-        run: A run that holds the artefacts `mae` (or the variant's start) and of its teachers.
-        name: Key of `VARIANTS`.
+    The run holds `mae` (or the variant's start) and its teachers.
 
     Returns:
         Folder with `model.safetensors` and `config.json` (a plain CXR encoder, adapters merged)
@@ -250,15 +241,9 @@ def settings_of(run: Run, variant: Variant) -> DistillSettings:
 
 
 def teacher_embeddings(run: Run, pairs: Pairs, *, training: float = 1.0) -> dict[str, np.ndarray]:
-    """Embed every pair once with the frozen teachers, on their own terms.
+    """Teacher -> (N, D_teacher) of every pair, from the run's frozen teachers, on their own terms.
 
-    Args:
-        run: The run whose teachers are used.
-        pairs: One split.
-        training: Share of their training; 0 takes teachers with random weights (a control).
-
-    Returns:
-        Teacher -> (N, D_teacher), those of `pacx.data.datasets.teachers_of`.
+    `training` is the share of their training; 0 takes teachers with random weights (a control).
     """
     torch.manual_seed(run.profile.seed + 1)
     models: dict[str, nn.Module] = {}

@@ -32,14 +32,10 @@ class EcgDiagnosis(Stage):
 
 
 def train_ecg(run: Run, share: float = 1.0) -> Path:
-    """Train the ECG teacher, or load it; every tenth record is held out.
+    """Train the ECG teacher for a share of the epochs, or load it; every tenth record is held out.
 
     Where the profile names the published ECGFounder, nothing is trained: its weights are checked
     in full and become the artefact.
-
-    Args:
-        run: The run.
-        share: Of the profile's epochs.
 
     Returns:
         Folder with `model.safetensors`; after training also `history.csv` and `held_out.npz`

@@ -29,11 +29,7 @@ class LabDenoising(Stage):
 
 
 def train_labs(run: Run, share: float = 1.0) -> Path:
-    """Train the lab autoencoder on the training pairs, or load it.
-
-    Args:
-        run: The run.
-        share: Of the profile's epochs.
+    """Train the lab autoencoder on the training pairs for a share of the epochs, or load it.
 
     Returns:
         Folder with `model.safetensors` and `history.csv`.

@@ -35,10 +35,7 @@ class Supervised(Stage):
 
 
 def train_supervised(run: Run) -> Path:
-    """Train the ceiling on all training labels of `phantom-truth`, from the MAE's weights.
-
-    Args:
-        run: A run that holds the artefact `mae`.
+    """Train the ceiling on all training labels of `phantom-truth`, from the run's `mae`.
 
     Returns:
         Folder with `model.safetensors` and `config.json` (the encoder), `head.safetensors` and
