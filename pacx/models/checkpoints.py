@@ -25,10 +25,7 @@ MALFORMED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError
 def save_checkpoint(module: nn.Module, config: Mapping, folder: str | Path) -> None:
     """Write `model.safetensors` and `config.json` into a folder, each under a temporary name first.
 
-    Args:
-        module: Its state dict is saved, moved to the CPU.
-        config: What is needed to build the module again; JSON values only.
-        folder: Made when missing.
+    `config` is what is needed to build the module again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,18 +152,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 def load_matching(
     module: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path
 ) -> nn.Module:
-    """Load a state dict whose every name and shape matches; anything else is one error.
-
-    Args:
-        module: Receives the weights, in place.
-        state: Name to tensor.
-        source: What to call the origin of the weights in the error.
-
-    Returns:
-        The module.
+    """Load a state dict whose every name and shape matches into a module, and give that back.
 
     Raises:
-        PacxError: Names are missing or unexpected, or shapes differ.
+        PacxError: Names are missing or unexpected, or shapes differ; `source` says of what weights.
     """
     wanted = module.state_dict()
     missing = [name for name in wanted if name not in state]
