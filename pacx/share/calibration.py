@@ -108,11 +108,6 @@ def train_calibrated_probe(run: Run, dataset: Dataset, model: str) -> Calibrated
     """The converged probe on the CLS token and all training labels, with its calibration.
 
     The features' standardisation is part of its weight and bias.
-
-    Args:
-        run: The run.
-        dataset: A benchmark with labels for images.
-        model: See `pacx.evaluation.features.encoder_of`.
     """
     table = calibration(run, dataset, model)
     macro = table[table["task"] == "macro"].set_index("metric")
@@ -129,11 +124,6 @@ def calibration(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
     Before: as trained. After: at the temperature that is best on the validation split, whose labels
     have also chosen the strength of the probe's penalty. Both are measured on the test split. The
     score is the mean squared distance between a probability and its label, 1 or 0.
-
-    Args:
-        run: The run.
-        dataset: A benchmark with labels for images.
-        model: See `pacx.evaluation.features.encoder_of`.
 
     Returns:
         One row a label and metric (`Brier`, and `Brier, calibrated`), and the mean over labels as

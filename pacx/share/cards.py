@@ -92,11 +92,6 @@ def export_import(
 ) -> tuple[Path, pd.DataFrame]:
     """The same for weights that others have trained: no probes, no range, and a card that says so.
 
-    Args:
-        source: See `pacx.models.imports.import_encoder`.
-        folder: New.
-        onnx: Also write ONNX graphs.
-
     Returns:
         The folder, and what became of every tensor.
 
@@ -119,12 +114,9 @@ def export_import(
 
 
 def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
-    """Where an encoder's pretraining X-rays lie; see `pacx.share.training_range.fit_range`.
+    """Where an encoder's pretraining X-rays lie, learned from at most so many, evenly spread.
 
-    Args:
-        run: The run.
-        model: See `pacx.evaluation.features.encoder_of`.
-        most: Images to learn it from, evenly spread over the training split.
+    See `pacx.share.training_range.fit_range`.
     """
     images = pretraining_images(run, "train")
     chosen = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
@@ -140,12 +132,7 @@ def model_card(
 ) -> ModelCard:
     """The model card, with the hub's front matter.
 
-    Args:
-        run: The run; its tables `transfer` and `claims` are quoted where they exist.
-        model: Name of the artefact.
-        probes: Those that go along.
-        groups: From `subgroups`, a table a probe.
-        onnx: Whether ONNX graphs go along.
+    Quoted are the run's tables `transfer` and `claims`, where they exist, and `subgroups` a probe.
     """
     return _card(
         "apache-2.0" if run.is_phantom else "other",
