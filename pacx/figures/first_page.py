@@ -77,11 +77,7 @@ def claims_to_come() -> pd.DataFrame:
 
 
 def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
-    """What one run says of each claim, as text.
-
-    Args:
-        claims: As `pacx.evaluation.claims.judge_claims` returns it.
-    """
+    """What one run says of each claim, from `pacx.evaluation.claims.judge_claims`, as text."""
     return pd.DataFrame(
         {
             "claim": claim.claim,
@@ -95,12 +91,9 @@ def claims_in_words(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.DataFrame:
-    """AUROC of one group of tasks, as text: a row a model, a column a reading and probe.
+    """AUROC of one group of tasks, `physiology` or `anatomy`, of `pacx.evaluation.ladder.ladder`.
 
-    Args:
-        ladder: As `pacx.evaluation.ladder.ladder` returns it.
-        group: `physiology` or `anatomy`.
-        fraction: Share of the labels.
+    As text: a row a model, a column a reading and probe.
     """
     chosen = ladder[(ladder["group"] == group) & (ladder["fraction"] == fraction)]
     rows: dict[str, dict[str, str]] = {}

@@ -55,23 +55,14 @@ def score_in_words(value: float, low: float, high: float) -> str:
 
 
 def folded(table: Styler, summary: str) -> HTML:
-    """A long table behind one line that opens it.
-
-    Args:
-        table: From `show` or `beside_the_evidence`.
-        summary: The line.
-    """
+    """A long table behind one line that opens it."""
     return as_aggregate(
         HTML(f"<details><summary>{escape(summary)}</summary>{table.to_html()}</details>")
     )
 
 
 def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """A tidy result table with its intervals as text.
-
-    Args:
-        table: As `pacx.evaluation.statistics.paired_table` returns it.
-        *columns: Columns to keep, in front.
+    """A table of `pacx.evaluation.statistics.paired_table` with its intervals as text.
 
     Returns:
         The columns, then model, score and difference with 95 % intervals.
@@ -138,10 +129,6 @@ def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
 
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     """This run's paired differences beside those of the repetitions on fresh cohorts.
-
-    Args:
-        ours: Result table of this run with paired differences.
-        name: The evidence's table of the same shape.
 
     Returns:
         One row a row of `ours` with a difference. Where the evidence is missing, the caption says
