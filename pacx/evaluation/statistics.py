@@ -125,11 +125,12 @@ def macro_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> n
 def macro_average_precision(
     truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Mean average precision (AUPRC) over tasks, for each weighting; see `macro_auroc`.
-
-    A task without a positive is left out.
-    """
+    """As `macro_auroc`, of average precision (AUPRC); a task without a positive is left out."""
     return _macro(fast_average_precision, truth, scores, weights)
+
+
+#: Scores by ranks, for any threshold.
+BY_RANK = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
 def macro_f1(truth: np.ndarray, decisions: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -151,15 +152,10 @@ def macro_f1(truth: np.ndarray, decisions: np.ndarray, weights: np.ndarray) -> n
 
 
 def f1_thresholds(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The threshold of each task at which F1 is best, such as on a validation split.
+    """Thresholds (C,) of the scores at which each task's F1 is best, such as on a validation split.
 
-    Args:
-        truth: (N, C), 1, 0 or NaN = unknown.
-        scores: (N, C) probabilities.
-
-    Returns:
-        (C,) thresholds, the highest of equally good ones; a score as high as it counts as a
-        positive. 0.5 where there is no positive to choose by.
+    Arguments as of `macro_auroc`. Of equally good thresholds the highest; a score as high as it
+    counts as a positive. 0.5 where there is no positive to choose by.
     """
     chosen = np.full(truth.shape[1], 0.5, scores.dtype)
     for c, known in enumerate(~np.isnan(truth).T):
@@ -213,14 +209,9 @@ def holm(p: np.ndarray) -> np.ndarray:
 def on_resamples(
     score: Callable[[np.ndarray], np.ndarray], weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A score on the cases as they are, and on each resample.
+    """A score (...) on the cases as they are, and on each resample (R, ...).
 
-    Args:
-        score: (R, N) weights -> (R, ...) scores.
-        weights: (R, N) of the bootstrap.
-
-    Returns:
-        The score (...), and those of the resamples (R, ...).
+    `score` turns the bootstrap's weights (R, N) into scores (R, ...).
     """
     once = np.ones((1, weights.shape[1]), weights.dtype)
     return score(once)[0], score(weights)

@@ -53,11 +53,15 @@ def compare_teachers(run: Run) -> pd.DataFrame:
             }
             train, test = ((embeddings[split], states[split]) for split in pairs)
             scores[model] = ridge_r2(train, test, weights)
-        for k, state in enumerate(states["test"]):
-            of_state = {m: (point[k], spread[:, k]) for m, (point, spread) in scores.items()}
-            tables.append(_table(of_state, target=target, state=state, metric="R2"))
-        means = {m: (point.mean(), spread.mean(1)) for m, (point, spread) in scores.items()}
-        tables.append(_table(means, target=target, state="mean", metric="R2"))
+        by_state = {
+            state: {m: (point[k], spread[:, k]) for m, (point, spread) in scores.items()}
+            for k, state in enumerate(states["test"])
+        }
+        by_state["mean"] = {m: (p.mean(), spread.mean(1)) for m, (p, spread) in scores.items()}
+        for state, of_state in by_state.items():
+            facts = {"target": target, "state": state, "metric": "R2"}
+            measure = of_state.__getitem__
+            tables.append(paired_table(list(scores), "teacher-untrained", measure, **facts))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -172,7 +176,3 @@ def explained(
     one who knows nothing: the training cases' mean.
     """
     return 1 - (weights @ (truth - predicted) ** 2) / (weights @ (truth - null) ** 2)
-
-
-def _table(scores: dict[str, tuple[float, np.ndarray]], **facts: str) -> pd.DataFrame:
-    return paired_table(list(scores), "teacher-untrained", scores.__getitem__, **facts)

@@ -16,10 +16,9 @@ from pacx.data.table import Dataset
 from pacx.evaluation.baselines import features_of, readings_of, supervised_head
 from pacx.evaluation.features import images_of
 from pacx.evaluation.statistics import (
+    BY_RANK,
     bootstrap_weights,
     f1_thresholds,
-    macro_auroc,
-    macro_average_precision,
     macro_f1,
     mean_on_resamples,
     on_resamples,
@@ -34,7 +33,6 @@ from pacx.training.segmentation import scores_per_image, segment
 Metric = Literal["AUROC", "AUPRC", "F1", "F1 (tuned)"]
 ProbeName = Literal["converged", "paper"]
 Split = Literal["val", "test", "shifted"]
-_BY_RANK = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
 class Training(TypedDict, total=False):
@@ -168,9 +166,9 @@ def macro_score(
     truth = labels_of(dataset, split)[:, columns]
     patients = np.unique(dataset.split(split)["patient"], return_inverse=True)[1]
     resamples, seed = run.profile.bootstrap, run.profile.seed
-    score = _BY_RANK.get(metric, macro_f1)
+    score = BY_RANK.get(metric, macro_f1)
     judged = probe_scores(run, dataset, model, split=split, **training)
-    if metric not in _BY_RANK:  # decisions
+    if metric not in BY_RANK:  # decisions
         if dataset.task == "multiclass":
             judged = judged == judged.max(axis=2, keepdims=True)
         elif metric == "F1":

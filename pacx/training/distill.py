@@ -159,7 +159,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
     if not modalities:
         require_data(run, variant.modalities[0])
     parts = [variant.start, *(teacher_name(t, variant.teacher_training) for t in teachers_of(run))]
-    stage_one = [run.artefact(part) / "made.json" for part in parts]
+    stage_one = [(run.artefact(part) / "made.json").read_text() for part in parts]
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
@@ -193,8 +193,8 @@ def distill(run: Run, name: str = "pacx") -> Path:
         )
         save_encoder(merge_lora(student), folder)
 
-    keys = [stamp.read_text() for stamp in stage_one]
-    return run.build(name, make, settings, variant, modalities, run.profile.precision, seed, *keys)
+    depends = settings, variant, modalities, run.profile.precision, seed, *stage_one
+    return run.build(name, make, *depends)
 
 
 def targets_of(run: Run, variant: Variant, pairs: Pairs) -> dict[str, np.ndarray]:

@@ -109,8 +109,7 @@ def fit(
             history += [dict(zip(terms, row, strict=True)) for row in rows]
             unread.clear()
             if not losses.isfinite().all():
-                problem = "the loss is NaN or infinite. Lower the learning rate."
-                raise PacxError(f"{label}: {problem}")
+                raise PacxError(f"{label}: the loss is NaN or infinite. Lower the learning rate.")
             progress.update(step + 1 - progress.n)
             checkpoint.save(step + 1, history)
     progress.close()
