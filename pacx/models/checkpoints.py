@@ -158,23 +158,22 @@ def load_matching(
         PacxError: Names are missing or unexpected, or shapes differ; `source` says of what weights.
     """
     wanted = module.state_dict()
-    missing = [name for name in wanted if name not in state]
-    unexpected = [name for name in state if name not in wanted]
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
         for name in wanted
         if name in state and state[name].shape != wanted[name].shape
     ]
-    if missing or unexpected or shapes:
-        problems = [
-            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for what, names in (
-                ("missing", missing),
-                ("unexpected", unexpected),
-                ("of another shape", shapes),
-            )
-            if names
-        ]
+    found = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": shapes,
+    }
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in found.items()
+        if names
+    ]
+    if problems:
         raise PacxError(
             f"The weights in {source} do not fit {type(module).__name__}: of {len(wanted)} "
             f"tensors, {'; '.join(problems)}. Nothing was loaded: give the file that belongs to "
