@@ -69,11 +69,7 @@ class CalibratedProbe:
 
 
 def load_probe(path: str | Path, width: int | None = None) -> CalibratedProbe:
-    """Read what `CalibratedProbe.save` wrote.
-
-    Args:
-        path: The file.
-        width: Channels D that it must take, where that is known.
+    """Read what `CalibratedProbe.save` wrote; `width` is the D that it must take, if known.
 
     Raises:
         PacxError: The file is missing or damaged, is for another encoder, or says something

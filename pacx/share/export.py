@@ -42,10 +42,6 @@ def export_encoder(encoder: VisionTransformer, folder: str | Path) -> None:
     `timm.create_model("local-dir:FOLDER")`, `transformers.AutoModel.from_pretrained("FOLDER")` and,
     once uploaded, `timm.create_model("hf-hub:NAME")` build the same plain vision transformer.
 
-    Args:
-        encoder: A plain one: merge LoRA adapters first.
-        folder: Made when missing.
-
     Raises:
         PacxError: The encoder has adapters, or is not of the kind that `build_encoder` makes.
     """
@@ -150,10 +146,6 @@ def export_onnx(encoder: VisionTransformer, folder: str | Path) -> None:
 
     Input `pixel_values` (N, 3, H, W) float32, normalised as for the encoder; outputs `cls` (N, D)
     and `patches` (N, L, D) float32. The graph of half precision takes and gives float32, too.
-
-    Args:
-        encoder: A plain one, in evaluation mode.
-        folder: Gets the files named in `ONNX`.
 
     Raises:
         PacxError: A package is missing; the message says how to install it.
