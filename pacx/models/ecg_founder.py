@@ -1,5 +1,6 @@
 """ECGFounder (Li et al. 2025): a one-dimensional convolutional network over twelve leads."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,7 +96,8 @@ class Net1D(nn.Module):
                 )
                 for block in range(blocks)
             ]
-            self.stage_list.append(nn.ModuleDict({"block_list": nn.Sequential(*stage_blocks)}))
+            named = OrderedDict(block_list=nn.Sequential(*stage_blocks))
+            self.stage_list.append(nn.Sequential(named))
             channels = filters
         self.dense = nn.Linear(channels, n_classes)
         for module in self.modules():
@@ -110,7 +112,7 @@ class Net1D(nn.Module):
         """Features (N, D) of signals (N, in_channels, T): the last stage's mean over time."""
         x = F.silu(self.first_conv(signal.transpose(1, 2)))
         for stage in self.stage_list:
-            x = stage["block_list"](x)
+            x = stage(x)
         return x.mean(dim=1)
 
 
