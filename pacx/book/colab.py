@@ -50,10 +50,7 @@ def write_notebooks(project: Path = Path()) -> None:
 def write_notebook(source: Path, target: Path, project: Path = Path()) -> None:
     """Write one chapter with plain Markdown, links that work anywhere and folded cells folded.
 
-    Args:
-        source: The `.py` file, or an executed notebook, whose outputs are kept.
-        target: The `.ipynb` file, which may be the source.
-        project: Folder that holds `notebooks/` and `book/`.
+    The source is the `.py` file, or an executed notebook, whose outputs are kept.
 
     Raises:
         PacxError: A role, a directive, a citation, a term or a page is unknown.

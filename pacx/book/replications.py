@@ -73,12 +73,16 @@ def gather_evidence(
         return run.folder
     tables = {name: [t[name] for t, _ in made if name in t] for name in TABLES}
     made_by = {k: v for k, v in run.provenance().items() if k not in ("seed", "cohort")}
-    provenance = made_by | {
-        "cohorts": settings.cohorts,
-        "seconds": [seconds for _, seconds in made],
-    }
+    seconds = [seconds for _, seconds in made]
+    provenance = made_by | {"cohorts": settings.cohorts, "seconds": seconds}
     tables = {name: pd.concat(repeated) for name, repeated in tables.items() if repeated}
-    return _write(out, tables, run.folder / "profile.yaml", provenance)
+    with new_folder(out, replace=True) as partial:
+        for name, table in tables.items():
+            table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
+        shutil.copy(run.folder / "profile.yaml", partial)
+        text = json.dumps(provenance, indent=1) + "\n"
+        (partial / "provenance.json").write_text(text, encoding="utf-8")
+    return out
 
 
 def _repeat(run: Run, cohort: int, project: Path) -> tuple[dict, dict]:
@@ -116,13 +120,3 @@ def _one_thread() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1", "TQDM_DISABLE": "1"}
     torch.set_num_threads(1)
     end_quietly()
-
-
-def _write(out: Path, tables: dict[str, pd.DataFrame], profile: Path, provenance: dict) -> Path:
-    with new_folder(out, replace=True) as partial:
-        for name, table in tables.items():
-            table.to_csv(partial / f"{name}.csv", index=False, float_format="%.5g")
-        shutil.copy(profile, partial)
-        text = json.dumps(provenance, indent=1) + "\n"
-        (partial / "provenance.json").write_text(text, encoding="utf-8")
-    return out

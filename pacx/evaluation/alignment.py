@@ -97,13 +97,9 @@ def compare_alignment(
     *,
     pooling: Literal["cls", "mean"] = "cls",
 ) -> pd.DataFrame:
-    """Align several encoders, and the MAE, with one trained teacher, on the same test pairs.
+    """Align several encoders with a trained teacher, `ecg` or `labs`, on the same test pairs.
 
-    Args:
-        run: The run.
-        models: Encoders.
-        target: `ecg` or `labs`.
-        pooling: What the ridge regression reads: `cls`, as in the paper, or `mean` of the patches.
+    The ridge regression reads the pooling `cls`, as in the paper, or `mean` of the patches.
 
     Returns:
         One row a metric (`cosine`, `R@1`, `R@5`, `R@10`) and model: dataset, target, pooling,
@@ -149,11 +145,7 @@ def compare_alignment(
 
 
 def permutation_test(prediction: NDArray, targets: NDArray) -> tuple[float, float]:
-    """Could shuffled pairs have reached the centred cosine of the true ones?
-
-    Args:
-        prediction: (N, D).
-        targets: (N, D).
+    """Could shuffled pairs of prediction and target, (N, D) each, reach the true centred cosine?
 
     Returns:
         Mean cosine of `PERMUTATIONS` shuffles (the noise floor), and the one-sided p-value.

@@ -131,13 +131,7 @@ def cases_by_rule(before: np.ndarray, after: np.ndarray) -> pd.DataFrame:
 
 
 def regions_of(run: Run, phantoms: Dataset, split: str) -> dict[str, np.ndarray]:
-    """Exact masks of phantoms: (N, H, W) float32, 1 = inside; regions overlap.
-
-    Args:
-        run: The run.
-        phantoms: The data set `phantom-truth`.
-        split: Of the data set.
-    """
+    """Exact masks (N, H, W) float32 of a split of `phantom-truth`, 1 = inside; regions overlap."""
     names = [Path(name).name for name in phantoms.split(split)["image"]]
     size = run.profile.vit.image_size
     masks = {

@@ -97,15 +97,9 @@ def integrated_gradients(
 
 
 def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> np.ndarray:
-    """How much the logit falls when one patch shows the baseline instead.
+    """How much the logit falls when one patch shows the baseline instead: (N, H', W').
 
-    Args:
-        probe: What decides.
-        images: (N, 3, H, W).
-        baseline: (1, 3, H, W).
-
-    Returns:
-        (N, H', W').
+    Arguments as of `explain`.
     """
     rows, columns = _grid(probe)
     number = torch.arange(rows * columns).reshape(1, 1, rows, columns)
@@ -126,10 +120,6 @@ def occlusion(probe: ProbedEncoder, images: Tensor, baseline: Tensor) -> np.ndar
 
 def randomised(probe: ProbedEncoder, seed: int) -> Iterator[tuple[str, ProbedEncoder]]:
     """The probe on ever more random weights: the cascade of Adebayo et al. (2018).
-
-    Args:
-        probe: Stays as it is.
-        seed: Of the random weights.
 
     Yields:
         What became random last, and a copy of the probe: the last block with the final LayerNorm,

@@ -63,13 +63,8 @@ def features_of(
 ) -> np.ndarray:
     """(N, D) frozen features of a split's X-rays.
 
-    Args:
-        run: The run.
-        dataset: A benchmark; with `states` and `supervised` only `phantom-truth`.
-        model: A baseline, or an encoder as in `pacx.training.encoders.encoder_of`.
-        split: Of the data set.
-        reading: One of `readings_of(model)`.
-        mirrored: Turn the X-rays left to right; true states stay what they are.
+    The model is a baseline or an encoder, read in one of `readings_of(model)`. X-rays may be
+    mirrored left to right; true states stay what they are.
 
     Raises:
         PacxError: An artefact that the features need is missing.
@@ -141,12 +136,9 @@ def _source(run: Run, source: str, images: np.ndarray) -> np.ndarray:
 
 
 def _map_to_teachers(run: Run, source: str, towards: str) -> tuple[Pipeline, np.ndarray]:
-    """Reduced-rank ridge from X-rays to both teachers' embeddings.
+    """Reduced-rank ridge from `pixels` or an encoder to both teachers' embeddings.
 
-    Args:
-        run: The run.
-        source: `pixels`, or an encoder.
-        towards: `teachers`: each dimension standardised; `cca`: whitened.
+    Towards `teachers` each of their dimensions is standardised, towards `cca` they are whitened.
 
     Returns:
         The ridge regression, its penalty chosen by leave-one-out errors on the training pairs, and

@@ -93,11 +93,8 @@ def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
 def pool(table: pd.DataFrame, value: str = "difference_value") -> pd.DataFrame:
     """Mean over all repetitions, with Student's interval for a fresh cohort and training.
 
-    Patients and training seed vary together, so the spread of the cohorts holds both.
-
-    Args:
-        table: As `load_evidence` returns it.
-        value: Column to pool.
+    Patients and training seed vary together, so the spread of the cohorts holds both. The table is
+    one of `load_evidence`.
 
     Returns:
         One row for each combination of the `KEYS` that are there: `value`, `low`, `high`, `runs`

@@ -36,13 +36,7 @@ def images_of(run: Run, dataset: Dataset, split: str, column: str = "image") -> 
 
 
 def extract_features(run: Run, model: str, images: np.ndarray) -> Features:
-    """Encode images with a frozen encoder, cached.
-
-    Args:
-        run: The run.
-        model: See `encoder_of`.
-        images: (N, H, W) uint8, as `load_images` returns them.
-    """
+    """Encode images (N, H, W) uint8 with a frozen encoder, see `encoder_of`, cached."""
 
     def features(encoder: nn.Module, batch: Tensor) -> Tensor:
         cls, patches = encode(encoder, batch)
@@ -54,16 +48,7 @@ def extract_features(run: Run, model: str, images: np.ndarray) -> Features:
 
 
 def extract_rollouts(run: Run, model: str, images: np.ndarray) -> np.ndarray:
-    """Attention rollout of a frozen encoder on images, cached.
-
-    Args:
-        run: The run.
-        model: See `encoder_of`.
-        images: (N, H, W) uint8.
-
-    Returns:
-        (N, H', W') rollout on the patch grid, see `pacx.evaluation.attention`.
-    """
+    """Attention rollout (N, H', W') of a frozen encoder on images (N, H, W) uint8, cached."""
     side = run.profile.vit.image_size // run.profile.vit.patch_size
     return _on_all(run, model, images, "rollout", rollout_of, (side, side), batch_size=128)
 

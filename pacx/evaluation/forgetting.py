@@ -26,10 +26,7 @@ def compare_reconstruction(
 ) -> pd.DataFrame:
     """Reconstruction error on the validation split of stage 1's X-rays, with paired differences.
 
-    Args:
-        run: A run that holds the artefact `mae`.
-        models: Encoders that started from `mae`.
-        reference: The encoder that the others are compared with.
+    The run holds the artefact `mae`, from which the models started.
 
     Returns:
         One row a model: dataset, task, metric (`MSE`), then the columns of
@@ -50,14 +47,9 @@ def compare_reconstruction(
 def reconstruction_errors(run: Run, model: str, images: np.ndarray) -> np.ndarray:
     """Error of each image's removed patches; the decoder and the masks are the same for all models.
 
-    Args:
-        run: A run that holds the artefact `mae`, whose decoder reconstructs.
-        model: Encoder, see `pacx.training.encoders.encoder_of`.
-        images: (N, H, W) uint8.
-
     Returns:
-        (N,) mean squared error over removed pixels and `MASKS` masks, in the scale of normalised
-        images.
+        (N,) mean squared error over the removed pixels of images (N, H, W) uint8 and `MASKS` masks,
+        in the scale of normalised images.
     """
     mae, ratio, seed = load_mae(run), run.profile.mae.mask_ratio, run.profile.seed
     mae.encoder = encoder_of(run, model)

@@ -24,13 +24,8 @@ ABOVE_PIXELS, ABOVE_RANDOM, AROUND_CHANCE = 0.02, 0.04, 0.02
 def ladder(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFrame:
     """AUROC of encoders, baselines and ceilings on the phantoms' tasks.
 
-    Encoders stand there once a pooling and probe, baselines once, as their best reading. The
+    Encoders stand there once a pooling and probe, baselines (of `READINGS`) once, read best. The
     network that was trained on all labels has no row with fewer.
-
-    Args:
-        run: A phantom run that holds the models.
-        dataset: `phantom-truth`.
-        models: Encoders, and names of `pacx.evaluation.baselines.READINGS`.
 
     Returns:
         `group` (physiology or anatomy), then the columns of
@@ -56,11 +51,9 @@ def ladder(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.DataFrame:
 def acceptance(run: Run) -> pd.DataFrame:
     """Whether a run's phantoms can tell a network from a linear model: only then they bear claims.
 
-    Each model is read as validation labels say is best. For the last criteria the patients of
-    `phantom-truth` are rendered once more with a coupling of 0, so that no X-ray shows a state.
-
-    Args:
-        run: A phantom run that holds the encoders `mae` and `supervised`.
+    The run holds `mae` and `supervised`; each is read as validation labels say is best. For the
+    last criteria the patients of `phantom-truth` are rendered once more with a coupling of 0, so
+    that no X-ray shows a state.
 
     Returns:
         One row a criterion: `criterion`, `value`, `low`, `high`, `wanted`, `holds`. Whether it

@@ -30,16 +30,9 @@ def shortcut_scores(
     `DEVICES`, which sees no picture. The probes are those of all training patients in both cases:
     what falls among patients without a device is what the device told.
 
-    Args:
-        run: A phantom run.
-        dataset: `phantom-truth`.
-        models: Encoders.
-        groups: Name -> tasks that are averaged over.
-        reference: The encoder that the others are compared with.
-
     Returns:
-        One row a group, pooling, kind of patients and model: dataset, task (the group's name),
-        patients, probe, pooling, metric, then the columns of
+        One row a group (name -> tasks that are averaged over), pooling, kind of patients and model:
+        dataset, task (the group's name), patients, probe, pooling, metric, then the columns of
         `pacx.evaluation.statistics.paired_table`.
     """
     splits = ("train", "val", "test")

@@ -1,4 +1,4 @@
-"""Intervals over patients, and words for what they show."""
+"""Scores and their intervals over patients."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -55,15 +55,8 @@ def fast_average_precision(
 ) -> np.ndarray:
     """Average precision (AUPRC) of one binary task under many case weightings at once.
 
-    The same as `sklearn.metrics.average_precision_score` with `sample_weight`, for each weighting.
-
-    Args:
-        truth: (N,) 0/1.
-        scores: (N,).
-        weights: (R, N) non-negative.
-
-    Returns:
-        (R,) average precision; NaN where a resample holds no positive, or no case.
+    The same as `sklearn.metrics.average_precision_score` with `sample_weight`, for each weighting:
+    (R,), NaN where a resample holds no positive, or no case. Arguments as of `weighted_auroc`.
     """
     order = np.argsort(-scores, kind="stable")
     drawn, positive = weights.T[order], truth[order, None] == 1
@@ -78,17 +71,10 @@ def fast_average_precision(
 
 
 def rank_correlation(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Correlation of the ranks (Spearman's), for each weighting of the cases.
+    """Spearman's correlation (R,) of truth (N,) and scores (N,), for each weighting (R, N).
 
-    Ranks are those among all cases, whatever the weights.
-
-    Args:
-        truth: (N,).
-        scores: (N,).
-        weights: (R, N) non-negative.
-
-    Returns:
-        (R,); NaN where either is constant in a resample.
+    Ranks are those among all cases, whatever the weights. NaN where either is constant in a
+    resample.
     """
     ranks = np.stack([rankdata(truth), rankdata(scores)]) - (len(truth) + 1) / 2
     share = weights.astype(np.float64) / weights.sum(1, keepdims=True)
@@ -139,11 +125,12 @@ def macro_auroc(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> n
 def macro_average_precision(
     truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Mean average precision (AUPRC) over tasks, for each weighting; see `macro_auroc`.
-
-    A task without a positive is left out.
-    """
+    """As `macro_auroc`, of average precision (AUPRC); a task without a positive is left out."""
     return _macro(fast_average_precision, truth, scores, weights)
+
+
+#: Scores by ranks, for any threshold.
+BY_RANK = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
 def macro_f1(truth: np.ndarray, decisions: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -165,15 +152,10 @@ def macro_f1(truth: np.ndarray, decisions: np.ndarray, weights: np.ndarray) -> n
 
 
 def f1_thresholds(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The threshold of each task at which F1 is best, such as on a validation split.
+    """Thresholds (C,) of the scores at which each task's F1 is best, such as on a validation split.
 
-    Args:
-        truth: (N, C), 1, 0 or NaN = unknown.
-        scores: (N, C) probabilities.
-
-    Returns:
-        (C,) thresholds, the highest of equally good ones; a score as high as it counts as a
-        positive. 0.5 where there is no positive to choose by.
+    Arguments as of `macro_auroc`. Of equally good thresholds the highest; a score as high as it
+    counts as a positive. 0.5 where there is no positive to choose by.
     """
     chosen = np.full(truth.shape[1], 0.5, scores.dtype)
     for c, known in enumerate(~np.isnan(truth).T):
@@ -192,10 +174,7 @@ def bootstrap_p(differences: np.ndarray) -> float:
     """Two-sided p of a difference from its bootstrap: how far zero is in the tail.
 
     With many resamples it is below 0.05 where the 95 % percentile interval leaves out zero; it is
-    never below 2 / (R + 1). Without any difference there is no p: NaN.
-
-    Args:
-        differences: (R,) of the resamples; NaN = none.
+    never below 2 / (R + 1). Differences (R,) that are NaN do not count; without any, p is NaN.
     """
     known = differences[~np.isnan(differences)]
     if not len(known):
@@ -205,34 +184,20 @@ def bootstrap_p(differences: np.ndarray) -> float:
 
 
 def superiority_p(differences: np.ndarray, margin: float = 0.0) -> float:
-    """One-sided p, from its bootstrap, of a difference that is at most `margin`.
-
-    Args:
-        differences: (R,) of the resamples; NaN = none.
-        margin: The smallest difference that matters.
-    """
+    """One-sided p, from its bootstrap (R,), of a difference that is at most `margin`."""
     known = differences[~np.isnan(differences)]
     return float(((known <= margin).sum() + 1) / (len(known) + 1))
 
 
 def equivalence_p(differences: np.ndarray, margin: float) -> float:
-    """Two one-sided tests: p of a difference that is not within `margin` of 0 (Schuirmann 1987).
-
-    Args:
-        differences: (R,) of the resamples; NaN = none.
-        margin: The largest difference that does not matter.
-    """
+    """Two one-sided tests: p of a difference that is not within `margin` of 0 (Schuirmann 1987)."""
     return max(superiority_p(differences, -margin), superiority_p(-differences, -margin))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's correction for a family of tests (Holm 1979).
+    """Holm's correction of the p (K,) of a family of tests (Holm 1979).
 
-    Args:
-        p: (K,) p of each test.
-
-    Returns:
-        (K,) adjusted p: rejecting those below 0.05 keeps the chance of any false alarm below 0.05.
+    Rejecting those below 0.05 keeps the chance of any false alarm below 0.05.
     """
     order = np.argsort(p)
     steps = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(order), 0, -1))
@@ -244,14 +209,9 @@ def holm(p: np.ndarray) -> np.ndarray:
 def on_resamples(
     score: Callable[[np.ndarray], np.ndarray], weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A score on the cases as they are, and on each resample.
+    """A score (...) on the cases as they are, and on each resample (R, ...).
 
-    Args:
-        score: (R, N) weights -> (R, ...) scores.
-        weights: (R, N) of the bootstrap.
-
-    Returns:
-        The score (...), and those of the resamples (R, ...).
+    `score` turns the bootstrap's weights (R, N) into scores (R, ...).
     """
     once = np.ones((1, weights.shape[1]), weights.dtype)
     return score(once)[0], score(weights)
@@ -263,12 +223,7 @@ def mean_on_resamples(values: np.ndarray, weights: np.ndarray) -> tuple[float, n
 
 
 def mean_over_cases(values: np.ndarray, weights: np.ndarray) -> Estimate:
-    """Mean of one number a case, such as a paired difference, with its bootstrap interval.
-
-    Args:
-        values: (N,); NaN = the case does not count.
-        weights: (R, N).
-    """
+    """Mean of one number (N,) a case, NaN where it does not count, with its bootstrap interval."""
     known = ~np.isnan(values)
     return interval(*mean_on_resamples(values[known], weights[:, known]))
 
@@ -324,13 +279,6 @@ def paired_table(
 def difference_of(row: pd.Series) -> Estimate:
     """The difference in a row of `paired_table`."""
     return Estimate(row["difference_value"], row["difference_low"], row["difference_high"])
-
-
-def verdict(difference: Estimate) -> str:
-    """What a 95 % interval of a difference lets one say."""
-    if difference.low > 0:
-        return "above zero"
-    return "below zero" if difference.high < 0 else "not distinguishable from zero"
 
 
 def _macro(

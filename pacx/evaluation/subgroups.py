@@ -27,13 +27,8 @@ _BANDS = {
 def subgroups(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
     """Macro AUROC on the test images of groups: sex, age band, view, and whether a device shows.
 
-    Of the converged probe on the CLS token, trained on all labels of all patients.
-
-    Args:
-        run: The run.
-        dataset: A benchmark; groups that its table does not tell are left out, as are those of
-            fewer than `SMALLEST_GROUP` patients.
-        model: See `pacx.training.encoders.encoder_of`.
+    Of the converged probe on the CLS token, trained on all labels of all patients. Groups that the
+    table does not tell are left out, as are those of fewer than `SMALLEST_GROUP` patients.
 
     Returns:
         Columns dataset, group, patients, value, low, high; the first row is all of them.

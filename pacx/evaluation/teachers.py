@@ -31,10 +31,7 @@ def compare_teachers(run: Run) -> pd.DataFrame:
     """R2 of a ridge regression from each teacher's embedding to each true state.
 
     Fitted on the training pairs, scored on the test pairs. The untrained teachers are those of
-    the variant `pacx-untrained`.
-
-    Args:
-        run: A phantom run that holds the artefacts `ecg` and `labs`.
+    the variant `pacx-untrained`. The run, on phantoms, holds the artefacts `ecg` and `labs`.
 
     Returns:
         One row a modality (`target`), `state` (`mean`: mean over all states) and `model` (`teacher`
@@ -56,11 +53,15 @@ def compare_teachers(run: Run) -> pd.DataFrame:
             }
             train, test = ((embeddings[split], states[split]) for split in pairs)
             scores[model] = ridge_r2(train, test, weights)
-        for k, state in enumerate(states["test"]):
-            of_state = {m: (point[k], spread[:, k]) for m, (point, spread) in scores.items()}
-            tables.append(_table(of_state, target=target, state=state, metric="R2"))
-        means = {m: (point.mean(), spread.mean(1)) for m, (point, spread) in scores.items()}
-        tables.append(_table(means, target=target, state="mean", metric="R2"))
+        by_state = {
+            state: {m: (point[k], spread[:, k]) for m, (point, spread) in scores.items()}
+            for k, state in enumerate(states["test"])
+        }
+        by_state["mean"] = {m: (p.mean(), spread.mean(1)) for m, (p, spread) in scores.items()}
+        for state, of_state in by_state.items():
+            facts = {"target": target, "state": state, "metric": "R2"}
+            measure = of_state.__getitem__
+            tables.append(paired_table(list(scores), "teacher-untrained", measure, **facts))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -135,14 +136,9 @@ def residual_scores(run: Run, dataset: Dataset, models: Sequence[str]) -> pd.Dat
     state is what the other states do not predict, so a score above zero is knowledge of this state
     itself. Potassium and conduction leave no trace on a phantom's X-ray: they must score nothing.
 
-    Args:
-        run: A phantom run.
-        dataset: `phantom-truth`.
-        models: Encoders or baselines; they are compared with the MAE.
-
     Returns:
-        One row a state, pooling and model: metric (`R2`), then the columns of
-        `pacx.evaluation.statistics.paired_table`.
+        One row a state, pooling and model (encoder or baseline): metric (`R2`), then the
+        columns of `pacx.evaluation.statistics.paired_table`.
     """
     residuals = {
         split: residual_states(states_in(dataset.split(split))) for split in ("train", "test")
@@ -174,19 +170,9 @@ def true_states(run: Run, split: str, pairs: Pairs) -> pd.DataFrame:
 def explained(
     truth: np.ndarray, predicted: np.ndarray, null: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Share of each column's variance that a prediction explains, for each weighting of the cases.
+    """Share (R, S) of each column's variance that a prediction explains, for each weighting (R, N).
 
-    Args:
-        truth: (N, S).
-        predicted: (N, S).
-        null: (S,) prediction of one who knows nothing: the training cases' mean.
-        weights: (R, N).
-
-    Returns:
-        (R, S); 1 is perfect, 0 no better than `null`.
+    Truth and prediction are (N, S). 1 is perfect, 0 no better than `null` (S,), the prediction of
+    one who knows nothing: the training cases' mean.
     """
     return 1 - (weights @ (truth - predicted) ** 2) / (weights @ (truth - null) ** 2)
-
-
-def _table(scores: dict[str, tuple[float, np.ndarray]], **facts: str) -> pd.DataFrame:
-    return paired_table(list(scores), "teacher-untrained", scores.__getitem__, **facts)

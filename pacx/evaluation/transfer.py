@@ -16,10 +16,9 @@ from pacx.data.table import Dataset
 from pacx.evaluation.baselines import features_of, readings_of, supervised_head
 from pacx.evaluation.features import images_of
 from pacx.evaluation.statistics import (
+    BY_RANK,
     bootstrap_weights,
     f1_thresholds,
-    macro_auroc,
-    macro_average_precision,
     macro_f1,
     mean_on_resamples,
     on_resamples,
@@ -34,19 +33,10 @@ from pacx.training.segmentation import scores_per_image, segment
 Metric = Literal["AUROC", "AUPRC", "F1", "F1 (tuned)"]
 ProbeName = Literal["converged", "paper"]
 Split = Literal["val", "test", "shifted"]
-_BY_RANK = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
 class Training(TypedDict, total=False):
-    """How probes are trained.
-
-    Attributes:
-        fraction: Share of the training labels; 1 when left out. Below 1 several draws are made.
-        pooling: `cls` (when left out), as in the paper, or `mean` of the patch tokens; of a
-            baseline, a reading.
-        probe: `converged` (when left out), the book's yardstick, or `paper`, the paper's few epochs
-            of AdamW.
-    """
+    """How probes are trained, see `compare_probes`."""
 
     fraction: float
     pooling: str
@@ -101,9 +91,10 @@ def compare_probes(
         metric: `AUROC`; `AUPRC`; `F1` at a probability of 0.5, as in the paper; `F1 (tuned)` at the
             threshold that is best on the validation split. Of exclusive classes the likeliest one
             is the decision in both.
-        fraction: See `Training`.
-        pooling: See `Training`; `best` takes each model's `best_reading`.
-        probe: See `Training`.
+        fraction: Share of the training labels. Below 1 several draws are made.
+        pooling: `cls`, as in the paper, or `mean` of the patch tokens; of a baseline, a reading;
+            `best` takes each model's `best_reading`.
+        probe: `converged`, the book's yardstick, or `paper`, the paper's few epochs of AdamW.
         split: Whose images are scored.
         reference: The encoder that the others are compared with.
 
@@ -175,9 +166,9 @@ def macro_score(
     truth = labels_of(dataset, split)[:, columns]
     patients = np.unique(dataset.split(split)["patient"], return_inverse=True)[1]
     resamples, seed = run.profile.bootstrap, run.profile.seed
-    score = _BY_RANK.get(metric, macro_f1)
+    score = BY_RANK.get(metric, macro_f1)
     judged = probe_scores(run, dataset, model, split=split, **training)
-    if metric not in _BY_RANK:  # decisions
+    if metric not in BY_RANK:  # decisions
         if dataset.task == "multiclass":
             judged = judged == judged.max(axis=2, keepdims=True)
         elif metric == "F1":
@@ -271,14 +262,7 @@ def compare_segmentation(
 ) -> pd.DataFrame:
     """Mean IoU and Dice over test images, with paired differences from one encoder's.
 
-    Intervals are over patients. Each decoder is that of the last epoch; the paper keeps the one
-    with the best validation Dice.
-
-    Args:
-        run: The run.
-        dataset: A benchmark with masks.
-        models: Encoders, each gets a decoder of its own.
-        reference: The encoder that the others are compared with.
+    Intervals are over patients. Each encoder gets a decoder of its own.
 
     Returns:
         One row a metric and model: dataset, task, metric, then the columns of

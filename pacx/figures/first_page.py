@@ -104,12 +104,9 @@ def claims_in_words(claims: pd.DataFrame, *, primary: bool) -> pd.DataFrame:
 
 
 def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.DataFrame:
-    """AUROC of one group of tasks, as text: a row a model, a column a reading and probe.
+    """AUROC of one group of tasks, `physiology` or `anatomy`, of `pacx.evaluation.ladder.ladder`.
 
-    Args:
-        ladder: As `pacx.evaluation.ladder.ladder` returns it.
-        group: `physiology` or `anatomy`.
-        fraction: Share of the labels.
+    As text: a row a model, a column a reading and probe.
     """
     chosen = ladder[(ladder["group"] == group) & (ladder["fraction"] == fraction)]
     rows: dict[str, dict[str, str]] = {}

@@ -11,11 +11,7 @@ _RAISES, _LOWERS = COLOURS["blue"], COLOURS["vermilion"]
 
 
 def causal_graph(equations: dict[str, Equation]) -> Figure:
-    """Draw structural equations as a graph: causes on the left, width = size of the weight.
-
-    Args:
-        equations: State -> its equation, causes before effects.
-    """
+    """Draw structural equations, causes before effects, as a graph: width = size of the weight."""
     places = _places(equations)
     figure, axis = plt.subplots(figsize=(9.5, 5.4))
     boxes = {

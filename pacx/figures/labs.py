@@ -13,10 +13,9 @@ _LIMIT = 1.0  # how many widths of the range beyond it are drawn
 
 
 def lab_panel(values: np.ndarray) -> Figure:
-    """Draw one patient's labs; a band is the reference range, each row has its own unit.
+    """Draw one patient's labs (K,), all `LABS` in their units, NaN = no result.
 
-    Args:
-        values: (K,) of all `LABS` in their units, NaN = no result.
+    A band is the reference range.
     """
     figure, axes = plt.subplots(1, 2, figsize=(9.2, 0.8 + 0.23 * -(-len(LABS) // 2)))
     for axis, places in zip(axes, np.array_split(np.arange(len(LABS)), 2), strict=True):

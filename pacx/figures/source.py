@@ -16,9 +16,6 @@ def show_source(*objects: Callable | type) -> Markdown:
 
     What is shown is what runs: it is read from the installed package, never pasted. Docstrings of
     functions are left out.
-
-    Args:
-        *objects: Anything that `inspect.getsource` can find.
     """
     return as_aggregate(Markdown("```python\n" + "\n\n\n".join(map(_code, objects)) + "\n```"))
 
@@ -29,11 +26,9 @@ def show_sql(*statements: str) -> Markdown:
 
 
 def show_tree(root: Path, most: int = 6) -> Markdown:
-    """Folders and files below `root`; of each folder's subfolders only the first is opened.
+    """Folders and files below `root`, at most so many of one folder, the first of them opened.
 
-    Args:
-        root: Folder to show; only its name is printed, not where it lies.
-        most: Entries shown of one folder.
+    Only the name of `root` is printed, not where it lies.
     """
     return Markdown("```text\n" + "\n".join([f"{root.name}/", *_branches(root, most)]) + "\n```")
 

@@ -103,10 +103,8 @@ def use_style() -> None:
 def as_aggregate(thing: Any) -> Any:
     """Mark what shows no single patient: of real data, a page keeps nothing else.
 
-    What draws or words results calls this itself; a chapter calls `pacx.book.privacy.declare`.
-
-    Args:
-        thing: A figure, a text or a styled table, whose output will carry the mark; or a table.
+    What draws or words results calls this itself; a chapter calls `pacx.book.privacy.declare`. The
+    output of a figure, a text or a styled table will carry the mark, or a table itself.
     """
     if isinstance(thing, pd.DataFrame):
         thing.attrs[AGGREGATE] = True
@@ -147,14 +145,8 @@ def draw_estimates(
 ) -> None:
     """Values with their 95 % intervals, lying in the rows of a figure.
 
-    Args:
-        axis: Where to draw.
-        rows: `value`, `low` and `high`: columns of a table, or one estimate.
-        heights: Where each lies.
-        colour: Of dot and interval.
-        marker: Of the dot.
-        prefix: Before the names, such as `difference_`.
-        hollow: Whether the dot is empty.
+    They are `value`, `low` and `high`, with a prefix such as `difference_`: columns of a table, or
+    of one estimate.
     """
     value, low, high = (rows[f"{prefix}{name}"] for name in ("value", "low", "high"))
     axis.hlines(heights, low, high, color=colour, linewidth=1.8)
@@ -180,16 +172,9 @@ def patch_edges(axis: Axes, side: int) -> None:
 def grid_of_axes(
     rows: int, columns: int, width: float = 8.0, ratio: float = 1.0
 ) -> tuple[Figure, list]:
-    """A figure of equal panels without ticks, for images.
+    """A figure of equal panels without ticks, for images, and its axes, row by row.
 
-    Args:
-        rows: Rows of panels.
-        columns: Columns of panels.
-        width: Of the figure, inches.
-        ratio: Height of a panel over its width.
-
-    Returns:
-        The figure and its axes, row by row.
+    It is `width` inches wide; `ratio` is a panel's height over its width.
     """
     height = width / columns * rows * ratio
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False)

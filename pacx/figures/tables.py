@@ -55,23 +55,14 @@ def score_in_words(value: float, low: float, high: float) -> str:
 
 
 def folded(table: Styler, summary: str) -> HTML:
-    """A long table behind one line that opens it.
-
-    Args:
-        table: From `show` or `beside_the_evidence`.
-        summary: The line.
-    """
+    """A long table behind one line that opens it."""
     return as_aggregate(
         HTML(f"<details><summary>{escape(summary)}</summary>{table.to_html()}</details>")
     )
 
 
 def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    """A tidy result table with its intervals as text.
-
-    Args:
-        table: As `pacx.evaluation.statistics.paired_table` returns it.
-        *columns: Columns to keep, in front.
+    """A table of `pacx.evaluation.statistics.paired_table` with its intervals as text.
 
     Returns:
         The columns, then model, score and difference with 95 % intervals.
@@ -82,14 +73,11 @@ def in_words(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
             "model": table["model"].map(name_of),
             "score [95 %]": list(map(score_in_words, table["value"], table["low"], table["high"])),
             "difference [95 %]": [
-                "" if pd.isna(v) else str(Estimate(v, low, high))
-                for v, low, high in zip(
-                    table["difference_value"], table["difference_low"], table["difference_high"],
-                    strict=True,
-                )
+                "" if pd.isna(row["difference_value"]) else str(difference_of(row))
+                for _, row in table.iterrows()
             ],
         }
-    )  # fmt: skip
+    )
 
 
 def beside_the_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
@@ -156,10 +144,6 @@ def by_model(beside: pd.DataFrame, caption: str) -> Styler:
 
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:
     """This run's paired differences beside those of the repetitions on fresh cohorts.
-
-    Args:
-        ours: Result table of this run with paired differences.
-        name: The evidence's table of the same shape.
 
     Returns:
         One row a row of `ours` with a difference. Where the evidence is missing, the caption says

@@ -18,15 +18,14 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 #: Bytes that settings, and the names and shapes of tensors, may take: fifty times what ours need.
 MOST_TEXT = 2**20
+#: What code raises that reads values of another kind than it expects out of somebody's file.
+MALFORMED = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError)
 
 
 def save_checkpoint(module: nn.Module, config: Mapping, folder: str | Path) -> None:
     """Write `model.safetensors` and `config.json` into a folder, each under a temporary name first.
 
-    Args:
-        module: Its state dict is saved, moved to the CPU.
-        config: What is needed to build the module again; JSON values only.
-        folder: Made when missing.
+    `config` is what is needed to build the module again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -153,37 +152,28 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 def load_matching(
     module: nn.Module, state: Mapping[str, torch.Tensor], source: str | Path
 ) -> nn.Module:
-    """Load a state dict whose every name and shape matches; anything else is one error.
-
-    Args:
-        module: Receives the weights, in place.
-        state: Name to tensor.
-        source: What to call the origin of the weights in the error.
-
-    Returns:
-        The module.
+    """Load a state dict whose every name and shape matches into a module, and give that back.
 
     Raises:
-        PacxError: Names are missing or unexpected, or shapes differ.
+        PacxError: Names are missing or unexpected, or shapes differ; `source` says of what weights.
     """
     wanted = module.state_dict()
-    missing = [name for name in wanted if name not in state]
-    unexpected = [name for name in state if name not in wanted]
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
         for name in wanted
         if name in state and state[name].shape != wanted[name].shape
     ]
-    if missing or unexpected or shapes:
-        problems = [
-            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-            for what, names in (
-                ("missing", missing),
-                ("unexpected", unexpected),
-                ("of another shape", shapes),
-            )
-            if names
-        ]
+    found = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": shapes,
+    }
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in found.items()
+        if names
+    ]
+    if problems:
         raise PacxError(
             f"The weights in {source} do not fit {type(module).__name__}: of {len(wanted)} "
             f"tensors, {'; '.join(problems)}. Nothing was loaded: give the file that belongs to "

@@ -1,5 +1,6 @@
 """ECGFounder (Li et al. 2025): a one-dimensional convolutional network over twelve leads."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,9 @@ class Net1D(nn.Module):
     """Stages of bottleneck blocks with grouped convolutions and squeeze-and-excitation.
 
     Parameter names and shapes are those of the published checkpoint. That checkpoint holds
-    batch-norm tensors which the published configuration never uses.
+    batch-norm tensors which the published configuration never uses. Inside, channels come last: the
+    many 1x1 convolutions are then plain linear layers, and the grouped ones run about twice as fast
+    on a CPU.
 
     Args:
         in_channels: Leads.
@@ -82,21 +85,19 @@ class Net1D(nn.Module):
         self.stage_list = nn.ModuleList()
         channels = base_filters
         for stage, (filters, blocks) in enumerate(zip(filter_list, m_blocks_list, strict=True)):
-            self.stage_list.append(
-                Stage(
-                    [
-                        Block(
-                            channels if block == 0 else filters,
-                            filters,
-                            kernel_size,
-                            stride if block == 0 else 1,
-                            groups_width,
-                            is_first=stage == block == 0,
-                        )
-                        for block in range(blocks)
-                    ]
+            stage_blocks = [
+                Block(
+                    channels if block == 0 else filters,
+                    filters,
+                    kernel_size,
+                    stride if block == 0 else 1,
+                    groups_width,
+                    is_first=stage == block == 0,
                 )
-            )
+                for block in range(blocks)
+            ]
+            named = OrderedDict(block_list=nn.Sequential(*stage_blocks))
+            self.stage_list.append(nn.Sequential(named))
             channels = filters
         self.dense = nn.Linear(channels, n_classes)
         for module in self.modules():
@@ -113,24 +114,6 @@ class Net1D(nn.Module):
         for stage in self.stage_list:
             x = stage(x)
         return x.mean(dim=1)
-
-
-class Stage(nn.Module):
-    """Blocks of one width.
-
-    Inside the network channels come last: the many 1x1 convolutions are then plain linear layers,
-    and the grouped ones run about twice as fast on a CPU.
-    """
-
-    def __init__(self, blocks: list["Block"]):
-        super().__init__()
-        self.block_list = nn.ModuleList(blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, T, C) to (N, ceil(T / stride), C')."""
-        for block in self.block_list:
-            x = block(x)
-        return x
 
 
 class Block(nn.Module):

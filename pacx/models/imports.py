@@ -130,22 +130,15 @@ def _shape(weights: Mapping[str, Tensor], source: str | Path, heads: int | None)
 
 
 def _table(state: Mapping[str, Tensor], inside: Mapping[str, str]) -> pd.DataFrame:
-    def fate(name: str) -> tuple[str, str]:
-        if name not in inside:
-            return "", "left out: not of the encoder"
-        here = inside[name].replace(".base_layer", "")
+    rows = []
+    for name, tensor in state.items():
+        here, what = "", "left out: not of the encoder"
+        if name in inside:
+            here, what = inside[name].replace(".base_layer", ""), "loaded"
         if ".lora_" in here:
-            layer = here.split(".lora_")[0]
-            return f"{layer}.weight", "adapter, merged"
-        return here, "loaded"
-
-    return pd.DataFrame(
-        [
-            {"in the file": name, "shape": str(tuple(tensor.shape)), "here": here, "what": what}
-            for name, tensor in state.items()
-            for here, what in [fate(name)]
-        ]
-    )
+            here, what = f"{here.split('.lora_')[0]}.weight", "adapter, merged"
+        rows.append((name, str(tuple(tensor.shape)), here, what))
+    return pd.DataFrame(rows, columns=["in the file", "shape", "here", "what"])
 
 
 def timm_weights(name: str) -> Path:

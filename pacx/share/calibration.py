@@ -17,7 +17,7 @@ from pacx.evaluation.baselines import features_of
 from pacx.evaluation.statistics import bootstrap_weights, interval
 from pacx.evaluation.transfer import train_probes
 from pacx.files import new_file
-from pacx.models.checkpoints import read_finite, read_header
+from pacx.models.checkpoints import MALFORMED, read_finite, read_header
 from pacx.run import Run
 from pacx.training.probe import labels_of
 
@@ -69,11 +69,7 @@ class CalibratedProbe:
 
 
 def load_probe(path: str | Path, width: int | None = None) -> CalibratedProbe:
-    """Read what `CalibratedProbe.save` wrote.
-
-    Args:
-        path: The file.
-        width: Channels D that it must take, where that is known.
+    """Read what `CalibratedProbe.save` wrote; `width` is the D that it must take, if known.
 
     Raises:
         PacxError: The file is missing or damaged, is for another encoder, or says something
@@ -98,14 +94,7 @@ def load_probe(path: str | Path, width: int | None = None) -> CalibratedProbe:
             raise ValueError(f"{shapes} does not fit {len(classes)} classes of {width} channels")
         arrays = {name: tensor.numpy() for name, tensor in read_finite(path).items()}
         return CalibratedProbe(**about | arrays | {"classes": tuple(classes)})
-    except (
-        LookupError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        ArithmeticError,
-        RecursionError,
-    ) as e:
+    except MALFORMED as e:
         raise PacxError(
             f"{path} is not a probe that pacx exported ({e}). Export the encoder again."
         ) from e
@@ -115,11 +104,6 @@ def train_calibrated_probe(run: Run, dataset: Dataset, model: str) -> Calibrated
     """The converged probe on the CLS token and all training labels, with its calibration.
 
     The features' standardisation is part of its weight and bias.
-
-    Args:
-        run: The run.
-        dataset: A benchmark with labels for images.
-        model: See `pacx.evaluation.features.encoder_of`.
     """
     table = calibration(run, dataset, model)
     macro = table[table["task"] == "macro"].set_index("metric")
@@ -136,11 +120,6 @@ def calibration(run: Run, dataset: Dataset, model: str) -> pd.DataFrame:
     Before: as trained. After: at the temperature that is best on the validation split, whose labels
     have also chosen the strength of the probe's penalty. Both are measured on the test split. The
     score is the mean squared distance between a probability and its label, 1 or 0.
-
-    Args:
-        run: The run.
-        dataset: A benchmark with labels for images.
-        model: See `pacx.evaluation.features.encoder_of`.
 
     Returns:
         One row a label and metric (`Brier`, and `Brier, calibrated`), and the mean over labels as

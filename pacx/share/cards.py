@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 
-from pacx.data.datasets import load_dataset, teachers_of
-from pacx.data.images import load_images
+from pacx.data.datasets import teachers_of
 from pacx.evaluation.features import extract_features
 from pacx.evaluation.paper import pipe_table
 from pacx.evaluation.subgroups import SMALLEST_GROUP, subgroups
@@ -30,6 +29,7 @@ from pacx.share.export import ONNX, OPSET, export_encoder, export_onnx
 from pacx.share.predict import PROBES
 from pacx.share.training_range import FALSE_ALARMS, TrainingRange, fit_range
 from pacx.training.encoders import encoder_of
+from pacx.training.mae import pretraining_images
 
 _TEACHERS = {"ecg": "ECGs", "labs": "blood tests"}
 
@@ -92,11 +92,6 @@ def export_import(
 ) -> tuple[Path, pd.DataFrame]:
     """The same for weights that others have trained: no probes, no range, and a card that says so.
 
-    Args:
-        source: See `pacx.models.imports.import_encoder`.
-        folder: New.
-        onnx: Also write ONNX graphs.
-
     Returns:
         The folder, and what became of every tensor.
 
@@ -119,20 +114,13 @@ def export_import(
 
 
 def training_range(run: Run, model: str, most: int = 2000) -> TrainingRange:
-    """Where an encoder's pretraining X-rays lie; see `pacx.share.training_range.fit_range`.
+    """Where an encoder's pretraining X-rays lie, learned from at most so many, evenly spread.
 
-    Args:
-        run: The run.
-        model: See `pacx.evaluation.features.encoder_of`.
-        most: Images to learn it from, evenly spread over the training split.
+    See `pacx.share.training_range.fit_range`.
     """
-    dataset = load_dataset(run.profile.pretraining, run.data_root)
-    names = dataset.split("train")["image"]
-    chosen = np.linspace(0, len(names) - 1, min(len(names), most)).astype(int)
-    images = load_images(
-        dataset.root, list(names.iloc[chosen]), run.profile.vit.image_size, run.cache
-    )
-    return fit_range(np.hstack(extract_features(run, model, images)))
+    images = pretraining_images(run, "train")
+    chosen = np.linspace(0, len(images) - 1, min(len(images), most)).astype(int)
+    return fit_range(np.hstack(extract_features(run, model, images[chosen])))
 
 
 def model_card(
@@ -144,12 +132,7 @@ def model_card(
 ) -> ModelCard:
     """The model card, with the hub's front matter.
 
-    Args:
-        run: The run; its tables `transfer` and `claims` are quoted where they exist.
-        model: Name of the artefact.
-        probes: Those that go along.
-        groups: From `subgroups`, a table a probe.
-        onnx: Whether ONNX graphs go along.
+    Quoted are the run's tables `transfer` and `claims`, where they exist, and `subgroups` a probe.
     """
     return _card(
         "apache-2.0" if run.is_phantom else "other",

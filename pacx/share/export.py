@@ -14,6 +14,7 @@ from pacx.data.images import IMAGENET_MEAN, IMAGENET_STD
 from pacx.errors import PacxError
 from pacx.files import new_file
 from pacx.models.checkpoints import (
+    MALFORMED,
     WEIGHTS,
     load_matching,
     read_config,
@@ -40,10 +41,6 @@ def export_encoder(encoder: VisionTransformer, folder: str | Path) -> None:
 
     `timm.create_model("local-dir:FOLDER")`, `transformers.AutoModel.from_pretrained("FOLDER")` and,
     once uploaded, `timm.create_model("hf-hub:NAME")` build the same plain vision transformer.
-
-    Args:
-        encoder: A plain one: merge LoRA adapters first.
-        folder: Made when missing.
 
     Raises:
         PacxError: The encoder has adapters, or is not of the kind that `build_encoder` makes.
@@ -82,7 +79,7 @@ def load_exported(folder: str | Path) -> VisionTransformer:
         wanted = timm_config(empty)["pretrained_cfg"]
         given = {key: config["pretrained_cfg"][key] for key in wanted}
         stored = np.array(config["test_output"], dtype=float)
-    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as e:
+    except MALFORMED as e:
         reason = repr(e).split(r"\n")[0]  # torch adds its stack
         raise PacxError(
             f"{folder / 'config.json'} is not that of an exported encoder ({reason}). "
@@ -149,10 +146,6 @@ def export_onnx(encoder: VisionTransformer, folder: str | Path) -> None:
 
     Input `pixel_values` (N, 3, H, W) float32, normalised as for the encoder; outputs `cls` (N, D)
     and `patches` (N, L, D) float32. The graph of half precision takes and gives float32, too.
-
-    Args:
-        encoder: A plain one, in evaluation mode.
-        folder: Gets the files named in `ONNX`.
 
     Raises:
         PacxError: A package is missing; the message says how to install it.

@@ -15,19 +15,11 @@ from pacx.data.images import load_images, normalise
 from pacx.data.splits import refuse_leaks
 from pacx.data.table import SPLITS
 from pacx.errors import PacxError
-from pacx.evaluation.statistics import (
-    bootstrap_weights,
-    interval,
-    macro_auroc,
-    macro_average_precision,
-    on_resamples,
-)
+from pacx.evaluation.statistics import BY_RANK, bootstrap_weights, interval, on_resamples
 from pacx.models.encoder import encode
 from pacx.processes import infer
 from pacx.share.export import load_exported
 from pacx.training.probe import fit_probes, labels_of
-
-METRICS = {"AUROC": macro_auroc, "AUPRC": macro_average_precision}
 
 
 def probe(encoder: str | Path, data: str | Path, resamples: int = 1000) -> pd.DataFrame:
@@ -79,7 +71,7 @@ def probe(encoder: str | Path, data: str | Path, resamples: int = 1000) -> pd.Da
                 "positives": int(np.nansum(truth[:, columns])),
             }  # fmt: skip
             facts = {"dataset": dataset.name, "pooling": pooling, "task": task}
-            for metric, score in METRICS.items():
+            for metric, score in BY_RANK.items():
                 scored = partial(score, truth[:, columns], scores[:, columns])
                 estimate = interval(*on_resamples(scored, weights))
                 rows.append(facts | {"metric": metric} | estimate._asdict() | counts)

@@ -61,11 +61,7 @@ def fit_range(tokens: np.ndarray) -> TrainingRange:
 
 
 def load_range(folder: Path, width: int | None = None) -> TrainingRange | None:
-    """The range in an exported folder; None where there is none.
-
-    Args:
-        folder: The folder.
-        width: Channels D of the encoder, where that is known.
+    """The range in an exported folder; None where there is none. `width` is D where it is known.
 
     Raises:
         PacxError: The file is damaged, or is for another encoder.

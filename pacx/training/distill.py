@@ -115,14 +115,7 @@ class MaeTerm(nn.Module):
 class Distillation(Stage):
     """Paper, section 'Cross-modal distillation': LoRA on the CXR encoder, the rest frozen.
 
-    Args:
-        student: From `pacx.models.encoder.add_lora`.
-        heads: Thrown away afterwards.
-        loss: The paper's.
-        settings: The optimiser's.
-        seed: Of the augmentation.
-        mae_term: Our addition to the loss; None as in the paper.
-        mae_weight: Its weight.
+    The heads are thrown away afterwards. `mae_term` is our addition to the loss, None in the paper.
     """
 
     def __init__(self, student: nn.Module, heads: DistillationHeads, loss: DistillationLoss,
@@ -149,9 +142,7 @@ class Distillation(Stage):
 def distill(run: Run, name: str = "pacx") -> Path:
     """Distil one variant, or load it when this run has it already.
 
-    Args:
-        run: A run that holds the artefacts `mae` (or the variant's start) and of its teachers.
-        name: Key of `VARIANTS`.
+    The run holds `mae` (or the variant's start) and its teachers.
 
     Returns:
         Folder with `model.safetensors` and `config.json` (a plain CXR encoder, adapters merged)
@@ -168,7 +159,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
     if not modalities:
         require_data(run, variant.modalities[0])
     parts = [variant.start, *(teacher_name(t, variant.teacher_training) for t in teachers_of(run))]
-    stage_one = [run.artefact(part) / "made.json" for part in parts]
+    stage_one = [(run.artefact(part) / "made.json").read_text() for part in parts]
 
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
@@ -192,7 +183,7 @@ def distill(run: Run, name: str = "pacx") -> Path:
         )
         term = _mae_term(run, variant, student) if variant.mae_weight else None
         stage = Distillation(student, heads, loss, settings, seed, term, variant.mae_weight)
-        history = fit(
+        fit(
             stage,
             [pairs.cxr, *targets.values()],
             name,
@@ -201,10 +192,9 @@ def distill(run: Run, name: str = "pacx") -> Path:
             precision=run.profile.precision,
         )
         save_encoder(merge_lora(student), folder)
-        history.to_csv(folder / "history.csv", index=False)
 
-    keys = [stamp.read_text() for stamp in stage_one]
-    return run.build(name, make, settings, variant, modalities, run.profile.precision, seed, *keys)
+    depends = settings, variant, modalities, run.profile.precision, seed, *stage_one
+    return run.build(name, make, *depends)
 
 
 def targets_of(run: Run, variant: Variant, pairs: Pairs) -> dict[str, np.ndarray]:
@@ -251,15 +241,9 @@ def settings_of(run: Run, variant: Variant) -> DistillSettings:
 
 
 def teacher_embeddings(run: Run, pairs: Pairs, *, training: float = 1.0) -> dict[str, np.ndarray]:
-    """Embed every pair once with the frozen teachers, on their own terms.
+    """Teacher -> (N, D_teacher) of every pair, from the run's frozen teachers, on their own terms.
 
-    Args:
-        run: The run whose teachers are used.
-        pairs: One split.
-        training: Share of their training; 0 takes teachers with random weights (a control).
-
-    Returns:
-        Teacher -> (N, D_teacher), those of `pacx.data.datasets.teachers_of`.
+    `training` is the share of their training; 0 takes teachers with random weights (a control).
     """
     torch.manual_seed(run.profile.seed + 1)
     models: dict[str, nn.Module] = {}

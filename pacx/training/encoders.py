@@ -17,11 +17,7 @@ IMAGENET_VIT = VitSettings(image_size=224, patch_size=16, width=768, depth=12, h
 
 
 def encoder_of(run: Run, model: str) -> torch.nn.Module:
-    """The frozen encoder of a model name.
-
-    Args:
-        run: The run.
-        model: `random`, `imagenet`, or the name of an artefact, such as `mae` or `pacx`.
+    """The frozen encoder `random`, `imagenet`, or of an artefact's name, such as `mae` or `pacx`.
 
     Raises:
         PacxError: The artefact is missing, or the ImageNet weights do not fit or are not there.

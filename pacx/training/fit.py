@@ -57,8 +57,8 @@ def fit(
         stage: What is trained; `stage.settings` says how long and how fast.
         arrays: Arrays with the same first axis; a batch is one slice of each, in this order.
         label: Shown by the progress bar.
-        folder: Where a long training keeps a checkpoint. A training that was stopped goes on from
-            it, bit for bit on a CPU.
+        folder: Gets `history.csv`, what is returned, and of a long training a checkpoint. One that
+            was stopped goes on from there, bit for bit on a CPU.
         steps: Stop after so many steps instead of `settings.epochs`.
         clip: Largest norm of the gradient.
         accumulate: Parts that a batch is cut into, one after another, to save memory.
@@ -109,13 +109,15 @@ def fit(
             history += [dict(zip(terms, row, strict=True)) for row in rows]
             unread.clear()
             if not losses.isfinite().all():
-                problem = "the loss is NaN or infinite. Lower the learning rate."
-                raise PacxError(f"{label}: {problem}")
+                raise PacxError(f"{label}: the loss is NaN or infinite. Lower the learning rate.")
             progress.update(step + 1 - progress.n)
             checkpoint.save(step + 1, history)
     progress.close()
     stage.cpu()
-    return pd.DataFrame(history).assign(step=np.arange(1, total + 1))
+    table = pd.DataFrame(history).assign(step=np.arange(1, total + 1))
+    if folder is not None:
+        table.to_csv(folder / "history.csv", index=False)
+    return table
 
 
 def learning_rate(settings: OptimiserSettings, step: int, total: int) -> float:

@@ -29,11 +29,7 @@ class LabDenoising(Stage):
 
 
 def train_labs(run: Run, share: float = 1.0) -> Path:
-    """Train the lab autoencoder on the training pairs, or load it.
-
-    Args:
-        run: The run.
-        share: Of the profile's epochs.
+    """Train the lab autoencoder on the training pairs for a share of the epochs, or load it.
 
     Returns:
         Folder with `model.safetensors` and `history.csv`.
@@ -51,9 +47,8 @@ def train_labs(run: Run, share: float = 1.0) -> Path:
         model = LabAutoencoder(pairs.percentiles.shape[1])
         stage = LabDenoising(model, settings, seed)
         training = [pairs.percentiles, pairs.observed]
-        history = fit(stage, training, "labs", folder=folder, precision=precision)
+        fit(stage, training, "labs", folder=folder, precision=precision)
         save_model(model, str(folder / "model.safetensors"))
-        history.to_csv(folder / "history.csv", index=False)
 
     return run.build(teacher_name("labs", share), make, settings, precision, seed)
 

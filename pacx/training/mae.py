@@ -66,7 +66,7 @@ def pretrain_mae(
             encoder, _ = import_encoder(settings.weights, heads=run.profile.vit.heads)
             load_matching(mae.encoder, encoder.state_dict(), settings.weights)
         stage = MaePretraining(mae, ratio, settings, seed + bool(further_steps))
-        history = fit(
+        fit(
             stage,
             [pretraining_images(run, "train")],
             name,
@@ -78,7 +78,6 @@ def pretrain_mae(
         save_encoder(mae.encoder, folder)
         decoder = {k: v for k, v in mae.state_dict().items() if not k.startswith("encoder.")}
         save_file(decoder, folder / "decoder.safetensors")
-        history.to_csv(folder / "history.csv", index=False)
 
     vit, precision = run.profile.vit, run.profile.precision
     return run.build(name, make, settings, vit, precision, seed, ratio, further_steps)

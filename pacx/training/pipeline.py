@@ -68,10 +68,6 @@ def train_side_by_side(run: Run, *names: str) -> None:
     On a CPU each trains in a process of its own with one thread: networks this small use two
     threads badly. On a GPU they follow one another, and so do trainings that take less time than a
     process needs to start.
-
-    Args:
-        run: The run.
-        *names: See `train_encoders`.
     """
     names = _without_lacking_teachers(run, names)
     workers = min(len(names), cpu_count())

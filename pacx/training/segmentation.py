@@ -66,8 +66,7 @@ def segment(
     def make(folder: Path) -> None:
         torch.manual_seed(seed)
         stage = Segmentation(encoder, Segmenter(vit.width, vit.patch_size), settings, seed)
-        history = fit(stage, list(train), f"segment {target}, {model}", folder=folder)
-        history.to_csv(folder / "history.csv", index=False)
+        fit(stage, list(train), f"segment {target}, {model}", folder=folder)
         save_model(stage.decoder, str(folder / "model.safetensors"))
 
     depends = settings, vit, seed, fingerprint_of(run, model), *train
@@ -81,11 +80,9 @@ def segment(
 
 
 def scores_per_image(predicted: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of each image; the paper's code sums over a batch instead.
+    """Scores of each image (M, H, W), where `truth` above 0 is inside.
 
-    Args:
-        predicted: (M, H, W) bool.
-        truth: (M, H, W), above 0 = inside.
+    The paper's code sums over a batch instead.
 
     Returns:
         `Dice` and `IoU`, (M,) each; 1 where nothing is there and nothing was found.

@@ -35,10 +35,7 @@ class Supervised(Stage):
 
 
 def train_supervised(run: Run) -> Path:
-    """Train the ceiling on all training labels of `phantom-truth`, from the MAE's weights.
-
-    Args:
-        run: A run that holds the artefact `mae`.
+    """Train the ceiling on all training labels of `phantom-truth`, from the run's `mae`.
 
     Returns:
         Folder with `model.safetensors` and `config.json` (the encoder), `head.safetensors` and
@@ -57,12 +54,9 @@ def train_supervised(run: Run) -> Path:
         encoder = load_encoder(run.artefact("mae"))
         head = nn.Linear(2 * run.profile.vit.width, labels.shape[1])
         stage = Supervised(encoder, head, settings, seed)
-        history = fit(
-            stage, [images, labels], "supervised", folder=folder, clip=1.0, precision=precision
-        )
+        fit(stage, [images, labels], "supervised", folder=folder, clip=1.0, precision=precision)
         save_encoder(encoder, folder)
         save_file(head.state_dict(), folder / "head.safetensors")
-        history.to_csv(folder / "history.csv", index=False)
 
     start = (run.artefact("mae") / "made.json").read_text(encoding="utf-8")
     return run.build("supervised", make, settings, precision, seed, start)
