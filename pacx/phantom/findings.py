@@ -9,16 +9,8 @@ import numpy as np
 import pandas as pd
 
 from pacx.constants import CHEXPERT_FINDINGS, MEDMOD_PHENOTYPES
-from pacx.phantom.state import TASK_NOISE, Phenotype, over_threshold
+from pacx.phantom.state import PATTERNS, TASK_NOISE, Phenotype, over_threshold
 
-#: Name in the equations below -> pattern of `pacx.phantom.radiograph`.
-PATTERNS = {
-    "ground_glass": "Covid-19",
-    "emphysema": "Emphysema",
-    "lobar": "Pneumonia-Bacterial",
-    "interstitial": "Pneumonia-Viral",
-    "cavity": "Tuberculosis",
-}
 PATTERN_SHARE = 0.1  # of the patients, each
 
 #: The 27 labels of VinDr-CXR besides "No finding", as `image_labels_train.csv` spells them.

@@ -33,6 +33,7 @@ WRITERS: dict[str, Callable[[Path, Cohort], None]] = {
     "phantom-truth": layouts.write_phantom_truth,
 }
 DATASETS = tuple(WRITERS)
+_DRAWN = ("image_size", "ecg_hz", "coupling", "lag_days", "drift")
 
 
 def write_hospital(
@@ -99,17 +100,9 @@ def _write(root: Path, settings: dict) -> None:
             new_folder(root / name, replace=True) as partial,
             tqdm(desc=f"phantom {name}", unit=" files") as bar,
         ):
-            cohort = Cohort(
-                splits=settings["patients"],
-                image_size=settings["image_size"],
-                ecg_hz=settings["ecg_hz"],
-                seed=seed_of(settings["seed"], name),
-                coupling=settings["coupling"],
-                lag_days=settings["lag_days"],
-                drift=settings["drift"],
-                bar=bar,
-            )
-            WRITERS[name](partial, cohort)
+            drawn = {fact: settings[fact] for fact in _DRAWN}
+            seed = seed_of(settings["seed"], name)
+            WRITERS[name](partial, Cohort(settings["patients"], seed=seed, bar=bar, **drawn))
             text = json.dumps(settings, indent=1)
             (partial / "phantom.json").write_text(text, encoding="utf-8")
 

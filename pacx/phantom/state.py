@@ -80,6 +80,15 @@ FACTS: dict[str, tuple[float, dict[str, float]]] = {
     "ap_view": (0.50, {"fluid": 0.5, "inflammation": 0.3}),
 }
 
+#: Name in the equations of findings and in the picture -> class of ChestX6.
+PATTERNS = {
+    "ground_glass": "Covid-19",
+    "emphysema": "Emphysema",
+    "lobar": "Pneumonia-Bacterial",
+    "interstitial": "Pneumonia-Viral",
+    "cavity": "Tuberculosis",
+}
+
 #: States that change from one day to the next.
 ACUTE = ("fluid", "inflammation", "potassium", "anaemia")
 
