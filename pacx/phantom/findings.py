@@ -1,4 +1,4 @@
-"""What radiologists write about phantom X-rays in VinDr-CXR and NIH-14.
+"""What is written about phantom patients: radiologists' findings, and MedMod's phenotypes.
 
 A finding is a `Phenotype` of the patient's states and of what only the picture shows: one of
 ChestX6's patterns, under the names of `PATTERNS`, or a pneumothorax. As in life, some labels are
@@ -8,16 +8,9 @@ plain to see and others hardly leave a trace on the xray.
 import numpy as np
 import pandas as pd
 
-from pacx.phantom.state import TASK_NOISE, Phenotype, over_threshold
+from pacx.constants import CHEXPERT_FINDINGS, MEDMOD_PHENOTYPES
+from pacx.phantom.state import PATTERNS, TASK_NOISE, Phenotype, over_threshold
 
-#: Name in the equations below -> pattern of `pacx.phantom.radiograph`.
-PATTERNS = {
-    "ground_glass": "Covid-19",
-    "emphysema": "Emphysema",
-    "lobar": "Pneumonia-Bacterial",
-    "interstitial": "Pneumonia-Viral",
-    "cavity": "Tuberculosis",
-}
 PATTERN_SHARE = 0.1  # of the patients, each
 
 #: The 27 labels of VinDr-CXR besides "No finding", as `image_labels_train.csv` spells them.
@@ -69,6 +62,58 @@ NIH_FINDINGS: dict[str, Phenotype] = {
     "Hernia": Phenotype(0.03, {"age": 0.6, "bmi": 0.5}),
 }
 
+#: MedMod's phenotypes as combinations of states (and of facts seen in the picture).
+PHENOTYPES: dict[str, Phenotype] = dict(
+    zip(
+        MEDMOD_PHENOTYPES,
+        (
+            Phenotype(0.25, {"renal": 0.8, "inflammation": 0.3, "fluid": 0.3}),
+            Phenotype(0.07, {"hypertension": 0.5, "age": 0.4, "atrial_load": 0.4}),
+            Phenotype(0.09, {"age": 0.4, "hypertension": 0.3, "dilation": 0.5}),
+            Phenotype(0.33, {"atrial_load": 0.9, "potassium": 0.2}),
+            Phenotype(0.22, {"renal": 1.0}),
+            Phenotype(0.16, {"copd": 1.0}),
+            Phenotype(0.20, {"inflammation": 0.3, "bmi": 0.2}),
+            Phenotype(0.11, {"conduction": 1.0}),
+            Phenotype(0.28, {"dilation": 0.6, "fluid": 0.7}),
+            Phenotype(0.33, {"age": 0.5, "hypertension": 0.5, "hypertrophy": 0.2}),
+            Phenotype(0.11, {"bmi": 0.5, "renal": 0.5}),
+            Phenotype(0.20, {"bmi": 0.7, "age": 0.2}),
+            Phenotype(0.38, {"bmi": 0.4, "age": 0.5}),
+            Phenotype(0.40, {"hypertension": 1.0, "renal": -0.4}),
+            Phenotype(0.38, {"potassium": 0.4, "fluid": 0.6}),
+            Phenotype(0.08, {"anaemia": 0.9}),
+            Phenotype(0.20, {"hypertension": 0.6, "renal": 0.7}),
+            Phenotype(0.12, {"fluid": 0.3, "bmi": 0.3, "inflammation": 0.2}),
+            Phenotype(0.12, {"copd": 0.4, "inflammation": 0.5}),
+            Phenotype(0.05, {"inflammation": 0.5}),
+            Phenotype(0.14, {"pneumothorax": 0.9, "fluid": 0.5}),
+            Phenotype(0.16, {"inflammation": 1.0, "copd": 0.2}),
+            Phenotype(0.24, {"copd": 0.5, "fluid": 0.5, "inflammation": 0.4}),
+            Phenotype(0.20, {"inflammation": 1.0, "renal": 0.2}),
+            Phenotype(0.10, {"inflammation": 0.7, "dilation": 0.5}),
+        ),
+        strict=True,
+    )
+)
+
+#: CheXpert's findings (all but "No Finding") as a radiologist would read them off the xray.
+FINDINGS: dict[str, Phenotype] = {
+    "Enlarged Cardiomediastinum": Phenotype(0.10, {"fluid": 0.6, "age": 0.4}),
+    "Cardiomegaly": Phenotype(0.16, {"dilation": 0.9, "hypertrophy": 0.4}),
+    "Lung Opacity": Phenotype(0.40, {"fluid": 0.6, "inflammation": 0.7}),
+    "Lung Lesion": Phenotype(0.05, {"age": 0.2}),
+    "Edema": Phenotype(0.25, {"fluid": 1.0}),
+    "Consolidation": Phenotype(0.12, {"inflammation": 1.0}),
+    "Pneumonia": Phenotype(0.08, {"inflammation": 0.9, "copd": 0.2}),
+    "Atelectasis": Phenotype(0.16, {"bmi": 0.6, "fluid": 0.3}),
+    "Pneumothorax": Phenotype(0.14, {"pneumothorax": 3.0}),
+    "Pleural Effusion": Phenotype(0.36, {"fluid": 0.9, "renal": 0.3}),
+    "Pleural Other": Phenotype(0.05, {"age": 0.3}),
+    "Fracture": Phenotype(0.05, {"age": 0.4, "bmi": -0.2}),
+    "Support Devices": Phenotype(0.40, {"pacemaker": 3.0, "tube": 3.0}),
+}
+
 
 def add_patterns(patients: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Give each patient a `pattern` (half of them "Normal") and its 0/1 columns (`PATTERNS`)."""
@@ -79,15 +124,45 @@ def add_patterns(patients: pd.DataFrame, rng: np.random.Generator) -> pd.DataFra
     return patients.assign(pattern=pattern, **facts)
 
 
-def draw_findings(
-    xrays: pd.DataFrame, findings: dict[str, Phenotype], rng: np.random.Generator
-) -> pd.DataFrame:
-    """0/1 (int) columns, one a finding: what is truly on each xray.
+def phenotype_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """MedMod's 25 phenotypes as 0/1 columns (see `PHENOTYPES`)."""
+    return draw_findings(patients, PHENOTYPES, np.random.default_rng([seed, 3]), noise=0.6)
+
+
+def chexpert_findings(patients: pd.DataFrame, seed: int, certain: bool = False) -> pd.DataFrame:
+    """CheXpert's 14 findings as a report labeller writes them: 1, 0, -1 (uncertain) or NaN.
 
     Args:
-        xrays: Patients with the columns of `add_patterns`, one row a xray.
-        findings: `VINDR_FINDINGS` or `NIH_FINDINGS`.
-        rng: Draws the noise of the labels.
+        patients: Rows of `pacx.phantom.state.sample_patients`.
+        seed: Seed of the reader's noise and wording.
+        certain: True = 0 or 1 only, as in CheXpert's `valid.csv`.
+
+    Returns:
+        Float columns `CHEXPERT_FINDINGS`.
     """
-    columns = {name: over_threshold(xrays, f, TASK_NOISE, rng) for name, f in findings.items()}
-    return pd.DataFrame(columns, index=xrays.index).astype(int)
+    rng = np.random.default_rng([seed, 4])
+    present = draw_findings(patients, FINDINGS, rng)
+    present["No Finding"] = present.drop(columns="Support Devices").sum(axis=1) == 0
+    present = present[list(CHEXPERT_FINDINGS)].astype(float)
+    if certain:
+        return present
+    wording = rng.random(present.shape)
+    absent = np.where(wording < 0.15, 0.0, np.where(wording < 0.18, -1.0, np.nan))
+    found = np.where(wording < 0.12, -1.0, 1.0)
+    findings = present.where(present == 0, found).where(present == 1, absent)
+    findings["No Finding"] = present["No Finding"].replace(0.0, np.nan)
+    return findings
+
+
+def draw_findings(
+    patients: pd.DataFrame,
+    findings: dict[str, Phenotype],
+    rng: np.random.Generator,
+    noise: float = TASK_NOISE,
+) -> pd.DataFrame:
+    """0/1 (int) columns, one a finding: what is truly on each row's X-ray.
+
+    The rows have the columns of `add_patterns` where the findings weigh them.
+    """
+    columns = {name: over_threshold(patients, f, noise, rng) for name, f in findings.items()}
+    return pd.DataFrame(columns, index=patients.index).astype(int)

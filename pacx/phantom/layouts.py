@@ -20,6 +20,7 @@ from pacx.phantom.cohort import (
     visits,
 )
 from pacx.phantom.ecg import diagnoses, render_ecgs
+from pacx.phantom.findings import chexpert_findings, phenotype_labels
 from pacx.phantom.radiograph import MASKS, render_laterals
 
 SHIFT_OF_EXPOSURE = 1.5  # standard deviations, in the split of another hospital
@@ -33,8 +34,8 @@ def write_chexpert(root: Path, cohort: Cohort) -> None:
     patients["patient"] = [f"patient{i + 1:05d}" for i in range(len(patients))]
     patients["folder"] = patients["split"].map({"train": "train", "val": "valid"})
     studies = visits(patients, 0.15 * (patients["split"] == "train"), "patient", rng)
-    certain = state.chexpert_findings(studies, cohort.seed, certain=True)
-    findings = state.chexpert_findings(studies, cohort.seed)
+    certain = chexpert_findings(studies, cohort.seed, certain=True)
+    findings = chexpert_findings(studies, cohort.seed)
     findings = findings.where(studies["split"] == "train", certain)
     study_path = (
         studies["folder"] + "/" + studies["patient"] + "/study" + studies["study"].astype(str)
@@ -105,7 +106,7 @@ def write_medmod(root: Path, cohort: Cohort) -> None:
         {"subject_id": ids, "hadm_id": ids + 10_000_000, "stay_id": ids + 20_000_000,
          "cxr_path": paths}
     )  # fmt: skip
-    phenotypes = state.phenotype_labels(patients, cohort.seed)
+    phenotypes = phenotype_labels(patients, cohort.seed)
     pd.concat([stays, phenotypes], axis=1).to_csv(root / "medmod.csv", index=False)
 
 

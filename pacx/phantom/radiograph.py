@@ -14,7 +14,7 @@ import pandas as pd
 
 from pacx.phantom.devices import draw_devices
 from pacx.phantom.shapes import blob, blurred, cloud, coordinates, softplus, step, texture
-from pacx.phantom.state import STATES
+from pacx.phantom.state import PATTERNS, STATES
 
 #: What the picture shows of a state = coupling * state + SLACK * N(0, 1).
 #: No teacher sees the slack.
@@ -127,13 +127,7 @@ def _draw_parameters(patients: pd.DataFrame, seed: int, coupling: float) -> dict
     p["shutter_x"], p["shutter_y"] = ((uniform() < 0.2) * 0.15 * uniform() for _ in range(2))
     pattern = patients["pattern"].to_numpy() if "pattern" in patients else np.full(n, "Normal")
     severity = 0.75 + 0.5 * uniform()
-    for name, disease in {
-        "covid": "Covid-19",
-        "emphysema": "Emphysema",
-        "lobar": "Pneumonia-Bacterial",
-        "diffuse": "Pneumonia-Viral",
-        "cavity": "Tuberculosis",
-    }.items():
+    for name, disease in PATTERNS.items():
         p[name] = (pattern == disease) * severity
     p["copd"] = p["copd"] + 2.2 * p["emphysema"]
     return {name: np.asarray(value, np.float32) for name, value in p.items()}
@@ -305,15 +299,15 @@ def _diseases(p, a):
     focus_x = a.x - a.middle - p.focus_side * p.focus_x
     focus = blob(focus_x, y - p.focus_y, p.focus_size, p.focus_size)
     added += lung * np.minimum(infected, 0.70) * focus * (0.8 + 0.35 * a.patchy)
-    if p.covid.any():
+    if p.ground_glass.any():
         rim = step(a.radius - 0.55, 0.3) * step(y + 0.45, 0.4)
-        added += p.covid * lung * rim * (0.13 + 0.13 * a.patchy)
+        added += p.ground_glass * lung * rim * (0.13 + 0.13 * a.patchy)
     if p.lobar.any():
         fissure = p.focus_side * (a.x - a.middle) > 0
         lobe = step(y - p.focus_y + 0.16, 0.03) * step(p.focus_y + 0.20 - y, 0.12)
         added += p.lobar * lung * fissure * lobe * (0.15 + 0.05 * a.patchy)
-    if p.diffuse.any():
-        added += p.diffuse * lung * (0.10 * ridges + 0.05 * batwing + 0.03 * a.patchy)
+    if p.interstitial.any():
+        added += p.interstitial * lung * (0.10 * ridges + 0.05 * batwing + 0.03 * a.patchy)
     if p.cavity.any():
         dx, dy = a.x - a.middle - p.focus_side * 0.34, y + 0.46
         ring = (np.hypot(dx, dy) - 0.085) / 0.035

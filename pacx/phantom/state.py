@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from pacx.constants import ANATOMY_TASKS, CHEXPERT_FINDINGS, MEDMOD_PHENOTYPES, PHYSIOLOGY_TASKS
+from pacx.constants import ANATOMY_TASKS, PHYSIOLOGY_TASKS
 
 
 class Equation(NamedTuple):
@@ -70,61 +70,6 @@ class Phenotype(NamedTuple):
     weights: dict[str, float]
 
 
-NOISE_OF_PHENOTYPES = 0.6
-
-#: MedMod's phenotypes as combinations of states (and of facts seen in the picture).
-PHENOTYPES: dict[str, Phenotype] = dict(
-    zip(
-        MEDMOD_PHENOTYPES,
-        (
-            Phenotype(0.25, {"renal": 0.8, "inflammation": 0.3, "fluid": 0.3}),
-            Phenotype(0.07, {"hypertension": 0.5, "age": 0.4, "atrial_load": 0.4}),
-            Phenotype(0.09, {"age": 0.4, "hypertension": 0.3, "dilation": 0.5}),
-            Phenotype(0.33, {"atrial_load": 0.9, "potassium": 0.2}),
-            Phenotype(0.22, {"renal": 1.0}),
-            Phenotype(0.16, {"copd": 1.0}),
-            Phenotype(0.20, {"inflammation": 0.3, "bmi": 0.2}),
-            Phenotype(0.11, {"conduction": 1.0}),
-            Phenotype(0.28, {"dilation": 0.6, "fluid": 0.7}),
-            Phenotype(0.33, {"age": 0.5, "hypertension": 0.5, "hypertrophy": 0.2}),
-            Phenotype(0.11, {"bmi": 0.5, "renal": 0.5}),
-            Phenotype(0.20, {"bmi": 0.7, "age": 0.2}),
-            Phenotype(0.38, {"bmi": 0.4, "age": 0.5}),
-            Phenotype(0.40, {"hypertension": 1.0, "renal": -0.4}),
-            Phenotype(0.38, {"potassium": 0.4, "fluid": 0.6}),
-            Phenotype(0.08, {"anaemia": 0.9}),
-            Phenotype(0.20, {"hypertension": 0.6, "renal": 0.7}),
-            Phenotype(0.12, {"fluid": 0.3, "bmi": 0.3, "inflammation": 0.2}),
-            Phenotype(0.12, {"copd": 0.4, "inflammation": 0.5}),
-            Phenotype(0.05, {"inflammation": 0.5}),
-            Phenotype(0.14, {"pneumothorax": 0.9, "fluid": 0.5}),
-            Phenotype(0.16, {"inflammation": 1.0, "copd": 0.2}),
-            Phenotype(0.24, {"copd": 0.5, "fluid": 0.5, "inflammation": 0.4}),
-            Phenotype(0.20, {"inflammation": 1.0, "renal": 0.2}),
-            Phenotype(0.10, {"inflammation": 0.7, "dilation": 0.5}),
-        ),
-        strict=True,
-    )
-)
-
-#: CheXpert's findings (all but "No Finding") as a radiologist would read them off the xray.
-FINDINGS: dict[str, Phenotype] = {
-    "Enlarged Cardiomediastinum": Phenotype(0.10, {"fluid": 0.6, "age": 0.4}),
-    "Cardiomegaly": Phenotype(0.16, {"dilation": 0.9, "hypertrophy": 0.4}),
-    "Lung Opacity": Phenotype(0.40, {"fluid": 0.6, "inflammation": 0.7}),
-    "Lung Lesion": Phenotype(0.05, {"age": 0.2}),
-    "Edema": Phenotype(0.25, {"fluid": 1.0}),
-    "Consolidation": Phenotype(0.12, {"inflammation": 1.0}),
-    "Pneumonia": Phenotype(0.08, {"inflammation": 0.9, "copd": 0.2}),
-    "Atelectasis": Phenotype(0.16, {"bmi": 0.6, "fluid": 0.3}),
-    "Pneumothorax": Phenotype(0.14, {"pneumothorax": 3.0}),
-    "Pleural Effusion": Phenotype(0.36, {"fluid": 0.9, "renal": 0.3}),
-    "Pleural Other": Phenotype(0.05, {"age": 0.3}),
-    "Fracture": Phenotype(0.05, {"age": 0.4, "bmi": -0.2}),
-    "Support Devices": Phenotype(0.40, {"pacemaker": 3.0, "tube": 3.0}),
-}
-
-
 #: What the picture shows besides the states -> share of the patients, and how much more often in
 #: sicker ones (weights in a probit). Sicker patients lie down for their X-ray and carry devices: a
 #: shortcut that a probe can fall for.
@@ -133,6 +78,15 @@ FACTS: dict[str, tuple[float, dict[str, float]]] = {
     "tube": (0.20, {"inflammation": 0.4, "fluid": 0.3}),
     "pneumothorax": (0.18, {}),
     "ap_view": (0.50, {"fluid": 0.5, "inflammation": 0.3}),
+}
+
+#: Name in the equations of findings and in the picture -> class of ChestX6.
+PATTERNS = {
+    "ground_glass": "Covid-19",
+    "emphysema": "Emphysema",
+    "lobar": "Pneumonia-Bacterial",
+    "interstitial": "Pneumonia-Viral",
+    "cavity": "Tuberculosis",
 }
 
 #: States that change from one day to the next.
@@ -226,48 +180,6 @@ def task_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
     }
     tasks |= {task: facts[task] for task in ANATOMY_TASKS}
     return pd.DataFrame(tasks, index=patients.index).astype(int)
-
-
-def phenotype_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """MedMod's 25 phenotypes as 0/1 columns (see `PHENOTYPES`)."""
-    rng = np.random.default_rng([seed, 3])
-    columns = {
-        name: over_threshold(patients, phenotype, NOISE_OF_PHENOTYPES, rng)
-        for name, phenotype in PHENOTYPES.items()
-    }
-    return pd.DataFrame(columns, index=patients.index).astype(int)
-
-
-def chexpert_findings(patients: pd.DataFrame, seed: int, certain: bool = False) -> pd.DataFrame:
-    """CheXpert's 14 findings as a report labeller writes them: 1, 0, -1 (uncertain) or NaN.
-
-    Args:
-        patients: Rows of `sample_patients`.
-        seed: Seed of the reader's noise and wording.
-        certain: True = 0 or 1 only, as in CheXpert's `valid.csv`.
-
-    Returns:
-        Float columns `CHEXPERT_FINDINGS`.
-    """
-    rng = np.random.default_rng([seed, 4])
-    n = len(patients)
-    present = pd.DataFrame(
-        {
-            name: over_threshold(patients, finding, TASK_NOISE, rng)
-            for name, finding in FINDINGS.items()
-        },
-        index=patients.index,
-    )
-    present.insert(0, "No Finding", ~present.drop(columns="Support Devices").any(axis=1))
-    present = present[list(CHEXPERT_FINDINGS)].astype(float)
-    if certain:
-        return present
-    wording = rng.random((n, len(CHEXPERT_FINDINGS)))
-    absent = np.where(wording < 0.15, 0.0, np.where(wording < 0.18, -1.0, np.nan))
-    found = np.where(wording < 0.12, -1.0, 1.0)
-    findings = present.where(present == 0, found).where(present == 1, absent)
-    findings["No Finding"] = present["No Finding"].replace(0.0, np.nan)
-    return findings
 
 
 def echo_labels(patients: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from pacx.data.images import read_image, read_mask
 from pacx.data.splits import audit_overlaps, refuse_leaks
 from pacx.errors import PacxError
 from pacx.phantom.cohort import seed_of
-from pacx.phantom.findings import NIH_FINDINGS, VINDR_FINDINGS
-from pacx.phantom.state import echo_labels, phenotype_labels
+from pacx.phantom.findings import NIH_FINDINGS, VINDR_FINDINGS, phenotype_labels
+from pacx.phantom.state import echo_labels
 from pacx.profile import load_profile
 from pacx.run import Run
 

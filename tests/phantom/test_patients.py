@@ -15,6 +15,7 @@ from pacx.constants import (
 )  # fmt: skip
 from pacx.phantom import state
 from pacx.phantom.ecg import CRITERIA, diagnoses, ecg_traits, render_ecgs
+from pacx.phantom.findings import chexpert_findings, phenotype_labels
 from pacx.phantom.labs import PANEL_OF, draw_labs
 
 
@@ -115,15 +116,15 @@ def test_task_prevalence(patients):
 
 
 def test_other_labels(patients):
-    phenotypes = state.phenotype_labels(patients, 3)
+    phenotypes = phenotype_labels(patients, 3)
     assert list(phenotypes) == list(MEDMOD_PHENOTYPES)
     assert phenotypes.mean().between(0.03, 0.43).all()
     kidney = phenotypes["Chronic kidney disease"] == 1
     assert patients["renal"][kidney].mean() > patients["renal"][~kidney].mean() + 1
-    findings = state.chexpert_findings(patients, 3)
+    findings = chexpert_findings(patients, 3)
     assert list(findings) == list(CHEXPERT_FINDINGS)
     assert set(np.unique(findings.fillna(9))) == {-1.0, 0.0, 1.0, 9.0}
-    assert set(np.unique(state.chexpert_findings(patients, 3, certain=True))) == {0.0, 1.0}
+    assert set(np.unique(chexpert_findings(patients, 3, certain=True))) == {0.0, 1.0}
     echo = state.echo_labels(patients, 3)
     assert (echo["composite_slvh_dlv"] == (echo["slvh"] | echo["dlv"])).all()
     assert echo["ivsd"].between(0.3, 2.0).all()
