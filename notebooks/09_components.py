@@ -444,7 +444,7 @@ else:
 # with few and with all labels, from the CLS token or a map's one reading. Scores are means of the nine
 # cohorts with 95 % intervals where these have been gathered, otherwise this run's. The ridge regression to
 # the teachers leaves the encoder as it is, and untrained teachers and raw blood tests need no teacher to be
-# trained. Whatever comes within its interval of the last row is worth trying first.
+# trained. A cheaper way whose score comes close to the last row's is the one to try first.
 
 # %% tags=["hide-input"]
 import json

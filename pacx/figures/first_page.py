@@ -26,7 +26,7 @@ SHOWN_LABS = (
 SHARED = ("dilation", "fluid", "renal", "anaemia")
 HZ, _SECONDS = 500, 5
 _CROWD, _SEED = 400, 20261100  # the seed of no run
-_MARGINS = {"above": "above {:g}", "within": "within ± {:g}"}
+_MARGINS = {"above": "above\N{NO-BREAK SPACE}{:g}", "within": "within ±\N{NO-BREAK SPACE}{:g}"}
 
 
 def one_patient() -> Figure:
@@ -124,7 +124,7 @@ def ladder_in_words(ladder: pd.DataFrame, group: str, fraction: float) -> pd.Dat
 
 
 def _p_in_words(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return "<\N{NO-BREAK SPACE}0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _draw_labs(axis: Axes, values: pd.Series) -> None:

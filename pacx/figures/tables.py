@@ -25,6 +25,7 @@ _CODES = {
     "pooling": POOLING_NAMES,
     "probe": {"paper": "the paper's"},
     "target": {"ecg": "ECG"},
+    "teacher": {"ecg": "ECG"},
 }
 
 
