@@ -81,7 +81,7 @@ def test_corrected_and_uncorrected_p_are_apart():
     assert first["holds (p after Holm)"].item() == "yes (0.005)"
     assert second["holds (raw p)"].item() == "no (0.004)"
     tiny = claims_in_words(CLAIMS.assign(p_holm=1e-7), primary=True)
-    assert tiny["holds (p after Holm)"].item() == "yes (< 0.001)"
+    assert tiny["holds (p after Holm)"].item() == "yes (<\N{NO-BREAK SPACE}0.001)"
     assert first["claim: margin"].item() == "better: above\N{NO-BREAK SPACE}0.01"
     assert second["claim: margin"].item() == "the same: within ±\N{NO-BREAK SPACE}0.02"
 
