@@ -137,10 +137,11 @@ def by_model(beside: pd.DataFrame, caption: str) -> Styler:
         beside: With `dataset`, `metric` and `source`.
         caption: What all cells have in common.
     """
-    measures = beside.set_index(["dataset", "metric", "source"]).T
-    table = measures.stack("source", future_stack=True).fillna("–")
-    table = table.rename_axis(index=[None, None], columns=[None, None])
-    return as_aggregate(table.style.set_caption(caption).set_uuid("table"))
+    models = beside.columns.difference(["dataset", "metric", "source"], sort=False)
+    scores = beside.melt(["dataset", "metric", "source"], models, "model", "score")
+    scores["measure"] = scores["dataset"] + ", " + scores["metric"]
+    table = scores.pivot_table("score", ["model", "source"], "measure", "first", sort=False)
+    return show(table.fillna("–").reset_index()).set_caption(caption)
 
 
 def beside_the_evidence(ours: pd.DataFrame, name: str) -> Styler:

@@ -66,7 +66,7 @@ def test_every_claim_to_come_has_its_margin_and_reason():
     assert (table["kind"] == "primary").sum() == len(PRIMARY)
     assert table["reason for the margin"].str.len().gt(10).all()
     margins = table["margin"]
-    assert margins.iloc[0] == f"above {PRIMARY[0].margin:g}"
+    assert margins.iloc[0] == f"above\N{NO-BREAK SPACE}{PRIMARY[0].margin:g}"
     assert margins[table["claim"].str.contains("equals")].str.startswith("within ±").all()
 
 
@@ -132,12 +132,15 @@ def test_the_claims_of_all_cohorts_come_first(tmp_path):
         pd.DataFrame({"model": ["x"], "reference": ["y"], "difference_value": [0.1]}).to_csv(
             evidence / f"{name}.csv"
         )
+    scores = {"group": "anatomy", "model": "mae", "pooling": "cls", "fraction": 1, "value": 0.6}
+    pd.DataFrame([scores | {"cohort": c} for c in range(9)]).to_csv(evidence / "ladder_all.csv")
     made = {"cohorts": list(range(9)), "seconds": [{"cohort": c, "05": 1} for c in range(9)]}
     (evidence / "provenance.json").write_text(json.dumps(made))
     parts = parts_about_claims(run, evidence, tmp_path)
     assert parts["evidence_note"] == ""
     assert parts["headline"].index("0.034") < parts["headline"].index("in this run")
     assert "9 of 9" in parts["claims"]
+    assert "a dot a cohort" in parts["ladder"]
     for part in ("claims", "headline"):
         assert parts[part].index("Primary claims on all") < parts[part].index("Secondary claims on")
     assert (tmp_path / "claims.svg").is_file()
