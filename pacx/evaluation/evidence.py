@@ -62,7 +62,7 @@ def pooled_claims(folder: Path = FOLDER) -> pd.DataFrame:
     """
     claims = load_evidence("claims", folder)
     order = list(dict.fromkeys(claims["claim"]))
-    estimates = claims.pivot_table(index="cohort", columns="claim", values="estimate")[order]
+    estimates = claims.pivot(index="cohort", columns="claim", values="estimate")[order]
     facts = claims.groupby("claim")[["primary", "kind", "margin"]].first().T.to_dict()
     holds_in = claims.groupby("claim")["holds"].sum().to_dict()
     every, few = (claim.text for claim in PRIMARY[:2])
