@@ -58,7 +58,7 @@ def test_ten_times_the_data_is_computed_from_the_two_largest_sizes(tmp_path):
     rows = [[c.strip() for c in r.split("|")[1:-1]] for r in _scale(tmp_path).splitlines()]
     said = {row[0]: row[1:] for row in rows if row}
     assert said["2,000"] == ["500", "500", "700", "500", "500", "9"]
-    assert said[""] == ["2,000 images", "20,000, computed"]
+    assert said["what"] == ["2,000 images", "20,000, computed"]
     assert said["cache at 224 pixels, GB"] == ["0.50", "5.0"]
     assert said["hashing and decoding, once, hours of one core"] == ["1.00", "10.0"]
     assert said["opening the cache again, minutes"] == ["1.00", "10.0"]

@@ -164,7 +164,7 @@ def _scale(folder: Path) -> str:
     )
     times = pd.DataFrame(
         [(what, f"{now:.2f}", f"{then:.1f}") for what, now, then in rows],
-        columns=["", f"{images:,} images", f"{10 * images:,}, computed"],
+        columns=["what", f"{images:,} images", f"{10 * images:,}, computed"],
     )
     return f"{paper.pipe_table(peaks)}\n\n{paper.pipe_table(times)}"
 
