@@ -57,11 +57,11 @@ def overlays(
         patch_edges(line[0], side)
         if len(titles):
             line[0].set_title(titles[row], fontsize=9)
-        for axis, name in zip(line[1:], names, strict=False):
+        for axis, name in zip(line[1 : 1 + len(names)], names, strict=True):
             scale = _squares(axis, maps[name][row], low, high)
         if two:
             _triangles(line[-1], difference[row], limit)
-    for axis, name in zip(axes[1:], names, strict=False):
+    for axis, name in zip(axes[1 : 1 + len(names)], names, strict=True):
         axis.set_title(name)
     if two:
         largest = f"largest triangle: {limit:.2g}"
